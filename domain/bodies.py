@@ -1,0 +1,150 @@
+"""Bodies, and how a line writes down what it decides about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from domain.changes import Changes, Event, EventType, Insert, Row, Update
+from domain.places import Account, Movement, Standing, is_legal, standing
+
+
+@dataclass(frozen=True)
+class Body:
+    """One piece of plastic. `identification_code` and `order_id` are empty until a chip was read
+    and bound; `lease` only grows, one for each time that its first writing segment was released;
+    `live` is false once it can no longer be its order's card."""
+
+    body_id: str
+    kind: str
+    bank: str
+    batch_id: str
+    carton_id: str
+    place: str
+    condition: str = ""
+    identification_code: str = ""
+    order_id: str = ""
+    lease: int = 0
+    released: bool = False
+    live: bool = True
+    destination: str = ""
+    package_id: str = ""
+
+    @property
+    def account(self) -> Account:
+        return Account(self.place, self.kind, self.bank, self.condition)
+
+    @property
+    def standing(self) -> Standing:
+        return standing(self.place)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Body:
+        return cls(**{**row, "released": bool(row["released"]), "live": bool(row["live"])})
+
+    def row(self) -> dict[str, Any]:
+        """As the ledger's table `body` holds it."""
+        return {**asdict(self), "released": int(self.released), "live": int(self.live)}
+
+
+_SET = (
+    "identification_code", "order_id", "place", "condition", "lease", "released", "live",
+    "destination", "package_id",
+)  # fmt: skip
+
+
+class Writing:
+    """Collects the changes of one command: events, and the movements and guarded row changes
+    that follow from them. A body moves only along `domain.places.LEGAL`."""
+
+    def __init__(self, line: str, command_id: str) -> None:
+        self._line = line
+        self._command_id = command_id
+        self._events: list[Event] = []
+        self._moves: Counter[tuple[Account, Account]] = Counter()
+        self._inserts: dict[str, list[Row]] = {}
+        self._updates: dict[str, Row] = {}
+        self._other_updates: list[Update] = []
+        self.reply: Any = None
+
+    def event(self, event: Event) -> None:
+        self._events.append(event)
+
+    def insert(self, table: str, row: Row) -> None:
+        self._inserts.setdefault(table, []).append(row)
+
+    def update(self, update: Update) -> None:
+        self._other_updates.append(update)
+
+    def move_outside(self, source: Account, target: Account, count: int) -> None:
+        """Bodies known by count only."""
+        if count:
+            self._moves[source, target] += count
+
+    def receive(self, body: Body, source: Account) -> None:
+        """A new body, out of an outside account."""
+        self._check(source.place, body.place, new=True)
+        self._moves[source, body.account] += 1
+        self._events.append(
+            Event(
+                EventType.BODY_RECEIVED, body.body_id, body.order_id, body.place, body.condition
+            )
+        )
+        self.insert("body", body.row())
+
+    def change(
+        self, body: Body, event: EventType, data: Row | None = None, **changed: Any
+    ) -> Body:
+        """Change `body` and say so in an event; `place` and `condition` among `changed` move it.
+        Answers the body as it will be. The commit fails if its place or lease had changed."""
+        after = replace(body, **changed)
+        moved = after.account != body.account
+        if moved:
+            self._check(body.place, after.place)
+            self._moves[body.account, after.account] += 1
+        self._events.append(
+            Event(
+                event,
+                body.body_id,
+                after.order_id,
+                after.place if moved else "",
+                after.condition if moved else "",
+                data or {},
+            )
+        )
+        # A body may change several times in one command: what must hold is how it was first.
+        first = self._updates.get(
+            body.body_id, {"expect_place": body.place, "expect_lease": body.lease}
+        )
+        self._updates[body.body_id] = {
+            "body_id": body.body_id,
+            **{c: after.row()[c] for c in _SET},
+            "expect_place": first["expect_place"],
+            "expect_lease": first["expect_lease"],
+        }
+        return after
+
+    def _check(self, source: str, target: str, *, new: bool = False) -> None:
+        if not is_legal("" if new else source, target):
+            raise ValueError(f"no body goes from {source} to {target}")
+
+    @property
+    def empty(self) -> bool:
+        return not (self._events or self._moves or self._inserts or self._other_updates)
+
+    def changes(self) -> Changes:
+        updates = list(self._other_updates)
+        if self._updates:
+            rows = list(self._updates.values())
+            updates.append(Update("body", ("body_id",), _SET, ("place", "lease"), rows))
+        return Changes(
+            self._line,
+            self._command_id,
+            tuple(self._events),
+            tuple(Movement(a, b, n) for (a, b), n in sorted(self._moves.items())),
+            tuple(Insert(t, r) for t, r in self._inserts.items()),
+            tuple(updates),
+            self.reply,
+        )

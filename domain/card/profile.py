@@ -1,0 +1,125 @@
+"""A card profile: what differs from one make of chip to the next, read from a TOML file.
+
+Keys, files, diversification factors and their order, and the bodies of commands are data
+(`profiles/*.toml`), since public sources differ about them.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from domain.card.records import Field, RecordError, split_tlv
+
+
+@dataclass(frozen=True)
+class KeySlot:
+    """One key of the application. `usage` names it (MK, STK, EAK, IRK, PUK, RPK), `key_id` is
+    its P2 on the card, `tries` its error counter when fresh."""
+
+    usage: str
+    key_id: int
+    tries: int
+
+
+@dataclass(frozen=True)
+class KeyInformation:
+    """What the card says about one of its keys: version, and tries left before it blocks."""
+
+    key_id: int
+    version: int
+    tries_left: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One make of chip. `keys` stand in the order in which they are written: the loading key
+    (`loading_usage`) last, so that a card whose loading key is formal is formal altogether."""
+
+    id: str
+    suite: str
+    aid: bytes
+    keys: tuple[KeySlot, ...]
+    loading_usage: str
+    internal_usage: str
+    external_usage: str
+    temporary_version: int
+    formal_version: int
+    fields: Mapping[str, Field]
+    city_suffix: bytes
+    low_counter: int
+    """EXTERNAL AUTHENTICATE is not tried with a key that has this many tries left, or fewer."""
+
+    def key(self, usage: str) -> KeySlot:
+        """The key of `usage`; KeyError if the profile has none."""
+        for slot in self.keys:
+            if slot.usage == usage:
+                return slot
+        raise KeyError(f"profile {self.id} has no key {usage}")
+
+    def city_factor(self, identification_code: str) -> bytes:
+        """Level 1 of diversification: area code (6 ASCII digits) and `sx`."""
+        return identification_code[:6].encode("ascii") + self.city_suffix
+
+    def chip_factor(self, identification_code: str) -> bytes:
+        """Level 2: the chip's serial, the last 8 bytes of the identification code."""
+        return bytes.fromhex(identification_code[16:32])
+
+
+def is_identification_code(text: str) -> bool:
+    """Area code (6 digits) ‖ D156000005 ‖ 8 bytes of chip serial, as 32 upper-case hex digits."""
+    return (
+        len(text) == 32
+        and text[:6].isascii()
+        and text[:6].isdigit()
+        and text[6:16] == "D156000005"
+        and all(c in "0123456789ABCDEF" for c in text)
+    )
+
+
+def parse_key_information(data: bytes) -> dict[int, KeyInformation]:
+    """The key information template: E0 ‖ L ‖ items C0 05 key id, version, type, length, tries left.
+    Raises RecordError on anything else."""
+    items = list(split_tlv(data))
+    if len(items) != 1 or items[0][0] != 0xE0:
+        raise RecordError("not a key information template")
+    keys: dict[int, KeyInformation] = {}
+    for tag, value in split_tlv(items[0][1]):
+        if tag != 0xC0 or len(value) != 5:
+            raise RecordError("not a key information item")
+        keys[value[0]] = KeyInformation(value[0], value[1], value[4])
+    return keys
+
+
+def parse_profile(text: str) -> Profile:
+    """A profile out of its TOML text. Raises KeyError or ValueError with the place at fault."""
+    t = tomllib.loads(text)
+    fields = {
+        f["name"]: Field(f["name"], f["file"], f["tag"], f["coding"], f["length"])
+        for f in t["fields"]
+    }
+    keys = tuple(KeySlot(k["usage"], k["id"], k["tries"]) for k in t["keys"])
+    if keys[-1].usage != t["loading_usage"]:
+        raise ValueError(f"profile {t['id']}: the loading key must be written last")
+    return Profile(
+        id=t["id"],
+        suite=t["suite"],
+        aid=bytes.fromhex(t["aid"]),
+        keys=keys,
+        loading_usage=t["loading_usage"],
+        internal_usage=t["internal_usage"],
+        external_usage=t["external_usage"],
+        temporary_version=t["temporary_version"],
+        formal_version=t["formal_version"],
+        fields=fields,
+        city_suffix=t["city_suffix"].encode("ascii"),
+        low_counter=t["low_counter"],
+    )
+
+
+def load_profile(profile_id: str) -> Profile:
+    """The profile that ships under `profile_id`. Raises FileNotFoundError if there is none."""
+    file = resources.files("domain.card").joinpath("profiles", f"{profile_id}.toml")
+    return parse_profile(file.read_text(encoding="utf-8"))

@@ -1,0 +1,73 @@
+"""A segment: the APDUs that a station runs on a chip without asking the centre in between.
+
+It ends at the first step whose bytes depend on an answer that the centre has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domain.card.apdu import Command, matches
+
+
+@dataclass(frozen=True)
+class Step:
+    """One APDU. The segment goes on while the status word fits one of `expect`."""
+
+    name: str
+    apdu: bytes
+    expect: tuple[str, ...] = ("9000",)
+
+    @classmethod
+    def of(cls, name: str, command: Command, *expect: str) -> Step:
+        return cls(name, bytes(command), expect or ("9000",))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`writes`: a step changes the chip's memory, so the segment is released by a commit first."""
+
+    steps: tuple[Step, ...]
+    writes: bool = False
+
+
+@dataclass(frozen=True)
+class StepAnswer:
+    status_word: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What came back: one answer for each step that was executed, in order. `broken` is empty,
+    or says why the station stopped before the end (removed, reader, unknown)."""
+
+    steps: tuple[StepAnswer, ...]
+    broken: str = ""
+
+    def of(self, segment: Segment, name: str) -> StepAnswer | None:
+        """The answer of the step called `name`, or None if it was not executed."""
+        for step, answer in zip(segment.steps, self.steps, strict=False):
+            if step.name == name:
+                return answer
+        return None
+
+    def failed_step(self, segment: Segment) -> tuple[Step, StepAnswer] | None:
+        """The first step whose status word was not expected, with its answer; None if all fit."""
+        for step, answer in zip(segment.steps, self.steps, strict=False):
+            if not any(matches(answer.status_word, p) for p in step.expect):
+                return step, answer
+        return None
+
+    def complete(self, segment: Segment) -> bool:
+        """Whether every step of `segment` ran and was answered as expected."""
+        return (
+            not self.broken
+            and len(self.steps) == len(segment.steps)
+            and self.failed_step(segment) is None
+        )
+
+
+def names(steps: Sequence[Step]) -> list[str]:
+    return [s.name for s in steps]

@@ -1,0 +1,164 @@
+"""What a line decided, ready to be committed: `decide(state, chunk) -> Changes`.
+
+Changes are data. `ledger.commit` is the only door through which they take effect, all of them
+or none, once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from domain.places import Movement
+
+Row = Mapping[str, Any]
+
+
+class EventType(StrEnum):
+    """What can happen to an order or a body. `moves` in the comment: the event names a place."""
+
+    RETURN_ACCEPTED = "return_accepted"
+    ORDER_ADVISED = "order_advised"
+    RECORD_REFUSED = "record_refused"
+    NOTE_ACCEPTED = "note_accepted"
+    CARTON_SIGNED_FOR = "carton_signed_for"
+    BODY_RECEIVED = "body_received"  # moves: into the vault
+    BODY_ISSUED = "body_issued"  # moves: to a line
+    BODY_TAKEN = "body_taken"  # moves: a line takes what was sent
+    BODY_IDENTIFIED = "body_identified"  # chip and order are bound to the body
+    KEY_WRITE_RELEASED = "key_write_released"
+    KEYS_REPLACED = "keys_replaced"  # moves
+    INSPECTED = "inspected"  # moves
+    BODY_REJECTED = "body_rejected"  # moves
+    BODY_HELD = "body_held"  # moves
+    BODY_SORTED = "body_sorted"  # moves
+    BODY_PACKED = "body_packed"  # moves
+    BODY_SHIPPED = "body_shipped"  # moves
+    PACKAGE_CLOSED = "package_closed"
+    RETURN_WRITTEN = "return_written"
+    RETURN_ACKNOWLEDGED = "return_acknowledged"
+    KEYS_ACCEPTED = "keys_accepted"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Body and order ids only; `data` never holds a name or a number of a person. An event with
+    a `place` moves its body there (`condition` is the reason, for rejected and held)."""
+
+    type: EventType
+    body_id: str = ""
+    order_id: str = ""
+    place: str = ""
+    condition: str = ""
+    data: Row = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Insert:
+    """New rows of one table, all with the same columns."""
+
+    table: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Update:
+    """Changed rows of one table. `key` finds a row, `set` are its new values, `expect` must
+    still hold inside the transaction: one row that does not fit refuses the whole commit."""
+
+    table: str
+    key: Sequence[str]
+    set: Sequence[str]
+    expect: Sequence[str]
+    rows: Sequence[Row]
+    """Each row has a value for every key and set column, and `expect_<column>` for the rest."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """All that one command does. The same `command_id` with the same content takes effect once
+    and is answered with the same `reply`; with other content it is refused."""
+
+    line: str
+    command_id: str
+    events: Sequence[Event] = ()
+    movements: Sequence[Movement] = ()
+    inserts: Sequence[Insert] = ()
+    updates: Sequence[Update] = ()
+    reply: Any = None
+
+    def canonical(self) -> bytes:
+        """The bytes whose hash tells this content from another."""
+        return canonical_json(
+            [
+                self.line,
+                self.command_id,
+                [event_row(e) for e in self.events],
+                [movement_row(m) for m in self.movements],
+                [[i.table, [dict(r) for r in i.rows]] for i in self.inserts],
+                [[u.table, [dict(r) for r in u.rows]] for u in self.updates],
+                self.reply,
+            ]
+        )
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling for one value: sorted names, no blanks, UTF-8."""
+    return json.dumps(
+        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+    ).encode("utf-8")
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """An event as the ledger stores and hashes it."""
+    return {
+        "type": str(event.type),
+        "body_id": event.body_id,
+        "order_id": event.order_id,
+        "place": event.place,
+        "condition": event.condition,
+        "data": dict(event.data),
+    }
+
+
+def movement_row(m: Movement) -> dict[str, Any]:
+    """A movement as the ledger stores and hashes it."""
+    return {
+        "source_place": m.source.place,
+        "source_condition": m.source.condition,
+        "target_place": m.target.place,
+        "target_condition": m.target.condition,
+        "kind": m.source.kind,
+        "bank": m.source.bank,
+        "count": m.count,
+    }
+
+
+@dataclass(frozen=True)
+class Committed:
+    """`repeated`: the command had taken effect before, and `reply` is the one of that time."""
+
+    reply: Any
+    number: int
+    repeated: bool
+
+
+class Refused(Exception):
+    """A commit that took no effect: its epoch is stale, a guard failed, or the command id had
+    other content. `code` is one of `domain.codes.Code`."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+class Away(Exception):
+    """A part that is needed does not answer now; what was asked may or may not have happened
+    and can be asked again under the same id."""

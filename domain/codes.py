@@ -1,0 +1,149 @@
+"""Stable codes of refusals and reasons, with their words and what to do next.
+
+The same code stands in contracts, tables, files, logs and screens. Texts for operators are
+Chinese first.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Code(StrEnum):
+    OK = "OK"
+    # A whole file or command
+    MALFORMED = "MALFORMED"
+    TRAILER_MISSING = "TRAILER_MISSING"
+    COUNT_DIFFERS = "COUNT_DIFFERS"
+    DIGEST_DIFFERS = "DIGEST_DIFFERS"
+    FILE_TOO_LARGE = "FILE_TOO_LARGE"
+    ID_REUSED = "ID_REUSED"
+    BATCH_TAKEN = "BATCH_TAKEN"
+    DELIVERY_UNKNOWN = "DELIVERY_UNKNOWN"
+    DELIVERY_SIGNED = "DELIVERY_SIGNED"
+    CARTON_NOT_COUNTED = "CARTON_NOT_COUNTED"
+    CARTON_UNKNOWN = "CARTON_UNKNOWN"
+    # One record of a file
+    FIELD_MISSING = "FIELD_MISSING"
+    BAD_FORMAT = "BAD_FORMAT"
+    BAD_CHECK_DIGIT = "BAD_CHECK_DIGIT"
+    UNKNOWN_BANK = "UNKNOWN_BANK"
+    UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
+    REPEATED_NUMBER = "REPEATED_NUMBER"
+    # One card body
+    CHIP_SILENT = "CHIP_SILENT"
+    CHIP_UNREADABLE = "CHIP_UNREADABLE"
+    NOT_IN_RETURN = "NOT_IN_RETURN"
+    OVER_COUNT = "OVER_COUNT"
+    WRONG_KIND = "WRONG_KIND"
+    FORMAL_KEYS_FOREIGN = "FORMAL_KEYS_FOREIGN"
+    KEYS_MIXED = "KEYS_MIXED"
+    KEY_COUNTER_LOW = "KEY_COUNTER_LOW"
+    AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
+    KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
+    KEY_NOT_PROVEN = "KEY_NOT_PROVEN"
+    DATA_DIFFERS = "DATA_DIFFERS"
+    NOT_DELIVERED = "NOT_DELIVERED"
+    # Keys
+    KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_QUOTA_EXCEEDED = "KEY_QUOTA_EXCEEDED"
+    KEY_BLOCK_BAD = "KEY_BLOCK_BAD"
+    KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
+    KEY_BLOCK_REPEATED_DIFFERENT = "KEY_BLOCK_REPEATED_DIFFERENT"
+    RECORD_UNSEALABLE = "RECORD_UNSEALABLE"
+    # Inside the centre
+    UNAVAILABLE = "UNAVAILABLE"
+    BUSY = "BUSY"
+    CARTON_NOT_ISSUED = "CARTON_NOT_ISSUED"
+    SESSION_UNKNOWN = "SESSION_UNKNOWN"
+    STAGE_UNKNOWN = "STAGE_UNKNOWN"
+    EPOCH_STALE = "EPOCH_STALE"
+    GUARD_FAILED = "GUARD_FAILED"
+    COMMAND_DIFFERS = "COMMAND_DIFFERS"
+
+
+UNADVISED = frozenset(
+    {
+        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CHECK_DIGIT, Code.UNKNOWN_BANK,
+        Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN, Code.WRONG_KIND,
+        Code.OVER_COUNT,
+    }
+)  # fmt: skip
+"""Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
+
+
+class Words(NamedTuple):
+    """`chinese` and `english` say what happened; `next_step` what the person does now."""
+
+    chinese: str
+    english: str
+    next_step: str
+
+
+WORDS: dict[Code, Words] = {
+    Code.OK: Words("正常", "in order", ""),
+    Code.MALFORMED: Words("格式无法识别", "cannot be read", "check the sender's format"),
+    Code.TRAILER_MISSING: Words("缺少尾记录", "the trailer is missing", "send the whole file again"),
+    Code.COUNT_DIFFERS: Words("记录数不符", "the count differs", "send the whole file again"),
+    Code.DIGEST_DIFFERS: Words("摘要不符", "the digest differs", "send the whole file again"),
+    Code.FILE_TOO_LARGE: Words("文件过大", "too many records", "split the file"),
+    Code.ID_REUSED: Words("编号已用于其他内容", "this id was used for other content", "use a new id"),
+    Code.BATCH_TAKEN: Words("该批次已接收", "this batch was taken before", "send a correction"),
+    Code.DELIVERY_UNKNOWN: Words("无此送货单", "no such delivery", "wait for the delivery note"),
+    Code.DELIVERY_SIGNED: Words("该送货已签收", "signed for before, other counts", "count again"),
+    Code.CARTON_NOT_COUNTED: Words("有箱未清点", "a carton has no count", "count every carton"),
+    Code.CARTON_UNKNOWN: Words("箱号不在送货单", "the carton is not on the note", "check the label"),
+    Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
+    Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
+    Code.BAD_CHECK_DIGIT: Words("校验位错误", "the check digit is wrong", "correct the number"),
+    Code.UNKNOWN_BANK: Words("银行代码未登记", "the bank is not registered", "correct the bank code"),
+    Code.UNKNOWN_BRANCH: Words("网点未登记", "the branch is not registered", "correct the branch"),
+    Code.REPEATED_NUMBER: Words("号码重复", "the number stands twice", "correct or drop the record"),
+    Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
+    Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),
+    Code.NOT_IN_RETURN: Words("识别码不在回盘", "not in the factory return", "ask the factory"),
+    Code.OVER_COUNT: Words("超出清点数", "more cards than were counted", "count the carton again"),
+    Code.WRONG_KIND: Words("卡种与箱不符", "the kind differs from the carton's", "ask the factory"),
+    Code.FORMAL_KEYS_FOREIGN: Words(
+        "卡内已有非本中心释放的正式密钥",
+        "formal keys that this centre never released",
+        "report to the key custodians",
+    ),
+    Code.KEYS_MIXED: Words("密钥版本混杂", "an unknown set of key versions", "remake the card"),
+    Code.KEY_COUNTER_LOW: Words("密钥剩余次数过少", "too few tries left", "remake the card"),
+    Code.AUTHENTICATION_REFUSED: Words("认证失败", "authentication refused", "check the key block"),
+    Code.KEY_WRITE_REFUSED: Words("密钥写入失败", "the key was not written", "remake the card"),
+    Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
+    Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
+    Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
+    Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
+    Code.KEY_QUOTA_EXCEEDED: Words("超出箱的密钥配额", "the carton's key quota is used up", "recount"),
+    Code.KEY_BLOCK_BAD: Words("密钥块无效", "the key block cannot be read", "ask for a new block"),
+    Code.KEY_CHECK_VALUE_DIFFERS: Words("密钥校验值不符", "check value differs", "ask the factory"),
+    Code.KEY_BLOCK_REPEATED_DIFFERENT: Words(
+        "该批次已有其他密钥", "other keys of this batch are in the token", "ask the factory"
+    ),
+    Code.RECORD_UNSEALABLE: Words("密封记录无法打开", "a sealed record does not open", "centre verify"),
+    Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
+    Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),
+    Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),
+    Code.SESSION_UNKNOWN: Words("会话已失效", "the session is not known", "the chip is read again"),
+    Code.STAGE_UNKNOWN: Words("无此工序", "no such stage", "check the station's stages"),
+    Code.EPOCH_STALE: Words("已被替换", "another instance took over", "none"),
+    Code.GUARD_FAILED: Words("状态已变", "the state had changed", "it is tried again by itself"),
+    Code.COMMAND_DIFFERS: Words("命令编号已用", "the command id had other content", "use a new id"),
+}
+
+
+def next_step(code: str) -> str:
+    """What the person who meets `code` does now; empty for a code that is not ours."""
+    return WORDS[Code(code)].next_step if code in Code.__members__ else ""
+
+
+def in_words(code: str) -> str:
+    """`code` for people: Chinese, then English."""
+    if code not in Code.__members__:
+        return code
+    words = WORDS[Code(code)]
+    return f"{words.chinese} ({words.english})"

@@ -1,0 +1,155 @@
+"""The lines as others see them, and what a line is given to work with.
+
+Gateways know these Protocols; the real handles (Ray actors) are injected by `centre`. Every
+method may raise `domain.changes.Away`: ask again under the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from domain.changes import Changes, Committed
+from domain.codes import Code, next_step
+from domain.provider import Answer, KeyAccepted, Request
+from domain.turns import CentreTurn, StationTurn
+
+
+@dataclass(frozen=True)
+class RefusedRecord:
+    """One record that was refused; `record_number` counts from 1. The identification code and
+    the carton, if they could be read, let its body be recognised later."""
+
+    record_number: int
+    order_id: str
+    field: str
+    code: str
+    reason: str
+    bank_code: str = ""
+    carton_id: str = ""
+    identification_code: str = ""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The answer to a file or a command (proto `Receipt`)."""
+
+    accepted: bool
+    code: str = Code.OK
+    reason: str = ""
+    records: int = 0
+    taken: int = 0
+    refused: tuple[RefusedRecord, ...] = ()
+    repeated: bool = False
+
+    @property
+    def next_step(self) -> str:
+        return next_step(self.code)
+
+
+@dataclass(frozen=True)
+class SealedRecord:
+    """An accepted record of a factory return: what the floor needs in clear, the rest sealed.
+    `numbers` are (kind, look-up value) pairs of its social card, bank card and identity number."""
+
+    record_number: int
+    order_id: str
+    bank_code: str
+    branch_code: str
+    carton_id: str
+    identification_code: str
+    has_temporary_card: bool
+    sealed: bytes
+    numbers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class FactoryReturn:
+    """A whole factory return whose count and digest were right. `digest` in hex."""
+
+    file_id: str
+    batch_id: str
+    digest: str
+    records: tuple[SealedRecord, ...]
+    refused: tuple[RefusedRecord, ...]
+    expires_on: str
+
+
+@dataclass(frozen=True)
+class NoteCarton:
+    carton_id: str
+    bank_code: str
+    kind: str
+    count: int
+    destination: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A factory's delivery note; `digest` over its content tells a repeat from a reuse."""
+
+    delivery_id: str
+    batch_id: str
+    factory_id: str
+    digest: str
+    cartons: tuple[NoteCarton, ...]
+
+
+@dataclass(frozen=True)
+class SignFor:
+    """Signing for a delivery: the blind count of every carton."""
+
+    command_id: str
+    delivery_id: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class LedgerDoor(Protocol):
+    """The writing door as a line has it: its epoch is kept behind it."""
+
+    async def commit(self, changes: Changes) -> Committed: ...
+
+
+class KeyProvider(Protocol):
+    """A provider (`domain.provider.Provider`) as a line reaches it."""
+
+    async def perform(self, requests: Sequence[Request]) -> list[Answer]: ...
+
+    async def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]: ...
+
+    async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]: ...
+
+    async def index(self, values: Sequence[str]) -> list[str]: ...
+
+    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
+        """Raises KeyBlockRefused."""
+        ...
+
+    async def sign(self, digests: Sequence[bytes]) -> list[bytes]: ...
+
+
+class InventoryLine(Protocol):
+    async def accept_return(self, file: FactoryReturn) -> Receipt: ...
+
+    async def accept_note(self, note: Note) -> Receipt: ...
+
+    async def sign_for(self, command: SignFor) -> Receipt: ...
+
+    async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None: ...
+
+
+class ChipLine(Protocol):
+    async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
+        """One answer for each turn, in order."""
+        ...
+
+
+class SortingLine(Protocol):
+    async def step(self) -> bool:
+        """Do what can be done now; whether there may be more to do at once."""
+        ...
+
+    async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
+        """What left through the outbox was taken by its receiver."""
+        ...

@@ -1,0 +1,139 @@
+"""What a key provider does for a line: whole operations on chunks, never keys.
+
+A provider is one process with one HSM session. It takes ids and returns protected bytes.
+`check_key_provider` in `tests/conformance` holds every implementation to this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class KeySet(StrEnum):
+    """Which keys of a chip: the factory's, or the province's."""
+
+    TEMPORARY = "temporary"
+    FORMAL = "formal"
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip as a provider knows it. `batch_id` names the factory's temporary keys; a carton
+    draws keys for no more chips than it has bodies."""
+
+    identification_code: str
+    batch_id: str
+    carton_id: str
+
+
+@dataclass(frozen=True)
+class Authenticate:
+    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE. Answer: `data`, 8 bytes."""
+
+    chip: Chip
+    key_set: KeySet
+    usage: str
+    challenge: bytes
+
+
+@dataclass(frozen=True)
+class KeyChange:
+    """The WRITE KEY command that puts the formal key of `usage` on a chip whose loading key is
+    still temporary; `challenge` (8 bytes) is the IV of its MAC. Answer: `data`, the whole APDU."""
+
+    chip: Chip
+    usage: str
+    challenge: bytes
+
+
+@dataclass(frozen=True)
+class Prove:
+    """Check an INTERNAL AUTHENTICATE: does `response` belong to `random` under the key?
+    Answer: `difference` is empty, or the usage of the key that the chip does not hold."""
+
+    chip: Chip
+    key_set: KeySet
+    usage: str
+    random: bytes
+    response: bytes
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare what a chip reads back with the sealed record of its order, field by field.
+    `read_back` holds values as on the chip (bytes of the record's value) by field name of the
+    profile. Answer: `difference` is empty (equal), or the name of the first field that differs."""
+
+    batch_id: str
+    order_id: str
+    sealed: bytes
+    read_back: Mapping[str, bytes]
+
+
+Request = Authenticate | KeyChange | Prove | Compare
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`refused` is empty, or a code of `domain.codes.Code` that says why nothing was done."""
+
+    data: bytes = b""
+    difference: str = ""
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class KeyAccepted:
+    """A key that entered the token: its label, version and check value (hex, 3 bytes)."""
+
+    label: str
+    usage: str
+    version: int
+    check_value: str
+
+
+class ProviderError(Exception):
+    """The provider can't work now (device lost, session refused). The call may be repeated."""
+
+
+class KeyBlockRefused(Exception):
+    """A sealed key block was not taken; `code` is one of `domain.codes.Code`."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Provider(Protocol):
+    """Plain and synchronous: the actor around it is a shell. Every method takes a whole chunk."""
+
+    def perform(self, requests: Sequence[Request]) -> list[Answer]:
+        """One answer for each request, in order. A request that cannot be served is refused
+        alone; ProviderError means that none was served."""
+        ...
+
+    def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """Seal (order id, plaintext) pairs under the batch's data key, which is made if absent.
+        A sealed record opens only under its own order id."""
+        ...
+
+    def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """The inverse of `seal`, for the return writer and authorised screens."""
+        ...
+
+    def index(self, values: Sequence[str]) -> list[str]:
+        """A look-up value (HMAC-SHA-256, hex) for each number, the same for the same number."""
+        ...
+
+    def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
+        """Take a factory's sealed block (docs/files.md) into the token, compare check values.
+        The same block again changes nothing. Raises KeyBlockRefused."""
+        ...
+
+    def sign(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Sign heads of the ledger (SHA-256 digests) with the head key (ECDSA P-256, r ‖ s)."""
+        ...

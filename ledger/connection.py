@@ -1,0 +1,73 @@
+"""Connections to the ledger's database over ODBC (SQLite on one machine)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyodbc
+
+from domain.changes import Row
+
+pyodbc.pooling = False
+
+DRIVERS = (
+    "/usr/lib/x86_64-linux-gnu/odbc/libsqlite3odbc.so",
+    "/usr/lib/aarch64-linux-gnu/odbc/libsqlite3odbc.so",
+    "/usr/lib/odbc/libsqlite3odbc.so",
+)
+BUSY_MILLISECONDS = 20_000
+ROWS_PER_STATEMENT = 1_000
+
+
+class LedgerUnusable(Exception):
+    """The database can't be used as it is; the message says how to mend it."""
+
+
+def driver() -> str:
+    """The path of the SQLite ODBC driver. Raises LedgerUnusable if it is not installed."""
+    for path in DRIVERS:
+        if Path(path).exists():
+            return path
+    raise LedgerUnusable("the SQLite ODBC driver is missing: apt-get install libsqliteodbc")
+
+
+def connect(path: Path, *, write: bool) -> pyodbc.Connection:
+    """A connection with autocommit on; transactions are explicit (`begin immediate`).
+
+    WAL lets readers go on beside the one writer; `synchronous` FULL makes a commit durable
+    before it is acknowledged. Both are asserted. A reader can't change anything.
+    """
+    if not write and not path.exists():
+        raise LedgerUnusable(f"there is no ledger at {path}")
+    connection = pyodbc.connect(
+        f"DRIVER={driver()};DATABASE={path};Timeout={BUSY_MILLISECONDS};", autocommit=True
+    )
+    if write:
+        mode = connection.execute("pragma journal_mode=wal").fetchval()
+        connection.execute("pragma synchronous=full").close()
+        level = connection.execute("pragma synchronous").fetchval()
+        if mode != "wal" or int(level) != 2:
+            raise LedgerUnusable(f"SQLite refuses WAL or FULL (journal {mode}, level {level})")
+    else:
+        connection.execute("pragma query_only=1").close()
+    return connection
+
+
+def rows(
+    connection: pyodbc.Connection, sql: str, parameters: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
+    """All rows of a query, as dicts by column name."""
+    cursor = connection.execute(sql, *parameters)
+    try:
+        columns = [c[0] for c in cursor.description]
+        return [dict(zip(columns, r, strict=True)) for r in cursor.fetchall()]
+    finally:
+        cursor.close()
+
+
+def as_json(items: Sequence[Row] | Sequence[str]) -> str:
+    """Rows or values as the one parameter of a set-based statement (`json_each(?)`)."""
+    return json.dumps(items, ensure_ascii=False)

@@ -1,0 +1,235 @@
+"""What lines and gateways read. One query per chunk, never one per card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyodbc
+
+from domain.bodies import Body
+from domain.codes import UNADVISED
+from domain.places import Kind
+from ledger.connection import as_json, connect, rows
+
+BODY = (
+    "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
+    " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id"
+)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What the ledger knows of one identification code. Empty fields: nothing."""
+
+    identification_code: str
+    order_id: str = ""
+    branch: str = ""
+    order_batch: str = ""
+    refused_code: str = ""
+    body: Body | None = None
+
+
+@dataclass(frozen=True)
+class Carton:
+    carton_id: str
+    delivery_id: str
+    batch_id: str
+    bank: str
+    kind: str
+    counted: int
+    destination: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Numbers of one (batch, bank, kind): what was advised, what was counted, and how many
+    bodies were found that no accepted record stands for."""
+
+    advised: int
+    counted: int
+    unadvised: int
+
+
+class Queries:
+    """A reading connection. Not for use by two threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection: pyodbc.Connection = connect(path, write=False)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        return rows(self._connection, sql, parameters)
+
+    def one(self, sql: str, *parameters: Any) -> dict[str, Any] | None:
+        found = self.rows(sql, *parameters)
+        return found[0] if found else None
+
+    def bodies(self, where: str, *parameters: Any) -> list[Body]:
+        """Bodies `b` for which `where` holds, in the order of their ids unless it says more."""
+        sql = f"select {BODY} from body b where {where}"
+        if "order by" not in where:
+            sql += " order by b.body_id"
+        return [Body.from_row(r) for r in self.rows(sql, *parameters)]
+
+    def file_in(self, file_id: str) -> dict[str, Any] | None:
+        return self.one("select * from file_in where file_id = ?", file_id)
+
+    def reply(self, line: str, command_id: str) -> Any:
+        """What a command was answered with when it took effect; None if it did not."""
+        found = self.one(
+            "select reply from commit_link where line = ? and command_id = ?", line, command_id
+        )
+        return json.loads(found["reply"]) if found else None
+
+    def batch_return(self, batch_id: str) -> dict[str, Any] | None:
+        """The accepted factory return of a batch."""
+        return self.one(
+            "select * from file_in where batch_id = ? and kind = 'factory_return'", batch_id
+        )
+
+    def delivery(self, delivery_id: str) -> dict[str, Any] | None:
+        return self.one("select * from delivery where delivery_id = ?", delivery_id)
+
+    def deliveries(self, batch_id: str) -> list[dict[str, Any]]:
+        return self.rows("select * from delivery where batch_id = ?", batch_id)
+
+    def cartons_of_delivery(self, delivery_id: str) -> list[dict[str, Any]]:
+        return self.rows(
+            "select * from carton where delivery_id = ? order by carton_id", delivery_id
+        )
+
+    def known_cartons(self, carton_ids: Sequence[str]) -> list[str]:
+        found = self.rows(
+            "select carton_id from carton where carton_id in (select value from json_each(?))",
+            as_json(carton_ids),
+        )
+        return [r["carton_id"] for r in found]
+
+    def groups(self, batch_id: str) -> dict[tuple[str, str], Group]:
+        """The numbers of a batch by (bank, kind)."""
+        advised: dict[tuple[str, str], int] = {}
+        counted: dict[tuple[str, str], int] = {}
+        for r in self.rows(
+            "select bank, count(*) as n from orders where batch_id = ? group by bank", batch_id
+        ):
+            advised[r["bank"], Kind.SOCIAL_SECURITY_CARD] = r["n"]
+        for r in self.rows(
+            "select c.bank, c.kind, sum(c.noted) as noted,"
+            " sum(case when d.state = 'signed' then c.counted else 0 end) as counted"
+            " from carton c join delivery d on d.delivery_id = c.delivery_id"
+            " where c.batch_id = ? group by c.bank, c.kind",
+            batch_id,
+        ):
+            if r["kind"] == Kind.TEMPORARY_CARD:
+                advised[r["bank"], r["kind"]] = r["noted"]
+            counted[r["bank"], r["kind"]] = r["counted"]
+        unadvised = {
+            (r["bank"], r["kind"]): r["n"]
+            for r in self.rows(
+                "select bank, kind, count(*) as n from body where batch_id = ?"
+                " and condition in (select value from json_each(?)) group by bank, kind",
+                batch_id,
+                as_json(sorted(UNADVISED - {"OVER_COUNT"})),
+            )
+        }
+        return {
+            key: Group(advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0))
+            for key in {*advised, *counted}
+        }
+
+    def repeated_numbers(
+        self, numbers: Sequence[str], identification_codes: Sequence[str], order_ids: Sequence[str]
+    ) -> set[str]:
+        """Which of these look-up values, identification codes and order ids stand in the ledger
+        already. (A person's identity number may return: a remade card has a new order.)"""
+        found = self.rows(
+            "select value as v from number_index where kind <> 'identity_number'"
+            " and value in (select value from json_each(?))"
+            " union select identification_code from orders"
+            " where identification_code in (select value from json_each(?))"
+            " union select order_id from orders"
+            " where order_id in (select value from json_each(?))",
+            as_json(numbers),
+            as_json(identification_codes),
+            as_json(order_ids),
+        )
+        return {r["v"] for r in found}
+
+    def identify(self, identification_codes: Sequence[str]) -> dict[str, Identified]:
+        """What is known of each identification code (those of which nothing is known too)."""
+        codes = as_json(identification_codes)
+        found = {c: {"identification_code": c} for c in identification_codes}
+        for r in self.rows(
+            "select identification_code, order_id, branch, batch_id as order_batch from orders"
+            " where identification_code in (select value from json_each(?))",
+            codes,
+        ):
+            found[r["identification_code"]].update(r)
+        for r in self.rows(
+            "select identification_code, min(code) as refused_code from refused_record"
+            " where identification_code in (select value from json_each(?))"
+            " group by identification_code",
+            codes,
+        ):
+            found[r["identification_code"]].update(r)
+        bodies = {
+            b.identification_code: b
+            for b in self.bodies(
+                "b.identification_code in (select value from json_each(?))", codes
+            )
+        }
+        return {
+            c: Identified(**f, body=bodies.get(c))  # type: ignore[arg-type]  # built from rows
+            for c, f in found.items()
+        }
+
+    def orders_by_number(self, kind: str, values: Sequence[str]) -> dict[str, Identified]:
+        """The order that a look-up value stands for, with its body if it has one."""
+        found = self.rows(
+            "select n.value, o.order_id, o.branch, o.batch_id as order_batch,"
+            " o.identification_code from number_index n"
+            " join orders o on o.order_id = n.order_id"
+            " where n.kind = ? and n.value in (select value from json_each(?))",
+            kind,
+            as_json(values),
+        )
+        bodies = {
+            b.order_id: b
+            for b in self.bodies(
+                "b.order_id in (select value from json_each(?)) order by b.live, b.body_id",
+                as_json([r["order_id"] for r in found]),
+            )
+        }
+        return {
+            r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found
+        }
+
+    def carton(self, carton_id: str) -> Carton | None:
+        """A carton that was signed for."""
+        found = self.one(
+            "select c.carton_id, c.delivery_id, c.batch_id, c.bank, c.kind, c.counted,"
+            " c.destination from carton c join delivery d on d.delivery_id = c.delivery_id"
+            " where c.carton_id = ? and d.state = 'signed'",
+            carton_id,
+        )
+        return Carton(**found) if found else None
+
+    def carton_quota(self, carton_id: str) -> int:
+        """For how many chips a carton may draw keys: as many as it has bodies."""
+        found = self.one("select count(*) as n from body where carton_id = ?", carton_id)
+        return found["n"] if found else 0
+
+    def sealed(self, order_ids: Sequence[str]) -> dict[str, str]:
+        """The sealed record of each order, as stored (base64)."""
+        found = self.rows(
+            "select order_id, sealed from personal"
+            " where order_id in (select value from json_each(?))",
+            as_json(order_ids),
+        )
+        return {r["order_id"]: r["sealed"] for r in found}

@@ -1,0 +1,155 @@
+"""Tables of the ledger. Text, integer and JSON only, so that the same shapes fit PostgreSQL.
+
+`event`, `movement` and `commit_link` are append-only and linked by hashes; the other tables are
+what they add up to (`ledger.verify` replays it). Sealed personal data stand in `personal` alone.
+"""
+
+from __future__ import annotations
+
+import pyodbc
+
+from ledger.connection import LedgerUnusable
+
+VERSION = 1
+
+TABLES: tuple[str, ...] = (
+    "create table ledger_version (version integer not null) strict",
+    # What was committed: one link per commit and stream.
+    """create table epoch (line text primary key, epoch integer not null) strict""",
+    """create table commit_link (
+        line text not null, number integer not null, epoch integer not null, at text not null,
+        command_id text not null, payload_hash text not null, reply text not null,
+        previous text not null, hash text not null,
+        primary key (line, number)) strict""",
+    "create unique index commit_command on commit_link (line, command_id)",
+    """create table event (
+        id integer primary key, line text not null, number integer not null,
+        position integer not null, type text not null, body_id text not null,
+        order_id text not null, place text not null, condition text not null,
+        data text not null) strict""",
+    "create unique index event_place on event (line, number, position)",
+    "create index event_body on event (body_id) where body_id <> ''",
+    "create index event_order on event (order_id) where order_id <> ''",
+    "create index event_type on event (type)",
+    """create table movement (
+        id integer primary key, line text not null, number integer not null,
+        position integer not null, source_place text not null, source_condition text not null,
+        target_place text not null, target_condition text not null, kind text not null,
+        bank text not null, count integer not null check (count > 0)) strict""",
+    "create unique index movement_place on movement (line, number, position)",
+    """create table head (
+        line text not null, number integer not null, hash text not null, at text not null,
+        signature text not null, primary key (line, number)) strict""",
+    # What came in.
+    """create table file_in (
+        file_id text primary key, kind text not null, batch_id text not null,
+        digest text not null, records integer not null) strict""",
+    "create index file_in_batch on file_in (batch_id, kind)",
+    """create table refused_record (
+        file_id text not null, record_number integer not null, order_id text not null,
+        batch_id text not null, bank text not null, carton_id text not null,
+        identification_code text not null, field text not null, code text not null,
+        primary key (file_id, record_number)) strict""",
+    "create index refused_identification on refused_record (identification_code)",
+    """create table delivery (
+        delivery_id text primary key, batch_id text not null, factory_id text not null,
+        state text not null) strict""",
+    "create index delivery_batch on delivery (batch_id)",
+    """create table carton (
+        carton_id text primary key, delivery_id text not null, batch_id text not null,
+        bank text not null, kind text not null, noted integer not null,
+        counted integer not null, destination text not null) strict""",
+    "create index carton_delivery on carton (delivery_id)",
+    # Orders and bodies are two things.
+    """create table orders (
+        order_id text primary key, batch_id text not null, bank text not null,
+        branch text not null, carton_id text not null, identification_code text not null,
+        has_temporary integer not null) strict""",
+    "create index orders_batch on orders (batch_id)",
+    "create unique index orders_identification on orders (identification_code)",
+    """create table body (
+        body_id text primary key, kind text not null, bank text not null, batch_id text not null,
+        carton_id text not null, identification_code text not null, order_id text not null,
+        place text not null, condition text not null, lease integer not null,
+        released integer not null, live integer not null, destination text not null,
+        package_id text not null) strict""",
+    """create unique index body_identification on body (kind, identification_code)
+        where identification_code <> ''""",
+    "create unique index body_order on body (order_id) where order_id <> '' and live = 1",
+    "create index body_place on body (place, batch_id)",
+    "create index body_carton on body (carton_id)",
+    "create index body_batch on body (batch_id)",
+    """create table package (
+        package_id text primary key, batch_id text not null, bank text not null,
+        kind text not null, destination text not null, has_temporary integer not null,
+        count integer not null) strict""",
+    "create index package_batch on package (batch_id)",
+    # Personal data: sealed under the batch's data key, gone after `expires_on`.
+    """create table personal (
+        order_id text primary key, batch_id text not null, sealed text not null,
+        expires_on text not null) strict""",
+    """create table number_index (
+        kind text not null, value text not null, order_id text not null,
+        primary key (kind, value, order_id)) strict""",
+    "create index number_index_order on number_index (order_id)",
+    # What goes out.
+    """create table return_line (
+        file_id text not null, position integer not null, batch_id text not null,
+        order_id text not null, body_id text not null, kind text not null, bank text not null,
+        branch text not null, result text not null, reason text not null,
+        final integer not null, package_id text not null,
+        primary key (file_id, position)) strict""",
+    """create table outbox (
+        id text primary key, kind text not null, batch_id text not null,
+        acknowledged integer not null) strict""",
+    "create index outbox_open on outbox (acknowledged)",
+)
+
+COLUMNS: dict[str, tuple[str, ...]] = {}
+"""The columns of each table that a line may write, in order; filled from TABLES below."""
+
+WRITABLE = (
+    "file_in", "refused_record", "delivery", "carton", "orders", "body", "package", "personal",
+    "number_index", "return_line", "outbox",
+)  # fmt: skip
+
+
+def _columns(ddl: str) -> tuple[str, tuple[str, ...]]:
+    head, _, rest = ddl.partition("(")
+    body = rest.rpartition(")")[0].partition("primary key (")[0]
+    parts = [p.split()[0] for p in body.split(",") if p.split()]
+    return head.split()[2], tuple(parts)
+
+
+for _ddl in TABLES:
+    if _ddl.startswith("create table"):
+        _name, _cols = _columns(_ddl)
+        if _name in WRITABLE:
+            COLUMNS[_name] = _cols
+
+
+def create(connection: pyodbc.Connection) -> None:
+    """Make the tables in an empty database, or check that these are ours.
+
+    Raises LedgerUnusable for a schema that this program does not know; a newer one is refused.
+    """
+    present = connection.execute(
+        "select count(*) from sqlite_master where name = 'ledger_version'"
+    ).fetchval()
+    if present:
+        version = connection.execute("select version from ledger_version").fetchval()
+        if version != VERSION:
+            raise LedgerUnusable(
+                f"the ledger has schema {version}, this program knows {VERSION}: "
+                "run the program that wrote it"
+            )
+        return
+    connection.execute("begin immediate").close()
+    try:
+        for ddl in TABLES:
+            connection.execute(ddl).close()
+        connection.execute("insert into ledger_version values (?)", VERSION).close()
+        connection.execute("commit").close()
+    except pyodbc.Error:
+        connection.execute("rollback").close()
+        raise
