@@ -31,7 +31,8 @@ class Chip:
 
 @dataclass(frozen=True)
 class Authenticate:
-    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE. Answer: `data`, 8 bytes."""
+    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE. Answer: `data`,
+    8 bytes."""
 
     chip: Chip
     key_set: KeySet
@@ -103,9 +104,25 @@ class KeyBlockRefused(Exception):
     """A sealed key block was not taken; `code` is one of `domain.codes.Code`."""
 
     def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
+        # Both, not the text: exceptions are rebuilt from their arguments in another process.
+        super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.reason}"
+
+
+class RecordUnsealable(Exception):
+    """A sealed record does not open: damaged, another order's, or its data key is gone
+    (`Code.RECORD_UNSEALABLE`)."""
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__(order_id)
+        self.order_id = order_id
+
+    def __str__(self) -> str:
+        return f"the sealed record of order {self.order_id} does not open"
 
 
 class Provider(Protocol):
@@ -122,7 +139,8 @@ class Provider(Protocol):
         ...
 
     def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        """The inverse of `seal`, for the return writer and authorised screens."""
+        """The inverse of `seal`, for the return writer and authorised screens. Raises
+        RecordUnsealable if one of the records does not open."""
         ...
 
     def index(self, values: Sequence[str]) -> list[str]:

@@ -64,6 +64,22 @@ class Field:
                 raise RecordError(f"{self.name}: not BCD")
         return text
 
+    def fit(self, text: str) -> str:
+        """The longest prefix of whole characters of `text` that fits this field: a name longer
+        than the field is cut between characters, never inside one. RecordError if a character
+        cannot be coded."""
+        if self.coding != "AN":
+            return text[: self.length * 2]
+        try:
+            size = 0
+            for at, character in enumerate(text):
+                size += len(character.encode("gb18030"))
+                if size > self.length:
+                    return text[:at]
+        except UnicodeEncodeError:
+            raise RecordError(f"{self.name}: cannot be coded as {self.coding}") from None
+        return text
+
     def record(self, text: str) -> bytes:
         """The whole record: tag, length, value."""
         value = self.encode(text)

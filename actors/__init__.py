@@ -1,0 +1,1 @@
+"""The lines of the floor and the key providers. May import `domain` and `ledger`."""

@@ -1,0 +1,233 @@
+"""What the lines that talk to chips share: sessions as turns.
+
+A turn is prepared (what does it ask of the provider?), the requests of all turns of a chunk go
+to the provider in one call, each turn is decided, all changes go to the ledger in one commit,
+and only then do the answers leave. Sessions live in memory alone: when one is lost, the station
+re-powers its chip and opens it again, and the ledger and the chip tell where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import structlog
+
+from domain.bodies import Writing
+from domain.card.segment import Answers
+from domain.changes import Away, Refused
+from domain.codes import Code
+from domain.lines import KeyProvider, LedgerDoor
+from domain.places import Line
+from domain.provider import Answer, Request
+from domain.turns import (
+    CentreTurn,
+    Content,
+    NoAnswer,
+    Opening,
+    Restart,
+    StationTurn,
+    Verdict,
+    Wait,
+)
+
+log = structlog.get_logger()
+
+SessionT = TypeVar("SessionT")
+FactsT = TypeVar("FactsT")
+
+MAX_SESSIONS = 10_000
+RETRY_MILLISECONDS = 300
+REFUSED_MILLISECONDS = 2_000
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[SessionT]):
+    """How a turn ends: what the station is told, and the session as it goes on (None: over)."""
+
+    content: Content
+    session: SessionT | None = None
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[SessionT]):
+    """A turn ready to be decided: `finish` gets the provider's answers, in order. When the
+    provider refuses one of them (no key, no quota) the station waits and asks again."""
+
+    finish: Callable[[Sequence[Answer], Writing], Outcome[SessionT]]
+    requests: Sequence[Request] = field(default=())
+
+
+class Held(Exception):
+    """This turn cannot be decided now; the station keeps the chip and asks again."""
+
+    def __init__(self, code: str, milliseconds: int = RETRY_MILLISECONDS) -> None:
+        super().__init__(code)
+        self.code = code
+        self.milliseconds = milliseconds
+
+
+@dataclass
+class _Known(Generic[SessionT]):
+    number: int
+    reply: CentreTurn
+    session: SessionT | None
+
+
+class ChipLine(Generic[SessionT, FactsT]):
+    """Base of a line. A subclass says what each turn means by `look_up`, `open` and `go_on`."""
+
+    line: Line
+
+    def __init__(self, ledger: LedgerDoor, provider: KeyProvider, command_prefix: str) -> None:
+        """`command_prefix` is new for each instance, so that its command ids are."""
+        self._ledger = ledger
+        self._provider = provider
+        self._prefix = command_prefix
+        self._commands = 0
+        self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
+        self._one_at_a_time = asyncio.Lock()
+
+    # What a subclass says.
+
+    async def look_up(
+        self, turns: Sequence[tuple[StationTurn, SessionT | None]]
+    ) -> FactsT:
+        """All that the ledger knows about the chips of this chunk, in a few queries."""
+        raise NotImplementedError
+
+    def open(
+        self, turn: StationTurn, content: Opening | NoAnswer, facts: FactsT
+    ) -> Prepared[SessionT]:
+        """A chip is presented. May raise Held."""
+        raise NotImplementedError
+
+    def go_on(
+        self, turn: StationTurn, session: SessionT, answers: Answers, facts: FactsT
+    ) -> Prepared[SessionT]:
+        """A segment was run whole or up to an unexpected status word. May raise Held."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Drop what was remembered from the ledger: a commit did not go through."""
+
+    # What the stations call.
+
+    async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
+        """Answer a chunk of turns, at most one of each presentation."""
+        async with self._one_at_a_time:
+            replies: dict[str, CentreTurn] = {}
+            fresh: list[tuple[StationTurn, SessionT | None]] = []
+            for turn in turns:
+                reply = self._without_deciding(turn)
+                if reply is not None:
+                    replies[turn.presentation] = reply
+                else:
+                    known = self._known.get(turn.presentation)
+                    fresh.append((turn, known.session if known else None))
+            if fresh:
+                for turn, outcome in zip(
+                    [t for t, _ in fresh], await self._decide(fresh), strict=True
+                ):
+                    replies[turn.presentation] = self._remember(turn, outcome)
+            return [replies[t.presentation] for t in turns]
+
+    def _without_deciding(self, turn: StationTurn) -> CentreTurn | None:
+        """The answer to a repeated turn, or to one that this line can't place."""
+        known = self._known.get(turn.presentation)
+        if known is not None and known.number == turn.number:
+            return known.reply
+        if isinstance(turn.content, Answers):
+            if known is None or known.session is None or turn.number != known.number + 1:
+                return self._restart(turn, Code.SESSION_UNKNOWN)
+            if turn.content.broken:
+                return self._restart(turn, Code.OK)
+        return None
+
+    async def _decide(
+        self, fresh: Sequence[tuple[StationTurn, SessionT | None]]
+    ) -> list[Outcome[SessionT]]:
+        self._commands += 1
+        writing = Writing(self.line, f"{self._prefix}:{self._commands}")
+        outcomes: list[Outcome[SessionT]] = []
+        try:
+            facts = await self.look_up(fresh)
+            prepared = [self._prepare(turn, session, facts) for turn, session in fresh]
+            requests = [r for p in prepared for r in p.requests]
+            answers = await self._provider.perform(requests) if requests else []
+            at = 0
+            for p, (_, session) in zip(prepared, fresh, strict=True):
+                mine = answers[at : at + len(p.requests)]
+                at += len(p.requests)
+                outcomes.append(_finish(p, mine, writing, session))
+            if not writing.empty:
+                await self._ledger.commit(writing.changes())
+        except Away as e:
+            log.warning("line.away", line=self.line, reason=str(e))
+            self.forget()
+            return self._after_failure(fresh, writing)
+        except Refused as e:
+            # Another instance, or a stale picture: look at the ledger and the chips again.
+            log.warning("line.refused", line=self.line, code=e.code, detail=e.detail)
+            self.forget()
+            return [Outcome(Restart(e.code)) for _ in fresh]
+        return outcomes
+
+    def _after_failure(
+        self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing
+    ) -> list[Outcome[SessionT]]:
+        """Nothing was released. Before a commit was tried the same turn may come again; after
+        that its effect is not known, so the chip is read anew."""
+        if writing.empty:
+            return [
+                Outcome(Wait(RETRY_MILLISECONDS, Code.UNAVAILABLE), session) for _, session in fresh
+            ]
+        return [Outcome(Restart(Code.UNAVAILABLE)) for _ in fresh]
+
+    def _prepare(
+        self, turn: StationTurn, session: SessionT | None, facts: FactsT
+    ) -> Prepared[SessionT]:
+        try:
+            if isinstance(turn.content, Answers):
+                assert session is not None
+                return self.go_on(turn, session, turn.content, facts)
+            return self.open(turn, turn.content, facts)
+        except Held as e:
+            wait: Outcome[SessionT] = Outcome(Wait(e.milliseconds, e.code), session)
+            return Prepared(lambda _answers, _writing: wait)
+
+    def _restart(self, turn: StationTurn, code: str) -> CentreTurn:
+        self._known.pop(turn.presentation, None)
+        return CentreTurn(turn.presentation, turn.number, turn.stage, Restart(code))
+
+    def _remember(self, turn: StationTurn, outcome: Outcome[SessionT]) -> CentreTurn:
+        content = outcome.content
+        reply = CentreTurn(turn.presentation, turn.number, turn.stage, content)
+        if isinstance(content, Restart):
+            self._known.pop(turn.presentation, None)
+        elif not isinstance(content, Wait):
+            self._known[turn.presentation] = _Known(turn.number, reply, outcome.session)
+            self._known.move_to_end(turn.presentation)
+            while len(self._known) > MAX_SESSIONS:
+                self._known.popitem(last=False)
+        return reply
+
+
+def _finish(
+    prepared: Prepared[SessionT],
+    answers: Sequence[Answer],
+    writing: Writing,
+    session: SessionT | None,
+) -> Outcome[SessionT]:
+    refused = next((a.refused for a in answers if a.refused), "")
+    if refused:
+        return Outcome(Wait(REFUSED_MILLISECONDS, refused), session)
+    return prepared.finish(answers, writing)
+
+
+def verdict(stack: str, code: str = Code.OK, next_stage: str = "") -> Verdict:
+    """How a session ends: a stack to eject to, or the stage that opens the chip next."""
+    return Verdict(next_stage, stack, code)

@@ -1,0 +1,168 @@
+"""The cartons that key replacement works on: which bodies are still without identity, and how a
+card that can't go on is set apart so that the account of its batch stays right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from domain.bodies import Body, Writing
+from domain.changes import EventType
+from domain.codes import UNADVISED, Code
+from domain.places import (
+    MISSING_READ,
+    SURPLUS_READ,
+    Account,
+    Kind,
+    Line,
+    held,
+    rejected,
+    transit,
+    work,
+)
+from ledger.queries import Carton, Group, Queries
+
+LINE = Line.KEY_REPLACEMENT
+ISSUED = transit(Line.INVENTORY, LINE)
+HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN}
+
+
+@dataclass
+class _InWork:
+    carton: Carton
+    unbound: list[Body]
+    """Bodies of which only the carton is known, the last one taken first."""
+    waiting: list[Body]
+    """Bodies that were issued and not taken yet."""
+    bodies: int
+    """How many bodies the carton has, with those beyond its count."""
+
+
+class CartonWork:
+    """Remembers what the ledger says about the cartons in work. `forget` after a commit that did
+    not go through: what was taken from memory is read again."""
+
+    before_work: tuple[str, ...] = (ISSUED,)
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+        self._cartons: dict[str, _InWork] = {}
+        self._groups: dict[tuple[str, str, str], Group] = {}
+
+    def forget(self) -> None:
+        self._cartons.clear()
+        self._groups.clear()
+
+    def load(self, carton_ids: Sequence[str]) -> None:
+        """Read the cartons that are not known yet. One that was not issued stays unknown."""
+        for carton_id in carton_ids:
+            if carton_id in self._cartons:
+                continue
+            carton = self._queries.carton(carton_id)
+            if carton is None:
+                continue
+            bodies = self._queries.bodies(
+                "b.carton_id = ? and b.place in (?, ?)", carton_id, ISSUED, work(LINE)
+            )
+            issued = self._queries.one(
+                "select count(*) as n from body where carton_id = ? and place <> 'inventory/vault'",
+                carton_id,
+            )
+            if not issued or (not issued["n"] and carton.counted):
+                continue
+            unbound = [b for b in bodies if not b.identification_code and not b.order_id]
+            waiting = [b for b in bodies if b.place == ISSUED]
+            self._cartons[carton_id] = _InWork(
+                carton, unbound[::-1], waiting, self._queries.carton_quota(carton_id)
+            )
+            for (bank, kind), group in self._queries.groups(carton.batch_id).items():
+                self._groups.setdefault((carton.batch_id, bank, kind), group)
+
+    def issued(self, carton_id: str) -> bool:
+        return carton_id in self._cartons
+
+    def carton(self, carton_id: str) -> Carton:
+        return self._cartons[carton_id].carton
+
+    def is_temporary(self, carton_id: str) -> bool:
+        return self.carton(carton_id).kind == Kind.TEMPORARY_CARD
+
+    def take(self, carton_id: str, writing: Writing) -> Body | None:
+        """A body of the carton whose chip is not known yet; None if every body of the count has
+        one. Taking the first takes the carton: all of it was in transit until now."""
+        state = self._cartons[carton_id]
+        if state.waiting:
+            taken = {
+                b.body_id: writing.change(b, EventType.BODY_TAKEN, place=work(LINE))
+                for b in state.waiting
+            }
+            state.unbound = [taken.get(b.body_id, b) for b in state.unbound]
+            state.waiting = []
+        return state.unbound.pop() if state.unbound else None
+
+    def set_apart(
+        self,
+        writing: Writing,
+        carton_id: str,
+        code: str,
+        body: Body | None,
+        *,
+        identification_code: str,
+        order_id: str,
+        station: str,
+    ) -> str:
+        """Move a card out of work with a reason; answers the stack where it goes. A card beyond
+        the count becomes a body of its own, held."""
+        state = self._cartons[carton_id]
+        identity = {"identification_code": identification_code, "order_id": order_id}
+        body = body or self.take(carton_id, writing)
+        if body is None:
+            self._over_count(writing, state, identity)
+            return "held"
+        if body.identification_code or body.order_id:
+            identity = {
+                "identification_code": body.identification_code or identification_code,
+                "order_id": body.order_id or order_id,
+            }
+        is_held = code in HELD
+        writing.change(
+            body,
+            EventType.BODY_HELD if is_held else EventType.BODY_REJECTED,
+            {"station": station, "identification_code": identity["identification_code"]},
+            place=held(LINE) if is_held else rejected(LINE),
+            condition=code,
+            live=is_held,
+            **identity,
+        )
+        if code in UNADVISED:
+            self._unadvised(writing, state.carton)
+        return "held" if is_held else "rejected"
+
+    def _unadvised(self, writing: Writing, carton: Carton) -> None:
+        """A body that no accepted record stands for. If the count had shown it as surplus, that
+        is it; if not, it stood in the place of an advised one, which is missing."""
+        key = (carton.batch_id, carton.bank, carton.kind)
+        group = self._groups.get(key, Group(0, 0, 0))
+        group = replace(group, unadvised=group.unadvised + 1)
+        self._groups[key] = group
+        if group.unadvised > max(0, group.counted - group.advised):
+            writing.move_outside(
+                Account(SURPLUS_READ, carton.kind, carton.bank),
+                Account(MISSING_READ, carton.kind, carton.bank),
+                1,
+            )
+
+    def _over_count(self, writing: Writing, state: _InWork, identity: dict[str, str]) -> None:
+        carton = state.carton
+        state.bodies += 1
+        body = Body(
+            f"{carton.carton_id}.{state.bodies:04d}",
+            carton.kind,
+            carton.bank,
+            carton.batch_id,
+            carton.carton_id,
+            held(LINE),
+            Code.OVER_COUNT,
+            **identity,
+        )
+        writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))

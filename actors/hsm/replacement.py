@@ -1,0 +1,319 @@
+"""The key replacement line: temporary social keys become formal ones (articles 11(10), 28(7)).
+
+A session begins by reading the chip: identity, category, key versions, a challenge. What was
+written before a crash shows in the versions, so that no key is written blindly twice. The
+loading key comes last: a chip whose loading key is formal is formal altogether. The commit that
+binds chip, order and body precedes the first WRITE KEY; the commit of the result precedes the
+verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
+from actors.hsm.carton_work import CartonWork
+from actors.hsm.replacement_script import (
+    Identity,
+    authenticate_segment,
+    identify_segment,
+    key_state,
+    proof_segment,
+    read_identity,
+    read_keys,
+    write_segment,
+)
+from domain.bodies import Body, Writing
+from domain.card.profile import Profile
+from domain.card.segment import Answers, Segment
+from domain.changes import EventType
+from domain.codes import Code
+from domain.lines import KeyProvider, LedgerDoor
+from domain.places import Line, Standing, transit, work
+from domain.provider import Answer, Authenticate, Chip, KeyChange, KeySet, Prove
+from domain.turns import NoAnswer, Opening, StationTurn
+from ledger.queries import Identified, Queries
+
+DONE = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
+WORK = work(Line.KEY_REPLACEMENT)
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where one presentation stands. `remaining`: usages still to be written, loading key last;
+    `identity` and `known` are set once the chip was read."""
+
+    carton_id: str
+    face_number: str
+    segment: Segment
+    go_on: str
+    identity: Identity | None = None
+    known: Identified | None = None
+    body: Body | None = None
+    remaining: tuple[str, ...] = ()
+    random: bytes = b""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a chunk needs to know: cartons in work, chips by identification code, orders by the
+    number printed on the face."""
+
+    identified: Mapping[str, Identified] = field(default_factory=dict)
+    faces: Mapping[str, Identified] = field(default_factory=dict)
+
+
+class KeyReplacement(ChipLine[Session, Facts]):
+    line = Line.KEY_REPLACEMENT
+
+    def __init__(
+        self,
+        ledger: LedgerDoor,
+        provider: KeyProvider,
+        queries: Queries,
+        profile: Profile,
+        command_prefix: str,
+        random: Callable[[int], bytes],
+    ) -> None:
+        super().__init__(ledger, provider, command_prefix)
+        self._queries = queries
+        self._profile = profile
+        self._random = random
+        self._cartons = CartonWork(queries)
+
+    def forget(self) -> None:
+        self._cartons.forget()
+
+    async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
+        codes, faces, cartons = [], set(), set()
+        for turn, session in turns:
+            if isinstance(turn.content, Answers):
+                if session is not None and session.go_on == "identified":
+                    cartons.add(session.carton_id)
+                    identity = read_identity(self._profile, session.segment, turn.content)
+                    if identity is not None:
+                        codes.append(identity.identification_code)
+                    elif session.face_number:
+                        faces.add(session.face_number)
+            else:
+                cartons.add(turn.content.carton_id)
+                if isinstance(turn.content, NoAnswer) and turn.content.face_number:
+                    faces.add(turn.content.face_number)
+        self._cartons.load(sorted(cartons))
+        identified = self._queries.identify(codes) if codes else {}
+        by_face: dict[str, Identified] = {}
+        if faces:
+            numbers = sorted(faces)
+            values = await self._provider.index(numbers)
+            orders = self._queries.orders_by_number("social_card_number", values)
+            by_face = {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
+        return Facts(identified, by_face)
+
+    def open(
+        self, turn: StationTurn, content: Opening | NoAnswer, facts: Facts
+    ) -> Prepared[Session]:
+        if not self._cartons.issued(content.carton_id):
+            raise Held(Code.CARTON_NOT_ISSUED, 1_000)
+        if isinstance(content, NoAnswer):
+            silent = Session(content.carton_id, content.face_number, Segment(()), "")
+            known = facts.faces.get(content.face_number)
+            return self._apart(turn, silent, Code.CHIP_SILENT, known)
+        segment = identify_segment(self._profile)
+        session = Session(content.carton_id, content.face_number, segment, "identified")
+        return Prepared(lambda _a, _w: Outcome(segment, session))
+
+    def go_on(
+        self, turn: StationTurn, session: Session, answers: Answers, facts: Facts
+    ) -> Prepared[Session]:
+        if session.go_on == "identified":
+            return self._identified(turn, session, answers, facts)
+        if session.go_on == "authenticated":
+            return self._authenticated(turn, session, answers)
+        if session.go_on == "written":
+            return self._written(turn, session, answers)
+        return self._proven(turn, session, answers)
+
+    # The steps of the script.
+
+    def _identified(
+        self, turn: StationTurn, session: Session, answers: Answers, facts: Facts
+    ) -> Prepared[Session]:
+        identity = read_identity(self._profile, session.segment, answers)
+        if identity is None:
+            known = facts.faces.get(session.face_number)
+            return self._apart(turn, session, Code.CHIP_UNREADABLE, known)
+        known = facts.identified[identity.identification_code]
+        state = key_state(self._profile, identity.keys)
+        session = replace(
+            session, identity=identity, known=known, body=known.body, remaining=state.temporary
+        )
+        body = known.body
+        if body is not None and body.place not in (WORK, *self._cartons.before_work):
+            return Prepared(lambda _a, _w: _seen_before(body))
+        reason = self._why_not(session.carton_id, identity, known)
+        if not reason and state.formal and not (body and body.released):
+            reason = Code.FORMAL_KEYS_FOREIGN
+        if reason or state.reason:
+            return self._apart(turn, session, reason or state.reason)
+        chip = self._chip(session)
+        if not state.temporary:
+            random = self._random(8)
+            segment = proof_segment(self._profile, random)
+            after = replace(session, segment=segment, go_on="proven", random=random)
+            return Prepared(lambda _a, _w: Outcome(segment, after))
+
+        def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            segment = authenticate_segment(self._profile, given[0].data)
+            return Outcome(segment, replace(session, segment=segment, go_on="authenticated"))
+
+        usage = self._profile.loading_usage
+        return Prepared(finish, [Authenticate(chip, KeySet.TEMPORARY, usage, identity.challenge)])
+
+    def _authenticated(
+        self, turn: StationTurn, session: Session, answers: Answers
+    ) -> Prepared[Session]:
+        if not answers.complete(session.segment):
+            return self._apart(turn, session, Code.AUTHENTICATION_REFUSED)
+        return self._write_next(turn, session, answers, first=True)
+
+    def _write_next(
+        self, turn: StationTurn, session: Session, answers: Answers, *, first: bool
+    ) -> Prepared[Session]:
+        challenge = answers.of(session.segment, "get challenge")
+        assert challenge is not None
+        usage, later = session.remaining[0], session.remaining[1:]
+        random = b"" if later else self._random(8)
+
+        def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            segment = write_segment(self._profile, usage, given[0].data, random)
+            body = session.body
+            if first:
+                body = body or self._cartons.take(session.carton_id, writing)
+                if body is None:
+                    return self._set_apart(turn, session, Code.OVER_COUNT, writing)
+                body = self._release(turn, session, body, writing)
+            return Outcome(
+                segment,
+                replace(
+                    session,
+                    segment=segment,
+                    go_on="written",
+                    body=body,
+                    remaining=later,
+                    random=random,
+                ),
+            )
+
+        chip = self._chip(session)
+        return Prepared(finish, [KeyChange(chip, usage, challenge.data)])
+
+    def _written(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
+        if answers.complete(session.segment):
+            if session.remaining:
+                return self._write_next(turn, session, answers, first=False)
+            return self._proven(turn, session, answers)
+        return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
+
+    def _proven(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
+        """All keys are written: the versions must be formal, and the chip must prove the key of
+        INTERNAL AUTHENTICATE."""
+        body = session.body
+        assert body is not None
+        answer = answers.of(session.segment, "internal authenticate")
+        state = key_state(self._profile, read_keys(session.segment, answers))
+        if not answers.complete(session.segment) or answer is None or state.temporary:
+            return self._apart(turn, session, Code.KEY_NOT_PROVEN)
+
+        def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            if given[0].difference:
+                return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
+            writing.change(
+                body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE
+            )
+            return Outcome(verdict("", Code.OK, Line.INSPECTION))
+
+        usage = self._profile.internal_usage
+        chip = self._chip(session)
+        return Prepared(
+            finish, [Prove(chip, KeySet.FORMAL, usage, session.random, answer.data)]
+        )
+
+    # What is written down.
+
+    def _release(
+        self, turn: StationTurn, session: Session, body: Body, writing: Writing
+    ) -> Body:
+        """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
+        stays bound, whatever happens: only a look at the chip tells what was written."""
+        assert session.identity is not None and session.known is not None
+        return writing.change(
+            body,
+            EventType.KEY_WRITE_RELEASED,
+            {
+                "station": turn.station_id,
+                "reader": turn.reader,
+                "keys": list(session.remaining),
+                "identification_code": session.identity.identification_code,
+                "lease": body.lease + 1,
+            },
+            identification_code=session.identity.identification_code,
+            order_id=session.known.order_id,
+            destination=session.known.branch or body.destination,
+            lease=body.lease + 1,
+            released=True,
+        )
+
+    def _why_not(self, carton_id: str, identity: Identity, known: Identified) -> str:
+        """Why the floor may not work on this chip at all; empty if it may."""
+        temporary = self._cartons.is_temporary(carton_id)
+        if known.refused_code and not known.order_id:
+            return known.refused_code
+        if known.order_id:
+            return Code.WRONG_KIND if temporary else ""
+        if identity.is_temporary_card:
+            return "" if temporary else Code.WRONG_KIND
+        return Code.NOT_IN_RETURN
+
+    def _apart(
+        self, turn: StationTurn, session: Session, code: str, known: Identified | None = None
+    ) -> Prepared[Session]:
+        """Set a card apart with a reason: held when somebody has to decide, rejected else."""
+        session = replace(session, known=known or session.known)
+        return Prepared(lambda _a, writing: self._set_apart(turn, session, code, writing))
+
+    def _set_apart(
+        self, turn: StationTurn, session: Session, code: str, writing: Writing
+    ) -> Outcome[Session]:
+        known, identity = session.known, session.identity
+        body = session.body or (known.body if known else None)
+        if body is not None and body.place not in (WORK, *self._cartons.before_work):
+            return _seen_before(body)
+        stack = self._cartons.set_apart(
+            writing,
+            session.carton_id,
+            code,
+            body,
+            identification_code=identity.identification_code if identity else "",
+            order_id=known.order_id if known else "",
+            station=turn.station_id,
+        )
+        return Outcome(verdict(stack, code))
+
+    def _chip(self, session: Session) -> Chip:
+        assert session.identity is not None and session.known is not None
+        carton = self._cartons.carton(session.carton_id)
+        return Chip(
+            session.identity.identification_code,
+            session.known.order_batch or carton.batch_id,
+            session.carton_id,
+        )
+
+
+def _seen_before(body: Body) -> Outcome[Session]:
+    """A chip that this line is done with: on to inspection, or to the stack where it belongs."""
+    if body.place == DONE:
+        return Outcome(verdict("", Code.OK, Line.INSPECTION))
+    if body.standing in (Standing.REJECTED, Standing.HELD):
+        return Outcome(verdict(str(body.standing), body.condition))
+    return Outcome(verdict("good"))

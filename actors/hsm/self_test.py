@@ -1,0 +1,154 @@
+"""Known answers that a provider must give before it serves: published vectors, on throw-away
+keys, through the same code and the same mechanisms of the token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pkcs11
+from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass
+
+from actors.hsm import cryptograms
+from actors.hsm.derivation import derive_in_token, factor_block
+from domain.provider import ProviderError
+
+_TWO_KEYS = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
+_ZERO_IV = bytes(8)
+
+
+class KnownAnswer(NamedTuple):
+    """`source` names where the answer is published, `got` computes it on a session."""
+
+    name: str
+    source: str
+    wanted: bytes
+    got: Callable[[pkcs11.Session], bytes]
+
+
+class SelfTestFailed(ProviderError):
+    """A known answer came out wrong: no service."""
+
+
+def _throw_away(session: pkcs11.Session, kind: KeyType, value: bytes) -> Any:
+    return session.create_object(
+        {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: kind,
+            Attribute.VALUE: value,
+            Attribute.TOKEN: False,
+            Attribute.ENCRYPT: kind != KeyType.GENERIC_SECRET,
+            Attribute.DERIVE: kind == KeyType.DES2,
+            Attribute.SIGN: kind == KeyType.GENERIC_SECRET,
+        }
+    )
+
+
+def _des_in_token(session: pkcs11.Session) -> bytes:
+    key = _throw_away(session, KeyType.DES2, _TWO_KEYS)
+    try:
+        value: bytes = key.encrypt(bytes(8), mechanism=Mechanism.DES3_ECB)
+    finally:
+        key.destroy()
+    return value
+
+
+def _derived_in_token(session: pkcs11.Session) -> bytes:
+    master = _throw_away(session, KeyType.DES2, _TWO_KEYS)
+    derived = derive_in_token(master, _ZERO_IV)
+    try:
+        value: bytes = derived.encrypt(bytes(8), mechanism=Mechanism.DES3_ECB)
+    finally:
+        derived.destroy()
+        master.destroy()
+    return value
+
+
+def _gcm_in_token(session: pkcs11.Session) -> bytes:
+    key = _throw_away(session, KeyType.AES, bytes(32))
+    try:
+        value: bytes = key.encrypt(
+            bytes(16), mechanism=Mechanism.AES_GCM, mechanism_param=GCMParams(bytes(12))
+        )
+    finally:
+        key.destroy()
+    return value
+
+
+def _hmac_in_token(session: pkcs11.Session) -> bytes:
+    key = _throw_away(session, KeyType.GENERIC_SECRET, b"\xaa" * 131)
+    try:
+        value: bytes = key.sign(
+            b"Test Using Larger Than Block-Size Key - Hash Key First",
+            mechanism=Mechanism.SHA256_HMAC,
+        )
+    finally:
+        key.destroy()
+    return value
+
+
+KNOWN_ANSWERS = (
+    KnownAnswer(
+        "3des-ecb",
+        "NIST SP 800-17, table of variable plaintexts for DES (K1 = K2)",
+        bytes.fromhex("95F8A5E5DD31D900"),
+        lambda _: cryptograms.encipher(b"\x01" * 16, bytes.fromhex("8000000000000000")),
+    ),
+    KnownAnswer(
+        "mac-one",
+        "ISO/IEC 9797-1:2011, annex B, MAC algorithm 3, padding method 2, data string 1",
+        bytes.fromhex("E9086230CA3BE796"),
+        lambda _: cryptograms.mac(_TWO_KEYS, _ZERO_IV, b"Now is the time for all "),
+    ),
+    KnownAnswer(
+        "mac-two",
+        "ISO/IEC 9797-1:2011, annex B, MAC algorithm 3, padding method 2, data string 2",
+        bytes.fromhex("5A692CE64F404145"),
+        lambda _: cryptograms.mac(_TWO_KEYS, _ZERO_IV, b"Now is the time for it"),
+    ),
+    KnownAnswer(
+        "mac-three",
+        "ICAO Doc 9303 part 11, appendix D.3, MAC of E.IFD",
+        bytes.fromhex("5F1448EEA8AD90A7"),
+        lambda _: cryptograms.mac(
+            bytes.fromhex("7962D9ECE03D1ACD4C76089DCE131543"),
+            _ZERO_IV,
+            bytes.fromhex("72C29C2371CC9BDB65B779B8E8D37B29ECC154AA56A8799FAE2F498F76ED92F2"),
+        ),
+    ),
+    KnownAnswer(
+        "token-3des",
+        "widely published check value of the ISO/IEC 9797-1 key pair (block of 00)",
+        bytes.fromhex("08D7B4FB629D0885"),
+        _des_in_token,
+    ),
+    KnownAnswer(
+        "token-derive",
+        "the same derivation by the vectors' own cipher above",
+        cryptograms.encipher(cryptograms.encipher(_TWO_KEYS, factor_block(_ZERO_IV)), bytes(8)),
+        _derived_in_token,
+    ),
+    KnownAnswer(
+        "token-gcm",
+        "McGrew and Viega, The Galois/Counter Mode of Operation, test case 14",
+        bytes.fromhex("CEA7403D4D606B6E074EC5D3BAF39D18D0D1C8A799996BF0265B98B5D48AB919"),
+        _gcm_in_token,
+    ),
+    KnownAnswer(
+        "token-hmac",
+        "RFC 4231, test case 6",
+        bytes.fromhex("60E431591EE0B67F0D8A26AACBF5B77F8E0BC6213728C5140546040F0EE37F54"),
+        _hmac_in_token,
+    ),
+)
+
+
+def run_self_test(
+    session: pkcs11.Session, answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
+) -> Iterator[str]:
+    """The name of each known answer as it holds. Raises SelfTestFailed at the first that does
+    not."""
+    for answer in answers:
+        if answer.got(session) != answer.wanted:
+            raise SelfTestFailed(f"known answer {answer.name} does not hold ({answer.source})")
+        yield answer.name

@@ -1,0 +1,270 @@
+"""The sorting line: by county branch or service window, into packages, to the courier, and the
+centre return when nothing of the batch is left in work (articles 11(10), 28(7)).
+
+`step` does what can be done now, one chunk and one commit at a time; where it stands is in the
+ledger, so it goes on after a crash from the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from domain.bodies import Body, Writing
+from domain.changes import Committed, Event, EventType, Update
+from domain.codes import UNADVISED, Code
+from domain.lines import LedgerDoor
+from domain.places import PACKED, Line, courier, transit, work
+from ledger.queries import Queries
+
+ARRIVED = transit(Line.INSPECTION, Line.SORTING)
+WORK = work(Line.SORTING)
+CHUNK = 1_000
+PACKAGE_SIZE = 200
+FINAL = frozenset({"shipped", "rejected", "cancelled"})
+
+
+def decide_sort(command_id: str, bodies: Sequence[Body]) -> Writing:
+    """Take what inspection sent and lay it out by destination."""
+    writing = Writing(Line.SORTING, command_id)
+    for body in bodies:
+        writing.change(body, EventType.BODY_SORTED, place=WORK)
+    return writing
+
+
+def decide_pack(
+    command_id: str, batch_id: str, bodies: Sequence[Body], with_temporary: set[str], first: int
+) -> Writing:
+    """Pack sorted bodies of a batch, one destination, bank and kind a package; holders of a
+    temporary card apart. `first` is the number of the batch's next package."""
+    writing = Writing(Line.SORTING, command_id)
+
+    def pile(body: Body) -> tuple[str, str, str, bool]:
+        return body.destination, body.bank, body.kind, body.order_id in with_temporary
+
+    number = first
+    for key, group in groupby(sorted(bodies, key=lambda b: (pile(b), b.body_id)), key=pile):
+        cards = list(group)
+        destination, bank, kind, temporary = key
+        for at in range(0, len(cards), PACKAGE_SIZE):
+            chunk = cards[at : at + PACKAGE_SIZE]
+            package_id = f"{batch_id}-P{number:04d}"
+            number += 1
+            for body in chunk:
+                writing.change(
+                    body,
+                    EventType.BODY_PACKED,
+                    {"package_id": package_id},
+                    place=PACKED,
+                    package_id=package_id,
+                )
+            row = {
+                "package_id": package_id,
+                "batch_id": batch_id,
+                "bank": bank,
+                "kind": kind,
+                "destination": destination,
+                "has_temporary": int(temporary),
+                "count": len(chunk),
+            }
+            writing.insert("package", row)
+            writing.event(Event(EventType.PACKAGE_CLOSED, data=row))
+    return writing
+
+
+def decide_ship(command_id: str, bodies: Sequence[Body]) -> Writing:
+    """Hand closed packages to the courier."""
+    writing = Writing(Line.SORTING, command_id)
+    for body in bodies:
+        writing.change(body, EventType.BODY_SHIPPED, place=courier(body.destination))
+    return writing
+
+
+def return_lines(
+    orders: Sequence[Mapping[str, Any]],
+    bodies: Sequence[Body],
+    refused: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The centre return of a batch: one line per order, and one per body without order.
+
+    `orders`: the accepted records (order_id, bank, branch). `refused`: refused records by
+    identification code (order_id, bank, code); the body of one is surplus under its order id.
+    """
+    by_order = {b.order_id: b for b in bodies if b.order_id}
+    lines = []
+    for order in orders:
+        body = by_order.get(order["order_id"])
+        result = str(body.standing) if body else "missing"
+        lines.append(
+            {
+                "order_id": order["order_id"],
+                "body_id": "",
+                "kind": "",
+                "bank": order["bank"],
+                "branch": order["branch"],
+                "result": result,
+                "reason": body.condition if body else Code.NOT_DELIVERED,
+                "final": int(result in FINAL),
+                "package_id": body.package_id if body else "",
+            }
+        )
+    for body in bodies:
+        if body.order_id:
+            continue
+        record = refused.get(body.identification_code) if body.identification_code else None
+        surplus = body.condition in UNADVISED
+        result = "surplus" if surplus else str(body.standing)
+        lines.append(
+            {
+                "order_id": record["order_id"] if record else "",
+                "body_id": "" if record else body.body_id,
+                "kind": "" if record else body.kind,
+                "bank": body.bank,
+                "branch": "" if surplus else body.destination,
+                "result": result,
+                "reason": body.condition,
+                "final": int(result in FINAL),
+                "package_id": body.package_id,
+            }
+        )
+    return lines
+
+
+class Sorting:
+    """The line itself. `step` is called again and again by its shell."""
+
+    def __init__(self, ledger: LedgerDoor, queries: Queries, command_prefix: str) -> None:
+        self._ledger = ledger
+        self._queries = queries
+        self._prefix = command_prefix
+        self._commands = 0
+
+    async def step(self) -> bool:
+        """Do one chunk of what can be done; whether there may be more to do at once."""
+        arrived = self._queries.bodies(
+            "b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK
+        )
+        if arrived:
+            await self._commit(decide_sort(self._next(), arrived))
+            return True
+        for batch_id in self._complete_batches():
+            if await self._finish(batch_id):
+                return True
+        return False
+
+    async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
+        """What left through the outbox was taken by its receiver."""
+        open_ids = {
+            r["id"]: r["batch_id"]
+            for r in self._queries.rows("select id, batch_id from outbox where acknowledged = 0")
+        }
+        ids = [i for i in outbox_ids if i in open_ids]
+        if not ids:
+            return
+        writing = Writing(Line.SORTING, self._next())
+        for outbox_id in ids:
+            writing.event(
+                Event(
+                    EventType.RETURN_ACKNOWLEDGED,
+                    data={"outbox_id": outbox_id, "batch_id": open_ids[outbox_id]},
+                )
+            )
+        writing.update(
+            Update(
+                "outbox",
+                ("id",),
+                ("acknowledged",),
+                ("acknowledged",),
+                [{"id": i, "acknowledged": 1, "expect_acknowledged": 0} for i in ids],
+            )
+        )
+        await self._commit(writing)
+
+    def _complete_batches(self) -> list[str]:
+        """Batches whose return was not written yet and of which nothing is left before sorting:
+        the factory return is there, every delivery is signed for, and each card went somewhere."""
+        found = self._queries.rows(
+            "select f.batch_id from file_in f where f.kind = 'factory_return'"
+            " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
+            "  and x.kind = 'centre_return')"
+            " and exists (select 1 from delivery d where d.batch_id = f.batch_id)"
+            " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
+            "  and d.state <> 'signed')"
+            " and not exists (select 1 from body b where b.batch_id = f.batch_id"
+            "  and (b.place like 'transit/%' or b.place in"
+            "  ('inventory/vault', 'key_replacement/work')))"
+            " order by f.batch_id"
+        )
+        return [r["batch_id"] for r in found]
+
+    async def _finish(self, batch_id: str) -> bool:
+        """Pack, ship, or write the return of a batch: the first of these that is left to do."""
+        q = self._queries
+        sorted_bodies = q.bodies(
+            "b.batch_id = ? and b.place = ? order by b.destination, b.body_id limit ?",
+            batch_id, WORK, CHUNK,
+        )  # fmt: skip
+        if sorted_bodies:
+            with_temporary = {
+                r["order_id"]
+                for r in q.rows(
+                    "select order_id from orders where batch_id = ? and has_temporary = 1", batch_id
+                )
+            }
+            packages = q.one("select count(*) as n from package where batch_id = ?", batch_id)
+            first = packages["n"] + 1 if packages else 1
+            await self._commit(
+                decide_pack(self._next(), batch_id, sorted_bodies, with_temporary, first)
+            )
+            return True
+        packed = q.bodies(
+            "b.batch_id = ? and b.place = ? order by b.package_id, b.body_id limit ?",
+            batch_id, PACKED, CHUNK,
+        )  # fmt: skip
+        if packed:
+            await self._commit(decide_ship(self._next(), packed))
+            return True
+        await self._write_return(batch_id)
+        return True
+
+    async def _write_return(self, batch_id: str) -> None:
+        q = self._queries
+        orders = q.rows(
+            "select order_id, bank, branch from orders where batch_id = ? order by order_id",
+            batch_id,
+        )
+        refused = {
+            r["identification_code"]: r
+            for r in q.rows(
+                "select order_id, bank, code, identification_code from refused_record"
+                " where batch_id = ? and identification_code <> ''",
+                batch_id,
+            )
+        }
+        lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
+        file_id = f"RETURN-{batch_id}-1"
+        writing = Writing(Line.SORTING, f"return:{file_id}")
+        for position, line in enumerate(lines, start=1):
+            writing.insert(
+                "return_line",
+                {"file_id": file_id, "position": position, "batch_id": batch_id, **line},
+            )
+        results: dict[str, int] = {}
+        for line in lines:
+            results[line["result"]] = results.get(line["result"], 0) + 1
+        data = {"file_id": file_id, "batch_id": batch_id, "lines": len(lines), "results": results}
+        writing.event(Event(EventType.RETURN_WRITTEN, data=data))
+        for kind, outbox_id in (("centre_return", file_id), ("lists", f"LISTS-{batch_id}")):
+            writing.insert(
+                "outbox",
+                {"id": outbox_id, "kind": kind, "batch_id": batch_id, "acknowledged": 0},
+            )
+        await self._commit(writing)
+
+    def _next(self) -> str:
+        self._commands += 1
+        return f"{self._prefix}:{self._commands}"
+
+    async def _commit(self, writing: Writing) -> Committed:
+        return await self._ledger.commit(writing.changes())

@@ -1,0 +1,90 @@
+"""Card management (卡管系统) as a process: hands in the factory return, takes centre returns.
+
+    python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT
+
+DIR is the `sent` of a delivery. The receipt of the factory return is kept as
+DIR/receipt-factory-return.json; centre returns lie in DIR/received. Ends on SIGTERM or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+import grpc
+import structlog
+
+from counterparts import files
+from counterparts.received import Serving, serve
+from counterparts.submission import (
+    Tampering,
+    persist,
+    submit_delivery_note,
+    submit_factory_return,
+)
+from stubs.common_pb2 import Receipt
+
+__all__ = ["Serving", "Tampering", "hand_in", "serve", "submit_delivery_note",
+           "submit_factory_return"]  # fmt: skip
+
+_log = structlog.get_logger("counterparts.card_management")
+RECEIPT = "receipt-factory-return.json"
+
+
+def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
+    """Submit the factory return of a finished delivery until it is answered, and keep the
+    receipt. An accepted one kept before is enough. None if stopped before, or kept."""
+    kept = directory / RECEIPT
+    if kept.exists() and json.loads(kept.read_text(encoding="utf-8"))["accepted"]:
+        return None
+    made = json.loads((directory / ".complete").read_text(encoding="utf-8"))
+    file_id, batch_id = made["file_id"], made["batch_id"]
+
+    def pausing(code: grpc.StatusCode, seconds: float) -> None:
+        _log.info("centre_away", file_id=file_id, status=code.name, pause_seconds=seconds)
+
+    receipt = persist(
+        lambda: submit_factory_return(
+            door, directory / "factory_return.jsonl", file_id, batch_id
+        ),
+        stop,
+        pausing,
+    )
+    if receipt is not None:
+        files.write_whole(kept, files.to_json(files.receipt_row(receipt)) + "\n")
+        _log.info(
+            "factory_return_answered",
+            file_id=file_id,
+            code=receipt.code,
+            records=receipt.records,
+            taken=receipt.taken,
+            refused=len(receipt.refused),
+            repeated=receipt.repeated,
+        )
+    return receipt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m counterparts.card_management",
+        description="卡管系统 card management (stand-in)",
+    )
+    parser.add_argument("--home-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the centre's door")
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0: a free one")
+    options = parser.parse_args(arguments)
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with serve(options.listen, options.home_dir) as serving:
+        _log.info("listening", address=serving.address)
+        hand_in(options.home_dir, options.door, stop)
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""What goes wrong in a delivery, as it does: planted in the return and among the chips.
+
+Which orders are hit follows from the seed. Each fault has an order of its own and, as long as
+there are enough, a carton of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from random import Random
+
+from counterparts.chips import HOLDER_FILE, Chip, social_card
+from counterparts.orders import Order, identification_code
+from counterparts.people import People
+from domain.card.profile import Profile
+from domain.numbers import IDENTITY_CHECK_DIGITS
+
+FEWEST_CARDS = 60
+UNREGISTERED_BANK = "999"
+
+
+class Fault(StrEnum):
+    SILENT_CHIP = "silent_chip"
+    SILENT_TEMPORARY = "silent_temporary"
+    FOREIGN_FORMAL_KEYS = "foreign_formal_keys"
+    NOT_IN_RETURN = "not_in_return"
+    OTHER_PERSON = "other_person"
+    CARTON_SHORT = "carton_short"
+    UNKNOWN_BANK = "unknown_bank"
+    BAD_CHECK_DIGIT = "bad_check_digit"
+    REPEATED_IDENTITY = "repeated_identity"
+
+
+RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One planted fault. `order_id` is empty for a temporary card; `other_order_id` is the order
+    whose holder's data the chip or record carries."""
+
+    fault: Fault
+    order_id: str
+    carton_id: str
+    identification_code: str
+    other_order_id: str = ""
+
+
+def how_many(cards: int) -> list[Fault]:
+    """The faults of social security cards in a delivery of `cards`, one entry for each."""
+    if cards < FEWEST_CARDS:
+        return []
+    faults = [f for f in Fault if f is not Fault.SILENT_TEMPORARY]
+    return faults + [Fault.SILENT_CHIP] * (cards >= 3_000)
+
+
+def choose(orders: Sequence[Order], random: Random) -> list[Planted]:
+    """Where the faults go. The record that repeats an identity number stands after the one that
+    had it first, and that one is without fault."""
+    by_carton: dict[str, list[Order]] = {}
+    for order in orders:
+        by_carton.setdefault(order.carton_id, []).append(order)
+    cartons = list(by_carton.values())
+    random.shuffle(cartons)
+    for carton in cartons:
+        random.shuffle(carton)
+    faults = how_many(len(orders))
+    place = {order.order_id: n for n, order in enumerate(orders)}
+    hit: dict[str, Fault] = {}
+    for n, fault in enumerate(faults):
+        carton = cartons[n % len(cartons)]
+        # So far back that a sound record stands before it, whatever else is hit.
+        first = len(faults) if fault is Fault.REPEATED_IDENTITY else 0
+        order = next(o for o in carton if place[o.order_id] >= first)
+        carton.remove(order)
+        hit[order.order_id] = fault
+    sound = [o for o in orders if o.order_id not in hit]
+    planted = []
+    for order in orders:
+        if order.order_id not in hit:
+            continue
+        fault, other = hit[order.order_id], ""
+        if fault is Fault.REPEATED_IDENTITY:
+            before = [o for o in sound if place[o.order_id] < place[order.order_id]]
+            other = random.choice(before).order_id
+        elif fault is Fault.OTHER_PERSON:
+            other = random.choice(sound).order_id
+        planted.append(
+            Planted(fault, order.order_id, order.carton_id, order.identification_code, other)
+        )
+    return planted
+
+
+def spoil_record(order: Order, planted: Planted, other: Order | None) -> Order:
+    """The order as it was wrongly written down; its card is made accordingly."""
+    if planted.fault is Fault.UNKNOWN_BANK:
+        branch = UNREGISTERED_BANK + order.branch_code[3:]
+        return replace(order, bank_code=UNREGISTERED_BANK, branch_code=branch)
+    if planted.fault is Fault.BAD_CHECK_DIGIT:
+        number = order.person.identity_number
+        at = IDENTITY_CHECK_DIGITS.index(number[17])
+        wrong = number[:17] + IDENTITY_CHECK_DIGITS[(at + 1) % 11]
+        return replace(order, person=replace(order.person, identity_number=wrong))
+    if planted.fault is Fault.REPEATED_IDENTITY and other is not None:
+        return replace(order, person=other.person)
+    return order
+
+
+class Spoiler:
+    """Puts faults on chips. `people` invents who is in no return."""
+
+    def __init__(self, profile: Profile, people: People, random: Random) -> None:
+        self._profile = profile
+        self._people = people
+        self._random = random
+
+    def spoil(self, chip: Chip, planted: Planted, order: Order, other: Order | None) -> Chip | None:
+        """The chip that lies in the carton instead of `chip`; None: there is none."""
+        match planted.fault:
+            case Fault.CARTON_SHORT:
+                return None
+            case Fault.SILENT_CHIP:
+                return replace(chip, silent=True)
+            case Fault.FOREIGN_FORMAL_KEYS:
+                keys = {k.usage: self._random.randbytes(16) for k in self._profile.keys}
+                return replace(chip, keys=keys, version=self._profile.formal_version)
+            case Fault.OTHER_PERSON if other is not None:
+                theirs = social_card(self._profile, other).files[HOLDER_FILE]
+                return replace(chip, files={**chip.files, HOLDER_FILE: theirs})
+            case Fault.NOT_IN_RETURN:
+                return self._stranger(order)
+        return chip
+
+    def _stranger(self, order: Order) -> Chip:
+        """A card of the same bank and batch, for somebody that the return does not name."""
+        division = order.branch_code[4:]
+        stranger = replace(
+            order,
+            identification_code=identification_code(division, self._people.chip_serial()),
+            social_card_number=self._people.social_card_number(),
+            person=self._people.person(division),
+        )
+        return replace(social_card(self._profile, stranger), order_id="")
+
+
+def silence_one(chips: list[Chip], random: Random) -> Planted:
+    """Make one of the temporary cards in `chips` silent, in place."""
+    at = random.randrange(len(chips))
+    chips[at] = replace(chips[at], silent=True)
+    chip = chips[at]
+    return Planted(Fault.SILENT_TEMPORARY, "", chip.carton_id, chip.identification_code)
