@@ -48,9 +48,7 @@ def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
         _log.info("centre_away", file_id=file_id, status=code.name, pause_seconds=seconds)
 
     receipt = persist(
-        lambda: submit_factory_return(
-            door, directory / "factory_return.jsonl", file_id, batch_id
-        ),
+        lambda: submit_factory_return(door, directory / "factory_return.jsonl", file_id, batch_id),
         stop,
         pausing,
     )

@@ -56,7 +56,9 @@ def check_value(key: bytes) -> bytes:
     return DES3.new(key, DES3.MODE_ECB).encrypt(bytes(8))[:3]
 
 
-def diversify(profile: Profile, masters: Masters, codes: Iterable[str]) -> dict[str, dict[str, bytes]]:
+def diversify(
+    profile: Profile, masters: Masters, codes: Iterable[str]
+) -> dict[str, dict[str, bytes]]:
     """Keys by usage for each identification code: level 1 the city, level 2 the chip's serial."""
     keys: dict[str, dict[str, bytes]] = defaultdict(dict)
     by_city: dict[bytes, list[str]] = defaultdict(list)

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
+
+import structlog
 
 from counterparts import files
 from counterparts.chips import (
@@ -39,7 +42,11 @@ from counterparts.faults import (
 )
 from counterparts.orders import Plan, plan_batch
 from counterparts.people import People
-from domain.card.profile import Profile, load_profile
+from counterparts.submission import persist, submit_delivery_note
+from domain.card.profile import load_profile
+from stubs.common_pb2 import Receipt
+
+_log = structlog.get_logger("counterparts.factory")
 
 FACTORY_ID = "F01"
 PROFILE = "ssc-3des"
@@ -267,6 +274,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cards", type=int, default=3_000)
     parser.add_argument("--trays", type=int, default=1)
     parser.add_argument("--transport-key", type=Path, required=True, metavar="PEM")
+    parser.add_argument(
+        "--door", metavar="HOST:PORT", help="hand the delivery note in at the centre's door too"
+    )
     options = parser.parse_args(arguments)
     delivery = make_delivery(
         options.seed,
@@ -275,7 +285,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.transport_key.read_bytes(),
         trays=options.trays,
     )
-    print(f"送货就绪 delivery {delivery.delivery_id}, batch {delivery.batch_id}: {delivery.sent}")
+    ids = {"delivery_id": delivery.delivery_id, "batch_id": delivery.batch_id}
+    _log.info("delivery_made", **ids)
+    if options.door:
+        receipt = _hand_in_note(delivery, options.door)
+        _log.info("delivery_note_answered", code=receipt.code, repeated=receipt.repeated, **ids)
+        if not receipt.accepted:
+            raise SystemExit(1)
+
+
+def _hand_in_note(delivery: Delivery, door: str) -> Receipt:
+    """Submit the delivery note until it is answered, and keep the receipt beside it."""
+    receipt = persist(lambda: submit_delivery_note(door, delivery.delivery_note), Event())
+    if receipt is None:
+        raise RuntimeError("nobody stops this, so there is an answer")
+    files.write_whole(
+        delivery.sent / "receipt-delivery-note.json",
+        files.to_json(files.receipt_row(receipt)) + "\n",
+    )
+    return receipt
 
 
 if __name__ == "__main__":

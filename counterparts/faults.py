@@ -52,7 +52,7 @@ def how_many(cards: int) -> list[Fault]:
     """The faults of social security cards in a delivery of `cards`, one entry for each."""
     if cards < FEWEST_CARDS:
         return []
-    faults = [f for f in Fault if f is not Fault.SILENT_TEMPORARY]
+    faults: list[Fault] = [f for f in Fault if f is not Fault.SILENT_TEMPORARY]
     return faults + [Fault.SILENT_CHIP] * (cards >= 3_000)
 
 

@@ -20,8 +20,9 @@ _YOUNGEST, _OLDEST = date(2022, 12, 31), date(1935, 1, 1)
 
 @dataclass(frozen=True, repr=False)
 class Person:
-    """Texts as on an order (no repr: it would hold the person). `sex` 1 or 2, `nation` 2 digits (GB/T 3304), `birth_place` a
-    division code, `birth_date` yyyymmdd; the last three agree with `identity_number`."""
+    """Texts as on an order (no repr: it would hold the person). `sex` 1 or 2, `nation` 2 digits
+    (GB/T 3304), `birth_place` a division code, `birth_date` yyyymmdd; sex, place and date agree
+    with `identity_number`."""
 
     identity_number: str
     name: str

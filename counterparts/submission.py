@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import grpc
 
@@ -104,12 +105,13 @@ def persist(
         try:
             return submit()
         except grpc.RpcError as e:
-            # The errors that calls raise are calls too (grpc.Call), which typing does not say.
-            if not isinstance(e, grpc.Call) or e.code() not in _TRY_AGAIN:
+            # The errors that calls raise are calls too, which their type does not say.
+            call: Any = e
+            if call.code() not in _TRY_AGAIN:
                 raise
-            wait = max(pause, _asked_pause(e.trailing_metadata() or ()))
+            wait = max(pause, _asked_pause(call.trailing_metadata() or ()))
             if on_pause is not None:
-                on_pause(e.code(), wait)
+                on_pause(call.code(), wait)
         stop.wait(wait)
         pause = min(pause * 2, LONGEST_PAUSE)
     return None

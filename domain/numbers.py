@@ -12,10 +12,8 @@ from datetime import date
 IDENTITY_CHECK_DIGITS = "10X98765432"
 # GB/T 2260, first two digits. Divisions below it are not checked against a register: codes that
 # were abolished since live on in the numbers given out under them.
-PROVINCES = frozenset(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 "
-    "61 62 63 64 65 71 81 82 83".split()
-)
+_PROVINCE_RANGES = ((11, 15), (21, 23), (31, 37), (41, 46), (50, 54), (61, 65), (71, 71), (81, 83))
+PROVINCES = frozenset(str(n) for first, last in _PROVINCE_RANGES for n in range(first, last + 1))
 _EARLIEST_BIRTH_YEAR = 1850
 
 MIDDLE_DOT = "\u00b7"
@@ -112,6 +110,4 @@ def is_name(text: str) -> bool:
         text.encode("gb18030")
     except UnicodeEncodeError:
         return False
-    return all(
-        part and all(_is_name_character(c) for c in part) for part in text.split(MIDDLE_DOT)
-    )
+    return all(part and all(_is_name_character(c) for c in part) for part in text.split(MIDDLE_DOT))

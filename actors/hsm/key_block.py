@@ -15,16 +15,7 @@ from typing import Any
 
 import structlog
 from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
-from pkcs11.exceptions import (
-    ArgumentsBad,
-    EncryptedDataInvalid,
-    EncryptedDataLenRange,
-    FunctionFailed,
-    GeneralError,
-    PKCS11Error,
-    WrappedKeyInvalid,
-    WrappedKeyLenRange,
-)
+from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import labels
 from actors.hsm.ceremony import LOCKED_IN, MASTER_CAPABILITIES
@@ -37,17 +28,6 @@ LARGEST_BLOCK = 64 * 1024
 """Bytes; a block of six keys under RSA-3072 has about 5,500."""
 
 _CHECK_VALUE = 3
-# What modules answer to a cryptogram that is not one of this transport key. A session that is
-# lost, or a token without memory, answers otherwise.
-_NOT_OURS = (
-    ArgumentsBad,
-    EncryptedDataInvalid,
-    EncryptedDataLenRange,
-    FunctionFailed,
-    GeneralError,
-    WrappedKeyInvalid,
-    WrappedKeyLenRange,
-)
 _log = structlog.get_logger(__name__)
 
 
@@ -146,7 +126,7 @@ def import_key_block(token: KeyToken, block: KeyBlock) -> list[KeyAccepted]:
         transport = token.find(labels.TRANSPORT, ObjectClass.PRIVATE_KEY)
         if transport is None:
             raise ProviderError("the token has no transport key: generate the keys first")
-        marks = {key.usage: _try(transport, key) for key in block.keys}
+        marks = {key.usage: _try(token, transport, key) for key in block.keys}
         label = {
             key.usage: labels.temporary(block.batch_id, key.usage, key.version)
             for key in block.keys
@@ -182,18 +162,19 @@ def _store(
         _log.info("key_imported", label=label[key.usage])
 
 
-def _try(transport: Any, key: WrappedKey) -> bytes:
+def _try(token: KeyToken, transport: Any, key: WrappedKey) -> bytes:
     """The mark of a key that is unwrapped for a moment. Raises KeyBlockRefused."""
     try:
         unwrapped = _unwrap(transport, key, "")
-    except _NOT_OURS:
+        try:
+            mark = _mark(unwrapped)
+        finally:
+            unwrapped.destroy()
+    except PKCS11Error:
+        # Modules answer garbage with errors of all sorts (SoftHSM2: GeneralError). If it is the
+        # session that is gone, this raises, too, and the block is not to blame.
+        token.session.generate_random(64)
         raise _bad(f"{key.place}.wrapped", "not a 16-byte key under the transport key") from None
-    try:
-        mark = _mark(unwrapped)
-    except PKCS11Error as e:
-        raise _bad(f"{key.place}.wrapped", f"not usable ({type(e).__name__})") from None
-    finally:
-        unwrapped.destroy()
     if mark[:_CHECK_VALUE] != key.check_value:
         raise _differs(key)
     return mark

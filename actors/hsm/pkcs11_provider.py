@@ -16,7 +16,7 @@ from actors.hsm import cryptograms, labels, sealing
 from actors.hsm.derivation import CityKeys
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.quota import CartonQuota
-from actors.hsm.self_test import run_self_test
+from actors.hsm.self_test import KNOWN_ANSWERS, KnownAnswer, run_self_test
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import Profile, is_identification_code
 from domain.codes import Code
@@ -50,6 +50,8 @@ class Pkcs11Provider:
     the token. Calls from several threads take turns.
     """
 
+    known_answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
+
     def __init__(self, config: TokenConfig, profile: Profile, quota: Callable[[str], int]) -> None:
         """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known. What
         it raises passes through `perform`. Nothing is opened here."""
@@ -68,7 +70,7 @@ class Pkcs11Provider:
     def self_test(self) -> list[str]:
         """The names of the known answers that hold. Raises SelfTestFailed (a ProviderError)."""
         with self._serving():
-            return list(run_self_test(self.token.session))
+            return list(run_self_test(self.token.session, self.known_answers))
 
     def perform(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Provider.perform`. Keys are derived for the whole chunk: one call of the token
@@ -143,7 +145,7 @@ class Pkcs11Provider:
         self._data_keys.clear()
         session = self.token.session
         try:
-            held = list(run_self_test(session))
+            held = list(run_self_test(session, self.known_answers))
         except ProviderError:
             self.token.close()
             raise

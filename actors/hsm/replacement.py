@@ -105,7 +105,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
         by_face: dict[str, Identified] = {}
         if faces:
             numbers = sorted(faces)
-            values = await self._provider.index(numbers)
+            values = await self._provider.index([f"social_card_number:{n}" for n in numbers])
             orders = self._queries.orders_by_number("social_card_number", values)
             by_face = {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
         return Facts(identified, by_face)

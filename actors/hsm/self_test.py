@@ -143,9 +143,7 @@ KNOWN_ANSWERS = (
 )
 
 
-def run_self_test(
-    session: pkcs11.Session, answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
-) -> Iterator[str]:
+def run_self_test(session: pkcs11.Session, answers: tuple[KnownAnswer, ...]) -> Iterator[str]:
     """The name of each known answer as it holds. Raises SelfTestFailed at the first that does
     not."""
     for answer in answers:

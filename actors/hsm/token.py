@@ -34,6 +34,7 @@ from domain.provider import ProviderError
 SOFTHSM2 = "/usr/lib/softhsm/libsofthsm2.so"
 LABEL = "centre"
 
+_MAKING = "making-"
 _ATTEMPTS = 8
 _FIRST_PAUSE = 0.05
 """Seconds; doubled after each attempt, up to `_LONGEST_PAUSE`."""
@@ -64,6 +65,8 @@ def write_pin_file(path: Path, pin: str) -> None:
     """Write a PIN file that only this user can read. Raises FileExistsError."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
         f.write(pin)
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def create_token(directory: Path, pin: str, so_pin: str) -> None:
@@ -79,7 +82,9 @@ def create_token(directory: Path, pin: str, so_pin: str) -> None:
         _write_softhsm_conf(directory / "softhsm2.conf", tokens)
         if tokens.exists():
             return
-        scratch = Path(tempfile.mkdtemp(prefix="making-", dir=directory))
+        for left in directory.glob(f"{_MAKING}*"):
+            shutil.rmtree(left)
+        scratch = Path(tempfile.mkdtemp(prefix=_MAKING, dir=directory))
         try:
             (scratch / "tokens").mkdir(mode=0o700)
             _write_softhsm_conf(scratch / "softhsm2.conf", scratch / "tokens")

@@ -95,7 +95,7 @@ class Inspection(ChipLine[Session, Facts]):
         by_face: dict[str, Identified] = {}
         if faces:
             numbers = sorted(faces)
-            values = await self._provider.index(numbers)
+            values = await self._provider.index([f"social_card_number:{n}" for n in numbers])
             found = self._queries.orders_by_number("social_card_number", values)
             by_face = {n: found[v] for n, v in zip(numbers, values, strict=True) if v in found}
         return Facts(identified, sealed, by_face)

@@ -206,8 +206,6 @@ class VirtualCard:
         if not challenge:
             raise StatusError(SW.CHALLENGE_MISSING)
         if not hmac.compare_digest(self._schedule(key).encrypt(challenge), command.data):
-            # A wrong answer takes the key's earlier authentication away with it.
-            self._authenticated.discard(key.key_id)
             self._change(TriesLeft(key.key_id, key.tries_left - 1))
             raise StatusError(_TRIES_LEFT | min(key.tries_left, 15))
         if key.tries_left != key.tries:

@@ -1,0 +1,47 @@
+# Every target sets the machine up first (deploy/setup), which takes no time when nothing changed.
+# `make demo SEED=7 CARDS=5000 OUT=out/other FRESH=1`; `make test ARGS='tests/ledger -k fence'`.
+
+SEED = 1
+CARDS = 3000
+OUT = out/demo
+# Not empty: a finished demo in OUT is thrown away and run anew.
+FRESH =
+# Handed on to pytest.
+ARGS =
+
+python = .venv/bin/python
+
+.PHONY: demo test lint format types setup lock clean
+
+demo: setup
+	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
+
+test: setup
+	@$(python) -m pytest $(ARGS)
+
+lint: setup
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+
+format: setup
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+
+types: setup
+	@$(python) -m mypy
+
+setup:
+	@deploy/setup
+
+# After a change of the dependencies in pyproject.toml: keeps the versions that still fit, writes
+# hashes, and names no registry. `make lock ARGS=--upgrade` takes the newest of everything.
+lock: setup
+	@CUSTOM_COMPILE_COMMAND="make lock" $(python) -m piptools compile --quiet --generate-hashes \
+		--extra dev --strip-extras --allow-unsafe --no-emit-options --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host \
+		--output-file requirements.lock pyproject.toml $(ARGS)
+
+# What `make setup` makes anew. Homes of demos (out/) stay: they hold ledgers.
+clean:
+	@rm -rf .venv stubs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -path ./out -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,305 @@
+"""The Ray actors around the lines, and the handles through which they reach one another.
+
+Actors are named and detached, restarted without limit, task retries off: what is asked twice
+must carry the same command id. A constructor does no I/O (an actor whose constructor raises is
+never restarted): a line takes its epoch and loads from the ledger in a supervised loop, and
+answers `Away` until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import structlog
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+
+from domain.changes import Away, Changes, Committed, Refused, Row
+from domain.codes import Code
+from domain.lines import LedgerDoor
+from domain.provider import (
+    Answer,
+    KeyAccepted,
+    KeyBlockRefused,
+    Provider,
+    ProviderError,
+    Request,
+)
+from ledger.commit import Ledger
+from ledger.connection import LedgerUnusable
+from ledger.queries import Queries
+
+log = structlog.get_logger()
+
+PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between tries; the last one repeats."""
+COMMIT_TRIES = 6
+CALL_SECONDS = 30.0
+OPTIONS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": 0}
+
+
+def fault_of(task: asyncio.Task[None] | None, name: str) -> str:
+    """Why a background task ended that should not have, logged; empty if it did not."""
+    if task is None or task.cancelled() or task.exception() is None:
+        return ""
+    error = type(task.exception()).__name__
+    log.error("actor.fault", actor=name, error=error)
+    return f"fault: {error}"
+
+
+async def ask(method: Any, *args: Any, seconds: float = CALL_SECONDS) -> Any:
+    """Call an actor's method. What our code raised comes back as it was; a dead, restarting or
+    silent actor, and a fault inside it, are Away."""
+    try:
+        return await asyncio.wait_for(_answer(method, args), seconds)
+    except TimeoutError:
+        raise Away("no answer in time") from None
+    except RayTaskError as e:
+        if isinstance(e.cause, Away | Refused | KeyBlockRefused):
+            raise e.cause from None
+        log.error("actor.fault", error=type(e.cause).__name__)
+        raise Away(f"a fault inside an actor: {type(e.cause).__name__}") from None
+    except (RayError, GetTimeoutError) as e:
+        raise Away(type(e).__name__) from None
+
+
+async def _answer(method: Any, args: Sequence[Any]) -> Any:
+    return await method.remote(*args)
+
+
+def handle(name: str) -> Any:
+    """The handle of a named actor. Raises Away while there is none."""
+    try:
+        return ray.get_actor(name)
+    except ValueError:
+        raise Away(f"no actor {name}") from None
+
+
+class LedgerShell:
+    """The one committing process of an SQLite ledger: its lock is unfair among processes."""
+
+    def __init__(self, path: str, now: Callable[[], str], prepare: Callable[[], None]) -> None:
+        self._path, self._now, self._prepare = Path(path), now, prepare
+        self._ledger: Ledger | None = None
+
+    def _open(self) -> Ledger:
+        if self._ledger is None:
+            self._prepare()
+            self._ledger = Ledger(self._path, self._now)
+        return self._ledger
+
+    def open_epoch(self, line: str) -> int:
+        return self._open().open_epoch(line)
+
+    def commit(self, changes: Changes, epoch: int) -> Committed:
+        return self._open().commit(changes, epoch)
+
+    def record_heads(self, heads: Sequence[Row]) -> None:
+        self._open().record_heads(heads)
+
+    def health(self) -> dict[str, Any]:
+        self._open()
+        return {"pid": os.getpid(), "state": "ready"}
+
+
+class RayLedger:
+    """`LedgerDoor` over the ledger actor. A commit whose answer was lost is asked again under
+    its command id; a stale epoch retires the line that holds this door."""
+
+    def __init__(self, actor: Any, line: str, epoch: int) -> None:
+        self._actor, self._line, self._epoch = actor, line, epoch
+        self.retired = False
+
+    async def commit(self, changes: Changes) -> Committed:
+        for attempt in range(COMMIT_TRIES):
+            try:
+                committed: Committed = await ask(self._actor.commit, changes, self._epoch)
+                return committed
+            except Refused as e:
+                self.retired = self.retired or e.code == Code.EPOCH_STALE
+                raise
+            except Away as e:
+                log.warning("commit.away", line=self._line, reason=str(e), attempt=attempt)
+                await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+        raise Away("the ledger does not answer")
+
+
+class ProviderShell:
+    """One HSM session in one process. A lost session is opened again by the next call."""
+
+    def __init__(self, make: Callable[[], Provider], prepare: Callable[[], None]) -> None:
+        self._make, self._prepare = make, prepare
+        self._provider: Provider | None = None
+
+    def _call(self, name: str, *args: Any) -> Any:
+        try:
+            if self._provider is None:
+                self._prepare()
+                self._provider = self._make()
+            return getattr(self._provider, name)(*args)
+        except ProviderError as e:
+            raise Away(f"the key provider: {e}") from None
+
+    def perform(self, requests: Sequence[Request]) -> Any:
+        return self._call("perform", requests)
+
+    def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> Any:
+        return self._call("seal", batch_id, records)
+
+    def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> Any:
+        return self._call("unseal", batch_id, records)
+
+    def index(self, values: Sequence[str]) -> Any:
+        return self._call("index", values)
+
+    def import_temporary_keys(self, block: bytes) -> Any:
+        return self._call("import_temporary_keys", block)
+
+    def sign(self, digests: Sequence[bytes]) -> Any:
+        return self._call("sign", digests)
+
+    def health(self) -> dict[str, Any]:
+        self._call("index", ["health"])
+        return {"pid": os.getpid(), "state": "ready"}
+
+
+class RayProvider:
+    """`KeyProvider` over a provider actor. Its operations change nothing that matters twice
+    (importing the same block again answers the same), so they are simply asked again."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def perform(self, requests: Sequence[Request]) -> list[Answer]:
+        answers: list[Answer] = await ask(self._actor.perform, list(requests))
+        return answers
+
+    async def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        sealed: list[bytes] = await ask(self._actor.seal, batch_id, list(records))
+        return sealed
+
+    async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        plain: list[bytes] = await ask(self._actor.unseal, batch_id, list(records))
+        return plain
+
+    async def index(self, values: Sequence[str]) -> list[str]:
+        found: list[str] = await ask(self._actor.index, list(values))
+        return found
+
+    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
+        taken: list[KeyAccepted] = await ask(self._actor.import_temporary_keys, block)
+        return taken
+
+    async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
+        signatures: list[bytes] = await ask(self._actor.sign, list(digests))
+        return signatures
+
+
+class MakeLine(Protocol):
+    """Builds a line from its door, its eyes, its provider and its epoch."""
+
+    def __call__(
+        self, ledger: LedgerDoor, queries: Queries, provider: RayProvider, epoch: int
+    ) -> Any: ...
+
+
+class LineShell:
+    """The actor around one line. `stepping`: the line has a `step` to be called again and again
+    (at once while it says that there is more, else after a pause)."""
+
+    STEP_SECONDS = 0.3
+
+    def __init__(
+        self,
+        name: str,
+        ledger_path: str,
+        make: MakeLine,
+        prepare: Callable[[], None],
+        stepping: bool,
+    ) -> None:
+        self._name, self._path, self._make = name, Path(ledger_path), make
+        self._prepare, self._stepping = prepare, stepping
+        self._line: Any = None
+        self._door: RayLedger | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._note = "not started"
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the line. Away until it has loaded."""
+        return await getattr(self._loaded(), method)(*args)
+
+    async def health(self) -> dict[str, Any]:
+        """Also starts the line: the first call after a restart does."""
+        self._start()
+        state = "ready" if self._line is not None else "loading"
+        return {"pid": os.getpid(), "state": state, "note": self._note}
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._note = fault_of(self._task, self._name) or self._note
+            self._task = asyncio.ensure_future(self._run())
+
+    def _loaded(self) -> Any:
+        self._start()
+        if self._line is None:
+            raise Away(f"{self._name} is loading: {self._note}")
+        if self._door is not None and self._door.retired:
+            raise Away(f"{self._name}: another instance took over")
+        return self._line
+
+    async def _run(self) -> None:
+        self._prepare()
+        attempt = 0
+        while self._line is None:
+            try:
+                await self._load()
+            except (Away, OSError, LedgerUnusable) as e:
+                self._note = f"waits: {e}"
+                log.warning("line.loading", line=self._name, reason=str(e))
+                await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+                attempt += 1
+        while self._stepping and not (self._door and self._door.retired):
+            if not await self._step():
+                await asyncio.sleep(self.STEP_SECONDS)
+
+    async def _load(self) -> None:
+        actor = handle("ledger")
+        epoch = await ask(actor.open_epoch, self._name)
+        self._door = RayLedger(actor, self._name, epoch)
+        queries = Queries(self._path)
+        self._line = self._make(self._door, queries, RayProvider(handle("provider")), epoch)
+        self._note = f"epoch {epoch}"
+        log.info("line.ready", line=self._name, epoch=epoch)
+
+    async def _step(self) -> bool:
+        try:
+            return bool(await self._line.step())
+        except (Away, Refused) as e:
+            log.warning("line.step", line=self._name, reason=str(e))
+            return False
+
+
+class RayLine:
+    """A line as others reach it: any method of its Protocol, through `LineShell.call`."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __getattr__(self, method: str) -> Any:
+        async def call(*args: Any) -> Any:
+            return await ask(self._actor.call, method, *args)
+
+        return call
+
+
+def start(name: str, shell: type, *args: Any, **options: Any) -> Any:
+    """The named, detached actor `name`, made if there is none yet."""
+    return (
+        ray.remote(shell)
+        .options(name=name, lifetime="detached", get_if_exists=True, **{**OPTIONS, **options})
+        .remote(*args)
+    )

@@ -1,0 +1,4 @@
+"""The composition root: configuration, start-up, supervision, the `centre` command.
+
+May import every room.
+"""

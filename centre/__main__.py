@@ -1,0 +1,5 @@
+"""`python -m centre` is the `centre` command."""
+
+from centre.cli import main
+
+main()

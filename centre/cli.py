@@ -1,0 +1,268 @@
+"""The `centre` command.
+
+Exit codes: 0 done; 1 refused, or something does not fit; 2 wrong use or configuration;
+3 the centre is not up or does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from centre import show
+from centre.config import Config, ConfigError, load
+from ledger.connection import LedgerUnusable
+from ledger.queries import Queries
+
+REFUSED, WRONG_USE, AWAY = 1, 2, 3
+CALL_SECONDS = 60.0
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _home(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path:
+    from centre.demo import last_home
+
+    home = value or last_home()
+    if home is None:
+        raise click.UsageError("no --home given, and no demo was run before")
+    return home
+
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    callback=_home,
+    help="The centre's home (default: the last demo's).",
+)
+
+
+def reporting(command: F) -> F:
+    """Turn what can go wrong into one line and an exit code."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (ConfigError, LedgerUnusable) as e:
+            click.echo(str(e), err=True)
+            sys.exit(WRONG_USE)
+        except grpc.RpcError as e:
+            code = e.code().name if isinstance(e, grpc.Call) else "UNKNOWN"
+            click.echo(f"中心无应答 the centre does not answer ({code}); try again", err=True)
+            sys.exit(AWAY)
+
+    return wrapped  # type: ignore[return-value]  # the same signature
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """省制卡中心 the card centre's production control system."""
+
+
+@main.command()
+@click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True)
+@reporting
+def init(home: Path) -> None:
+    """Make the home of a centre: configuration, token with master keys, empty ledger.
+
+    Example: centre init --home /srv/centre
+    """
+    from centre.home import initialise
+
+    config = initialise(home)
+    click.echo(f"已建立 made {config.home}; next: centre up --home {home}")
+
+
+@main.command()
+@home_option
+@click.option(
+    "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
+)
+@reporting
+def up(home: Path, card_management: str | None) -> None:
+    """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
+
+    Example: centre up --home /srv/centre
+    """
+    from centre import floor
+
+    config = load(home)
+    if card_management is not None:
+        config = config.with_card_management(card_management)
+    try:
+        floor.up(config, click.echo)
+    except floor.AlreadyUp as e:
+        click.echo(str(e), err=True)
+        sys.exit(REFUSED)
+
+
+@main.command()
+@home_option
+@reporting
+def status(home: Path) -> None:
+    """Which parts are up, and where the bodies are.
+
+    Exit code 3 if the centre is not up. Example: centre status
+    """
+    config = load(home)
+    with _queries(config) as queries:
+        is_up = show.status(config, queries)
+    sys.exit(0 if is_up else AWAY)
+
+
+@main.command()
+@home_option
+@click.argument("id")
+@reporting
+def body(home: Path, id: str) -> None:
+    """A card's whole history in words; ID is a body id, an order id or an identification code.
+
+    Example: centre body C102-01.0007
+    """
+    with _queries(load(home)) as queries:
+        found = show.body(queries, id)
+    sys.exit(0 if found else REFUSED)
+
+
+@main.command()
+@home_option
+@click.argument("id")
+@reporting
+def batch(home: Path, id: str) -> None:
+    """A batch: what came in, where its bodies are, what it waits for.
+
+    Example: centre batch B20261124
+    """
+    with _queries(load(home)) as queries:
+        found = show.batch(queries, id)
+    sys.exit(0 if found else REFUSED)
+
+
+@main.command()
+@home_option
+@click.option(
+    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Another ledger file."
+)
+@reporting
+def verify(home: Path, ledger: Path | None) -> None:
+    """Prove the ledger: links, signed heads, legal transitions, balances.
+
+    Names the first thing that does not fit; exit code 1 then.
+    Example: centre verify --ledger copy.db
+    """
+    from ledger.verify import verify as verify_ledger
+
+    config = load(home)
+    key = config.head_public_key
+    report = verify_ledger(
+        ledger or config.ledger,
+        config.head_file if config.head_file.exists() else None,
+        key.read_bytes() if key.exists() else None,
+    )
+    show.report(report)
+    sys.exit(0 if report.ok else REFUSED)
+
+
+@main.group()
+def key() -> None:
+    """Keys: what enters the token."""
+
+
+@key.command("import")
+@home_option
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@reporting
+def key_import(home: Path, file: Path) -> None:
+    """Take a factory's sealed block of temporary keys into the token.
+
+    The block opens inside the token only, and every key's check value is compared.
+    Example: centre key import temporary_keys.json
+    """
+    from stubs.operator_pb2 import ImportTemporaryKeysRequest
+
+    request = ImportTemporaryKeysRequest(block=file.read_bytes())
+    _answer(home, "ImportTemporaryKeys", request)
+
+
+@main.command("sign-for")
+@home_option
+@click.argument("delivery")
+@click.argument("counts", nargs=-1, required=True, metavar="CARTON=COUNT...")
+@reporting
+def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
+    """Sign for a delivery with the blind count of every carton.
+
+    Example: centre sign-for D1 C1=250 C2=249
+    """
+    from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
+
+    request = SignForDeliveryRequest(command_id=f"sign:{delivery}", delivery_id=delivery)
+    for text in counts:
+        carton, _, number = text.rpartition("=")
+        if not carton or not number.isascii() or not number.isdigit():
+            raise click.UsageError(f"{text}: CARTON=COUNT is needed")
+        request.counts.append(CartonCount(carton_id=carton, counted=int(number)))
+    _answer(home, "SignForDelivery", request)
+
+
+@main.command()
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--cards", type=click.IntRange(1, 100_000), default=3_000, show_default=True)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--fresh", is_flag=True, help="Remove a demo that is there and begin anew.")
+@click.option("--readers", type=click.IntRange(1, 16), default=8, show_default=True)
+@reporting
+def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
+    """Run one batch delivery through the whole centre, on real parts.
+
+    Killed or stopped, the same command goes on. Exit code 1 if a card is not accounted for.
+    Example: centre demo --seed 7 --cards 5000 --out out/demo
+    """
+    from centre import demo as play
+
+    try:
+        job = play.Demo(out.resolve(), seed, cards, fresh, readers)
+        play.prepare_home(job)
+        play.remember(job.home)
+        result = play.run(play.Demo(job.home, seed, cards, readers=readers))
+    except play.DemoError as e:
+        click.echo(str(e), err=True)
+        sys.exit(WRONG_USE)
+    except KeyboardInterrupt:
+        click.echo("已停止；再次运行即可继续 stopped; run it again to go on", err=True)
+        sys.exit(130)
+    sys.exit(0 if result["reconciled"] and not result["in_work"] else REFUSED)
+
+
+class _queries:
+    """Queries that are closed at the end."""
+
+    def __init__(self, config: Config) -> None:
+        self._queries = Queries(config.ledger)
+
+    def __enter__(self) -> Queries:
+        return self._queries
+
+    def __exit__(self, *_: object) -> None:
+        self._queries.close()
+
+
+def _answer(home: Path, method: str, request: Any) -> None:
+    """Send a command to the running centre, show the receipt, end with its exit code."""
+    from centre.floor import door_of
+    from stubs.operator_pb2_grpc import OperatorStub
+
+    with grpc.insecure_channel(door_of(home)) as channel:
+        receipt = getattr(OperatorStub(channel), method)(
+            request, timeout=CALL_SECONDS, wait_for_ready=True
+        )
+    click.echo(json.dumps(show.receipt(receipt), ensure_ascii=False))
+    sys.exit(0 if receipt.accepted else REFUSED)

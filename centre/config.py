@@ -1,0 +1,168 @@
+"""The centre's configuration: one TOML file in its home, checked at start."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+TEMPLATE = '''\
+# Configuration of the card centre (省制卡中心). Paths are relative to this file.
+
+[doors]
+# Where card management, factories, stations and operators reach the centre over gRPC.
+# Loopback only until certificates exist. Port 0: a free one is chosen and kept in run/doors.json.
+listen = "127.0.0.1:0"
+
+[card_management]
+# Where card management (卡管系统) takes the centre return. Empty: files only.
+address = ""
+
+[ledger]
+path = "ledger.db"
+# Signed heads of the ledger are kept outside the database too.
+head_file = "heads.jsonl"
+head_seconds = 60
+
+[keys]
+# PKCS#11 module, its configuration, and the token that holds the province's keys.
+module = "/usr/lib/softhsm/libsofthsm2.so"
+conf = "keys/softhsm2.conf"
+token = "centre"
+# For unattended start the PIN stands in this file, readable by its owner alone (0600).
+pin_file = "keys/pin"
+# The make of chip, see domain/card/profiles.
+profile = "ssc-3des"
+
+[retention]
+# Sealed personal data of a batch are kept so many days after it was taken.
+personal_data_days = 90
+
+[limits]
+# A factory return with more records is refused: split it.
+max_records_per_file = 100_000
+
+[log]
+# "json" for machines, "people" for reading.
+format = "json"
+'''
+
+
+class ConfigError(Exception):
+    """The configuration can't be used; the message names the place and what to write there."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the centre needs to start. Paths are absolute."""
+
+    home: Path
+    listen: str
+    card_management: str
+    ledger: Path
+    head_file: Path
+    head_seconds: float
+    module: Path
+    conf: Path
+    token: str
+    pin_file: Path
+    profile: str
+    personal_data_days: int
+    max_records_per_file: int
+    log_format: str
+
+    @property
+    def head_public_key(self) -> Path:
+        return self.home / "keys" / "head-public.pem"
+
+    @property
+    def transport_public_key(self) -> Path:
+        return self.home / "exchange" / "centre-transport.pem"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "log"
+
+    def with_card_management(self, address: str) -> Config:
+        return replace(self, card_management=address)
+
+
+class _Table:
+    """One table of the file; every reading names the place if it fails, unknown names fail."""
+
+    def __init__(self, whole: dict[str, Any], name: str) -> None:
+        table = whole.pop(name, None)
+        if not isinstance(table, dict):
+            raise ConfigError(f"[{name}] is missing")
+        self._name, self._left = name, dict(table)
+
+    def take(self, key: str, kind: type) -> Any:
+        value = self._left.pop(key, None)
+        if kind is float and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"[{self._name}] {key}: a value of type {kind.__name__} is needed")
+        return value
+
+    def end(self) -> None:
+        if self._left:
+            raise ConfigError(f"[{self._name}] {min(self._left)}: no such setting")
+
+
+def load(home: Path) -> Config:
+    """Read and check `home`/centre.toml. Raises ConfigError."""
+    home = home.resolve()
+    file = home / "centre.toml"
+    try:
+        whole = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{file.name}: {e}") from None
+    names = ("doors", "card_management", "ledger", "keys", "retention", "limits", "log")
+    t = {name: _Table(whole, name) for name in names}
+    if whole:
+        raise ConfigError(f"[{min(whole)}]: no such table")
+    config = Config(
+        home=home,
+        listen=t["doors"].take("listen", str),
+        card_management=t["card_management"].take("address", str),
+        ledger=home / t["ledger"].take("path", str),
+        head_file=home / t["ledger"].take("head_file", str),
+        head_seconds=t["ledger"].take("head_seconds", float),
+        module=Path(t["keys"].take("module", str)),
+        conf=home / t["keys"].take("conf", str),
+        token=t["keys"].take("token", str),
+        pin_file=home / t["keys"].take("pin_file", str),
+        profile=t["keys"].take("profile", str),
+        personal_data_days=t["retention"].take("personal_data_days", int),
+        max_records_per_file=t["limits"].take("max_records_per_file", int),
+        log_format=t["log"].take("format", str),
+    )
+    for table in t.values():
+        table.end()
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    host, _, port = config.listen.rpartition(":")
+    if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
+        raise ConfigError('[doors] listen: a loopback address and port, such as "127.0.0.1:0"')
+    if not config.module.exists():
+        raise ConfigError(
+            f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
+        )
+    if config.head_seconds <= 0:
+        raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.personal_data_days <= 0:
+        raise ConfigError("[retention] personal_data_days: more than 0 is needed")
+    if config.max_records_per_file <= 0:
+        raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
+    if config.log_format not in ("json", "people"):
+        raise ConfigError('[log] format: "json" or "people"')

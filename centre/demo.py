@@ -1,0 +1,310 @@
+"""`centre demo`: one batch delivery through a whole centre, on real parts (articles 11(10), 28(7)).
+
+It plays what stands around a centre: a service manager that keeps processes running, a courier
+who brings the key block, a person who counts cartons with a counting machine and signs for them.
+The counterparts, stations, machines and the centre itself are processes of their own. Killed at
+any moment, the same command goes on from where the ledger and the chips stand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from centre import logs
+from centre.config import Config
+from centre.demo_screen import Screen
+from centre.floor import door_of
+from centre.home import initialise, write_whole
+from centre.processes import Keeper, Kept
+from ledger.queries import Queries
+from ledger.summary import summary
+
+STATIONS = ("station-1", "station-2")
+START_SECONDS = 120.0
+
+
+class DemoError(Exception):
+    """The demo can't go on; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What to run. `readers` are shared out evenly among the stations."""
+
+    home: Path
+    seed: int
+    cards: int
+    fresh: bool = False
+    readers: int = 8
+    up_command: tuple[str, ...] = (sys.executable, "-m", "centre", "up")
+    station_command: tuple[str, ...] = (sys.executable, "-m", "station_agents")
+    tray_command: tuple[str, ...] = (sys.executable, "-m", "station_agents.virtual.tray")
+    """The commands can be replaced by launchers that crash at a named state (tests)."""
+    on_start: Callable[[Keeper, Path], None] | None = None
+    """Called when the stations are running, with the keeper and the directory of sockets."""
+
+
+def prepare_home(demo: Demo) -> Config:
+    """A home for this demo: a new one, or an unfinished one of the same seed and size."""
+    home = demo.home
+    asked = {"seed": demo.seed, "cards": demo.cards}
+    note = home / "demo.json"
+    if demo.fresh and home.exists():
+        if not note.exists() and any(home.iterdir()):
+            raise DemoError(f"{home} is not the home of a demo: choose another OUT")
+        shutil.rmtree(home)
+    if (home / "summary.json").exists():
+        raise DemoError(f"{home} holds a finished demo: FRESH=1 makes it anew, or choose another OUT")
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked:
+        raise DemoError(f"{home} holds an unfinished demo of another SEED or CARDS: FRESH=1")
+    if not note.exists() and home.exists() and any(home.iterdir()):
+        raise DemoError(f"{home} is not empty: choose another OUT")
+    home.mkdir(parents=True, exist_ok=True)
+    write_whole(note, json.dumps(asked).encode())
+    return initialise(home)
+
+
+@contextmanager
+def _sockets() -> Iterator[Path]:
+    """A short directory for unix sockets, whose paths are limited to 107 bytes."""
+    directory = Path(tempfile.mkdtemp(prefix="cards-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def run(demo: Demo) -> dict[str, Any]:
+    """Run the demo to its end; answers the summary. Raises DemoError."""
+    config = prepare_home(demo)
+    logs.configure(config.logs / "demo.log", config.log_format)
+    screen = Screen(demo.home)
+    made = _make_delivery(demo, config)
+    keeper = Keeper()
+    with _sockets() as sockets:
+        try:
+            with screen:
+                _bring_up(demo, config, keeper, made, sockets, screen)
+                if demo.on_start is not None:
+                    demo.on_start(keeper, sockets)
+                _watch(config, made["batch_id"], screen)
+                apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
+        finally:
+            screen.say("收工 closing")
+            keeper.stop()
+    result = write_summary(demo, config, apdus)
+    screen.results(config, made["batch_id"], result)
+    return result
+
+
+def _make_delivery(demo: Demo, config: Config) -> dict[str, Any]:
+    """The factory's part: cards, return, note, key block (in `sent/`, `trays/`)."""
+    command = [
+        sys.executable, "-m", "counterparts.factory", "--out", str(demo.home),
+        "--seed", str(demo.seed), "--cards", str(demo.cards),
+        "--transport-key", str(config.transport_public_key),
+    ]  # fmt: skip
+    _run(command, config, "factory")
+    made: dict[str, Any] = json.loads((demo.home / "sent" / ".complete").read_text("utf-8"))
+    return made
+
+
+def _run(command: Sequence[str], config: Config, name: str) -> None:
+    with (config.logs / f"{name}.out").open("ab") as out:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        raise DemoError(f"{name} ended with {done.returncode}: see {config.logs / name}.out")
+
+
+def _bring_up(
+    demo: Demo,
+    config: Config,
+    keeper: Keeper,
+    made: dict[str, Any],
+    sockets: Path,
+    screen: Screen,
+) -> None:
+    """Everything from the first process to the stations at work."""
+
+    def keep(name: str, command: Sequence[str], **environment: str) -> Kept:
+        kept = Kept(name, command, config.logs / f"{name}.out", environment)
+        keeper.keep(kept)
+        return kept
+
+    home = ["--home", str(demo.home)]
+    listen = f"127.0.0.1:{_free_port()}"
+    keep("centre", [*demo.up_command, *home, "--card-management", listen])
+    screen.say("启动省制卡中心 starting the centre")
+    pcscd = keep(
+        "pcscd",
+        [sys.executable, "-m", "station_agents.virtual.pcscd", "--dir", str(sockets / "pcsc"),
+         "--readers", str(demo.readers)],
+    )  # fmt: skip
+    readers = _ready_line(pcscd, keeper)
+    vpcd = [a for port in readers["ports"] for a in ("--vpcd", f"127.0.0.1:{port}")]
+    trays = [a for name in made["trays"] for a in ("--tray", str(demo.home / "trays" / name))]
+    control = sockets / "tray.sock"
+    tray = keep("tray", [*demo.tray_command, *trays, *vpcd, "--control", str(control)])
+    _ready_line(tray, keeper)
+    door = _wait_for_door(demo.home, keeper)
+
+    screen.say("卡管发来制卡回盘 card management sends the factory return")
+    sent = str(demo.home / "sent")
+    card_management = [sys.executable, "-m", "counterparts.card_management"]
+    keep(
+        "card_management",
+        [*card_management, "--home-dir", sent, "--door", door, "--listen", listen],
+    )
+    note = [
+        sys.executable, "-m", "counterparts.factory", "--out", str(demo.home), "--seed",
+        str(demo.seed), "--cards", str(demo.cards), "--transport-key",
+        str(config.transport_public_key), "--door", door,
+    ]  # fmt: skip
+    _run(note, config, "factory")
+
+    screen.say("密钥保管员导入临时密钥 the temporary keys enter the token")
+    brought = demo.home / "exchange" / "temporary_keys.json"
+    shutil.copyfile(demo.home / "sent" / "temporary_keys.json", brought)
+    centre = [sys.executable, "-m", "centre"]
+    _run([*centre, "key", "import", str(brought), *home], config, "key-import")
+
+    screen.say("清点并签收 counting and signing for the cartons")
+    counted = ask_tray(control, {"op": "count"})["cartons"]
+    note_file = json.loads((demo.home / "sent" / "delivery_note.json").read_text("utf-8"))
+    counts = [f"{c['carton_id']}={counted.get(c['carton_id'], 0)}" for c in note_file["cartons"]]
+    _run([*centre, "sign-for", made["delivery_id"], *counts, *home], config, "sign-for")
+
+    for number, station in enumerate(STATIONS):
+        mine = [
+            f"{name}={i}"
+            for i, name in enumerate(readers["readers"])
+            if i % len(STATIONS) == number
+        ]
+        keep(
+            station,
+            [*demo.station_command, "--station", station, "--door", door,
+             "--control", str(control), "--journal",
+             str(demo.home / "journals" / f"{station}.jsonl"), "--readers", *mine,
+             "--log-file", str(config.logs / f"{station}.log")],
+            PCSCLITE_CSOCK_NAME=readers["socket"],
+        )  # fmt: skip
+    screen.say("工位开工 the stations are at work")
+
+
+def _ready_line(kept: Kept, keeper: Keeper) -> dict[str, Any]:
+    """The JSON line that a process prints when it is ready."""
+    for _ in _while_waiting(kept.name, keeper):
+        for line in reversed(kept.log_file.read_text("utf-8").splitlines()):
+            if line.startswith("{") and line.endswith("}"):
+                ready: dict[str, Any] = json.loads(line)
+                if "readers" in ready and ("ports" in ready or "control" in ready):
+                    return ready
+    raise AssertionError("unreachable")
+
+
+def _wait_for_door(home: Path, keeper: Keeper) -> str:
+    for _ in _while_waiting("centre", keeper):
+        state = home / "run" / "state.json"
+        if state.exists():
+            actors = json.loads(state.read_text("utf-8"))["actors"]
+            if actors["gateway"]["state"] == "ready":
+                return door_of(home)
+    raise AssertionError("unreachable")
+
+
+def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
+    """Look again and again until the caller has what it needs. Raises DemoError after a while,
+    or when the process keeps dying."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        yield
+        kept = keeper.find(name)
+        if kept.starts > 5 or time.monotonic() > deadline:
+            raise DemoError(f"{name} does not start: see {kept.log_file}")
+        time.sleep(0.1)  # another process's file: there is no event to wait for
+
+
+def _watch(config: Config, batch_id: str, screen: Screen) -> None:
+    """Show the stages until the return was taken by card management."""
+    queries = Queries(config.ledger)
+    while True:
+        screen.update(queries, batch_id)
+        outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
+        if outbox and all(r["acknowledged"] for r in outbox):
+            break
+        time.sleep(0.3)
+    screen.update(queries, batch_id)
+    queries.close()
+
+
+def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:
+    """`summary.json`: the ledger's answer, and what the machine's counter says."""
+    queries = Queries(config.ledger)
+    result = {"seed": demo.seed, "apdus": apdus, **summary(queries)}
+    queries.close()
+    if result["in_work"] or not result["reconciled"]:
+        return result
+    write_whole(
+        demo.home / "summary.json",
+        (json.dumps(result, ensure_ascii=False, indent=1) + "\n").encode("utf-8"),
+    )
+    return result
+
+
+def ask_tray(control: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """One question to the tray machine (its counting machine, its counter of APDUs)."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(control))
+                with s.makefile("rw", encoding="utf-8") as f:
+                    f.write(json.dumps(request) + "\n")
+                    f.flush()
+                    answer: dict[str, Any] = json.loads(f.readline())
+        except (OSError, json.JSONDecodeError):
+            # The tray is being started again.
+            if time.monotonic() > deadline:
+                raise DemoError("the tray does not answer") from None
+            time.sleep(0.2)
+            continue
+        if "error" in answer:
+            raise DemoError(f"the tray: {answer['error']}")
+        return answer
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def remember(home: Path) -> None:
+    """The last demo's home is the default of every command."""
+    file = _last_home()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, str(home.resolve()).encode("utf-8"))
+
+
+def last_home() -> Path | None:
+    file = _last_home()
+    return Path(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def _last_home() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "card-centre" / "last-home"

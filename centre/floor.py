@@ -1,0 +1,216 @@
+"""The floor while it is up: Ray, the actors, their supervision, the signing of heads."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from centre import logs, ray_runtime
+from centre.config import Config, ConfigError
+from centre.gateway_actor import GatewayShell
+from centre.home import write_whole
+from centre.wiring import Wiring, now, production
+from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
+from domain.changes import Away, Refused
+from domain.places import Line
+from ledger import heads
+from ledger.queries import Queries
+
+log = structlog.get_logger()
+
+PING_SECONDS = 1.0
+HEALTH_SECONDS = 10.0
+STEPPING = (Line.SORTING,)
+
+
+class AlreadyUp(Exception):
+    """Another process has this home up."""
+
+
+def choose_address(config: Config) -> str:
+    """Where the doors listen: as configured, a port 0 replaced by a free one that is kept, so
+    that stations find the centre again after a restart."""
+    host, _, port = config.listen.rpartition(":")
+    kept = config.run / "doors.json"
+    if port == "0" and kept.exists():
+        earlier: str = json.loads(kept.read_text(encoding="utf-8"))["listen"]
+        if _is_free(host, int(earlier.rpartition(":")[2])):
+            return earlier
+    address = f"{host}:{_free_port(host) if port == '0' else port}"
+    write_whole(kept, json.dumps({"listen": address}).encode())
+    return address
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as s:
+        s.bind((host, 0))
+        return int(s.getsockname()[1])
+
+
+@dataclass
+class Floor:
+    """The handles of all actors of a running centre, by name."""
+
+    config: Config
+    actors: dict[str, Any]
+
+    @classmethod
+    def start(cls, config: Config, wiring: Wiring, listen: str) -> Floor:
+        """Start every actor. Their constructors do nothing; the first ping does."""
+
+        def prepare(name: str) -> Callable[[], None]:
+            return logs.configuring(config.logs, name, config.log_format)
+
+        path = str(config.ledger)
+        actors = {
+            "ledger": start("ledger", LedgerShell, path, now, prepare("ledger")),
+            "provider": start("provider", ProviderShell, wiring.provider, prepare("provider")),
+        }
+        for line, make in wiring.lines.items():
+            stepping = line in STEPPING
+            actors[line] = start(line, LineShell, line, path, make, prepare(line), stepping)
+        actors["gateway"] = start("gateway", GatewayShell, config, listen, prepare("gateway"))
+        return cls(config, actors)
+
+    async def ping(self) -> dict[str, dict[str, Any]]:
+        """The state of every actor: ready, loading or away, with its process id."""
+
+        async def one(name: str) -> tuple[str, dict[str, Any]]:
+            try:
+                health = await ask(self.actors[name].health, seconds=HEALTH_SECONDS)
+            except Away as e:
+                health = {"pid": 0, "state": "away", "note": str(e)}
+            return name, health
+
+        return dict(await asyncio.gather(*(one(name) for name in self.actors)))
+
+    async def sign_heads(self, queries: Queries) -> int:
+        """Have the provider sign what is unsigned, keep it in the ledger and outside of it."""
+        links = heads.unsigned_heads(queries)
+        if not links:
+            return 0
+        digests = [
+            heads.head_digest(k["line"], k["number"], k["hash"], k["at"]) for k in links
+        ]
+        signatures = await RayProvider(self.actors["provider"]).sign(digests)
+        signed = [heads.signed_head(k, s) for k, s in zip(links, signatures, strict=True)]
+        heads.append_head_file(self.config.head_file, signed)
+        await ask(self.actors["ledger"].record_heads, signed)
+        return len(signed)
+
+
+class Supervisor:
+    """Pings the actors, writes what it sees to `run/state.json`, has heads signed."""
+
+    def __init__(self, floor: Floor, listen: str, say: Callable[[str], None]) -> None:
+        self._floor, self._listen, self._say = floor, listen, say
+        self._stop = asyncio.Event()
+        self._was_ready = False
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until `stop`; then heads are signed once more."""
+        queries = Queries(self._floor.config.ledger)
+        signed_at = time.monotonic()
+        while not self._stop.is_set():
+            state = await self._floor.ping()
+            self._write(state)
+            self._tell(state)
+            if time.monotonic() - signed_at >= self._floor.config.head_seconds:
+                signed_at = time.monotonic()
+                await self._sign(queries)
+            try:
+                await asyncio.wait_for(self._stop.wait(), PING_SECONDS)
+            except TimeoutError:
+                continue
+        await self._sign(queries)
+        queries.close()
+
+    async def _sign(self, queries: Queries) -> None:
+        try:
+            await self._floor.sign_heads(queries)
+        except (Away, Refused, OSError) as e:
+            log.warning("heads.unsigned", reason=str(e))
+
+    def _write(self, state: dict[str, dict[str, Any]]) -> None:
+        content = {"at": now(), "pid": os.getpid(), "listen": self._listen, "actors": state}
+        write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
+
+    def _tell(self, state: dict[str, dict[str, Any]]) -> None:
+        waiting = [f"{n}: {h['state']} {h.get('note', '')}" for n, h in state.items()
+                   if h["state"] != "ready"]  # fmt: skip
+        if waiting and self._was_ready:
+            log.warning("floor.waiting", parts=waiting)
+            self._say("等待 waiting: " + "; ".join(waiting))
+        if not waiting and not self._was_ready:
+            log.info("floor.ready", listen=self._listen)
+            self._say(f"就绪 ready, doors on {self._listen}")
+        self._was_ready = not waiting
+
+
+def up(
+    config: Config,
+    say: Callable[[str], None],
+    wiring: Wiring | None = None,
+) -> None:
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp."""
+    config.run.mkdir(parents=True, exist_ok=True)
+    lock = os.open(config.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise AlreadyUp(f"a centre is up in {config.home}") from None
+    logs.configure(config.logs / "supervisor.log", config.log_format)
+    listen = choose_address(config)
+    say(f"启动 starting, home {config.home}")
+    ray_runtime.start(config.run)
+    try:
+        asyncio.run(_supervise(config, wiring or production(config), listen, say))
+    finally:
+        ray_runtime.stop(config.run)
+        (config.run / "state.json").unlink(missing_ok=True)
+        os.close(lock)
+    say("已停止 stopped")
+
+
+async def _supervise(
+    config: Config, wiring: Wiring, listen: str, say: Callable[[str], None]
+) -> None:
+    supervisor = Supervisor(Floor.start(config, wiring, listen), listen, say)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.stop)
+    await supervisor.run()
+
+
+def door_of(home: Path) -> str:
+    """Where the running centre of `home` listens. Raises ConfigError if none is up."""
+    try:
+        content = json.loads((home / "run" / "state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        raise ConfigError(f"no centre is up in {home}: `centre up --home {home}`") from None
+    return str(content["listen"])

@@ -1,0 +1,83 @@
+"""The actor that holds the doors: gRPC server and outbox, made inside the process that uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from actors.shell import PAUSES, RayLine, RayProvider, fault_of, handle
+from centre.config import Config
+from domain.card.profile import load_profile
+from domain.changes import Away
+from domain.places import Line
+from gateways.doors import serve
+from gateways.floor import Floor, Limits
+from gateways.outbox import run_outbox
+from ledger.queries import Queries
+
+log = structlog.get_logger()
+
+
+class GatewayShell:
+    """Serves the doors and empties the outbox until its process ends."""
+
+    def __init__(self, config: Config, listen: str, prepare: Callable[[], None]) -> None:
+        self._config, self._listen, self._prepare = config, listen, prepare
+        self._task: asyncio.Task[None] | None = None
+        self._note = "not started"
+        self._ready = False
+
+    async def health(self) -> dict[str, Any]:
+        """Also opens the doors: the first call after a restart does."""
+        if self._task is None or self._task.done():
+            self._note = fault_of(self._task, "gateway") or self._note
+            self._task = asyncio.ensure_future(self._run())
+        state = "ready" if self._ready else "loading"
+        return {"pid": os.getpid(), "state": state, "note": self._note}
+
+    async def _run(self) -> None:
+        self._prepare()
+        attempt = 0
+        while True:
+            try:
+                await self._serve()
+            except (Away, OSError) as e:
+                # OSError: the port of a gateway that was killed is not free yet
+                self._note = f"waits: {type(e).__name__}"
+                log.warning("gateway.waiting", reason=self._note)
+                await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
+                attempt += 1
+
+    async def _serve(self) -> None:
+        config = self._config
+        floor = Floor(
+            inventory=RayLine(handle(Line.INVENTORY)),
+            provider=RayProvider(handle("provider")),
+            chip_lines={
+                str(line): RayLine(handle(line)) for line in (Line.KEY_REPLACEMENT, Line.INSPECTION)
+            },
+            queries=Queries(config.ledger),
+            profile=load_profile(config.profile),
+            limits=Limits(
+                max_records_per_file=config.max_records_per_file,
+                personal_data_days=config.personal_data_days,
+            ),
+        )
+        doors = await serve(floor, self._listen)
+        self._ready, self._note = True, doors.address
+        log.info("gateway.ready", listen=doors.address)
+        try:
+            await run_outbox(
+                queries=Queries(config.ledger),
+                provider=floor.provider,
+                sorting=RayLine(handle(Line.SORTING)),
+                out=config.home,
+                card_management=config.card_management,
+            )
+        finally:
+            self._ready = False
+            await doors.stop()

@@ -1,0 +1,55 @@
+"""The home of a centre: its directories, its token and keys, its empty ledger (`centre init`)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from actors.hsm.ceremony import export_head_public_key, export_transport_public_key, generate_keys
+from actors.hsm.token import KeyToken, create_token, write_pin_file
+from centre.config import TEMPLATE, Config, load
+from centre.wiring import now, token_config
+from domain.card.profile import load_profile
+from ledger.commit import Ledger
+
+DIRECTORIES = ("exchange", "keys", "lists", "log", "return", "run")
+
+
+def initialise(home: Path) -> Config:
+    """Make the home of a centre, or finish one that was interrupted; what is there stays.
+
+    The token, its master keys and the PINs are made here and never leave it: the PIN stands in a
+    0600 file for unattended start, the security officer's PIN likewise.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    for name in DIRECTORIES:
+        (home / name).mkdir(mode=0o700 if name == "keys" else 0o755, exist_ok=True)
+    file = home / "centre.toml"
+    if not file.exists():
+        write_whole(file, TEMPLATE.encode("utf-8"))
+    config = load(home)
+    for pin in (config.pin_file, config.pin_file.with_name("so-pin")):
+        if not pin.exists():
+            write_pin_file(pin, secrets.token_urlsafe(18))
+    create_token(
+        config.conf.parent,
+        config.pin_file.read_text(encoding="ascii"),
+        config.pin_file.with_name("so-pin").read_text(encoding="ascii"),
+    )
+    with KeyToken(token_config(config)) as token:
+        generate_keys(token, load_profile(config.profile))
+        write_whole(config.transport_public_key, export_transport_public_key(token))
+        write_whole(config.head_public_key, export_head_public_key(token))
+    Ledger(config.ledger, now).close()
+    return config
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    new = file.with_name(f".{file.name}.new")
+    with new.open("wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    new.replace(file)

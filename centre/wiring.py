@@ -1,0 +1,93 @@
+"""Which real part stands behind each role. Tests that need another part give another `Wiring`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+from actors.hsm.pkcs11_provider import Pkcs11Provider
+from actors.hsm.replacement import KeyReplacement
+from actors.hsm.token import TokenConfig
+from actors.inventory import Inventory
+from actors.qa.inspection import Inspection
+from actors.shell import MakeLine
+from actors.sorting import Sorting
+from centre.config import Config
+from domain.card.profile import load_profile
+from domain.lines import KeyProvider, LedgerDoor
+from domain.places import Line
+from domain.provider import Provider
+from ledger.queries import Queries
+
+
+def now() -> str:
+    """The time of a commit: ISO 8601, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def token_config(config: Config) -> TokenConfig:
+    return TokenConfig(str(config.module), config.conf, config.token, config.pin_file)
+
+
+def make_provider(config: Config) -> Provider:
+    """The key provider over PKCS#11. The number of bodies of a carton, its quota of card keys,
+    is asked from the ledger."""
+    os.environ["SOFTHSM2_CONF"] = str(config.conf)
+    queries: list[Queries] = []
+
+    def quota(carton_id: str) -> int:
+        if not queries:
+            queries.append(Queries(config.ledger))
+        return queries[0].carton_quota(carton_id)
+
+    return Pkcs11Provider(token_config(config), load_profile(config.profile), quota)
+
+
+def make_inventory(
+    ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+) -> Inventory:
+    return Inventory(ledger, queries)
+
+
+def make_sorting(
+    ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+) -> Sorting:
+    return Sorting(ledger, queries, f"{Line.SORTING}:{epoch}")
+
+
+def make_chip_line(
+    profile_id: str,
+    line: type[KeyReplacement] | type[Inspection],
+    ledger: LedgerDoor,
+    queries: Queries,
+    provider: KeyProvider,
+    epoch: int,
+) -> KeyReplacement | Inspection:
+    prefix = f"{line.line}:{epoch}"
+    return line(ledger, provider, queries, load_profile(profile_id), prefix, secrets.token_bytes)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How each actor makes what it is the shell of. Everything here travels to the actors."""
+
+    provider: Callable[[], Provider]
+    lines: Mapping[Line, MakeLine] = field(default_factory=dict)
+
+
+def production(config: Config) -> Wiring:
+    """The wiring of a centre as configured."""
+    chip = partial(make_chip_line, config.profile)
+    return Wiring(
+        provider=partial(make_provider, config),
+        lines={
+            Line.INVENTORY: make_inventory,
+            Line.KEY_REPLACEMENT: partial(chip, KeyReplacement),
+            Line.INSPECTION: partial(chip, Inspection),
+            Line.SORTING: make_sorting,
+        },
+    )

@@ -1,0 +1,103 @@
+"""The door of the people of the floor: what the `centre` command asks for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+import structlog
+
+from domain.changes import Refused
+from domain.codes import Code
+from domain.factory_return import is_id
+from domain.lines import Receipt, SignFor
+from domain.provider import KeyBlockRefused
+from gateways.answers import answering, receipt_to_wire, refusal
+from gateways.factory import MAX_CARDS_IN_CARTON
+from gateways.floor import Floor
+from stubs import common_pb2
+from stubs.operator_pb2 import ImportTemporaryKeysRequest, SignForDeliveryRequest
+from stubs.operator_pb2_grpc import OperatorServicer
+
+log = structlog.get_logger()
+
+LARGEST_KEY_BLOCK = 64 * 1024
+
+
+def sign_for_from_wire(request: SignForDeliveryRequest) -> SignFor | Receipt:
+    """The command, or why it is refused. Whether the cartons are the note's, the line knows."""
+    for name in ("command_id", "delivery_id"):
+        value = getattr(request, name)
+        if not is_id(value):
+            return refusal(Code.BAD_FORMAT if value else Code.FIELD_MISSING, name)
+    counts: dict[str, int] = {}
+    for place, line in enumerate(request.counts, start=1):
+        if not is_id(line.carton_id):
+            return refusal(Code.BAD_FORMAT, f"count {place}, carton_id")
+        if line.carton_id in counts:
+            return refusal(Code.REPEATED_NUMBER, f"count {place}, carton_id")
+        if line.counted > MAX_CARDS_IN_CARTON:
+            return refusal(Code.BAD_FORMAT, f"count {place}, counted")
+        counts[line.carton_id] = line.counted
+    return SignFor(request.command_id, request.delivery_id, counts)
+
+
+class OperatorDoor(OperatorServicer):
+    def __init__(self, floor: Floor) -> None:
+        self._floor = floor
+
+    @answering
+    async def SignForDelivery(
+        self, request: SignForDeliveryRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        command = sign_for_from_wire(request)
+        if isinstance(command, Receipt):
+            return receipt_to_wire(command)
+        receipt = await self._floor.inventory.sign_for(command)
+        log.info(
+            "delivery.signed_for",
+            delivery_id=command.delivery_id,
+            code=receipt.code,
+            cartons=len(command.counts),
+            repeated=receipt.repeated,
+        )
+        return receipt_to_wire(receipt)
+
+    @answering
+    async def ImportTemporaryKeys(
+        self, request: ImportTemporaryKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        receipt = await self._import(request.block)
+        log.info("keys.answered", code=receipt.code, keys=receipt.taken)
+        return receipt_to_wire(receipt)
+
+    async def _import(self, block: bytes) -> Receipt:
+        """Into the token first, then into the ledger; when the second fails, the same block can
+        come again and changes nothing in the token."""
+        batch_id = _batch_of(block)
+        if not batch_id:
+            return refusal(Code.KEY_BLOCK_BAD, "batch_id")
+        try:
+            keys = await self._floor.provider.import_temporary_keys(block)
+        except KeyBlockRefused as e:
+            return Receipt(False, e.code, e.reason)
+        try:
+            await self._floor.inventory.record_keys(batch_id, keys)
+        except Refused as e:
+            if e.code != Code.COMMAND_DIFFERS:
+                raise
+            return refusal(Code.KEY_BLOCK_REPEATED_DIFFERENT, "batch_id")
+        return Receipt(True, records=len(keys), taken=len(keys))
+
+
+def _batch_of(block: bytes) -> str:
+    """The batch that a key block names; empty if it can't be read."""
+    if len(block) > LARGEST_KEY_BLOCK:
+        return ""
+    try:
+        found = json.loads(block)
+    except (ValueError, RecursionError):
+        return ""
+    batch_id = found.get("batch_id") if isinstance(found, dict) else None
+    return batch_id if isinstance(batch_id, str) and is_id(batch_id) else ""

@@ -1,0 +1,158 @@
+"""Signed heads: what the newest commit of each line was, signed by the HSM and kept outside too.
+
+The order is: sign, `append_head_file`, then `Ledger.record_heads`. So the file holds every head
+that the database holds, and a ledger that was cut off or computed anew contradicts the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
+
+from domain.changes import Row, canonical_json
+from ledger.queries import Queries
+
+FIELDS = ("line", "number", "hash", "at", "signature")
+_HALF = 32  # bytes of r and of s on P-256
+
+
+class HeadFileDamaged(Exception):
+    """A line of the head file is not a head; the message says which."""
+
+
+def head_digest(line: str, number: int, hash: str, at: str) -> bytes:
+    """What is signed: SHA-256 (32 bytes) over line, number and hash of a link, and its time."""
+    return hashlib.sha256(canonical_json([line, number, hash, at])).digest()
+
+
+def signed_head(link: Row, signature: bytes) -> dict[str, Any]:
+    """The head of `link` (line, number, hash, at) with its `signature` (r ‖ s), as it is kept in
+    the table `head` and in the head file."""
+    return {
+        "line": link["line"],
+        "number": link["number"],
+        "hash": link["hash"],
+        "at": link["at"],
+        "signature": signature.hex(),
+    }
+
+
+def latest_links(queries: Queries) -> list[dict[str, Any]]:
+    """The newest link (line, number, hash, at) of each line that has one, by line."""
+    return queries.rows(
+        "select c.line, c.number, c.hash, c.at from commit_link c"
+        " join (select line, max(number) as number from commit_link group by line) n"
+        " on n.line = c.line and n.number = c.number order by c.line"
+    )
+
+
+def unsigned_heads(queries: Queries) -> list[dict[str, Any]]:
+    """Those of `latest_links` that no recorded head covers yet."""
+    covered = {
+        r["line"]: r["number"]
+        for r in queries.rows("select line, max(number) as number from head group by line")
+    }
+    return [link for link in latest_links(queries) if link["number"] > covered.get(link["line"], 0)]
+
+
+def append_head_file(path: Path, heads: Sequence[Row]) -> None:
+    """Append signed heads, one JSON object a line, in one write, and wait until they are on the
+    disk. After a crash the file ends with the old heads or with some of the new ones, perhaps
+    with a torn line, which the next append cuts away (it was never recorded)."""
+    if not heads:
+        return
+    text = b"".join(canonical_json({f: head[f] for f in FIELDS}) + b"\n" for head in heads)
+    new = not path.exists()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        _cut_torn_line(descriptor)
+        written = os.write(descriptor, text)
+        if written != len(text):
+            raise OSError(f"{path}: {written} of {len(text)} bytes were written")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if new:
+        _sync_folder(path.parent)
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    end = os.fstat(descriptor).st_size
+    at = end
+    while at > 0:
+        start = max(0, at - 4096)
+        found = os.pread(descriptor, at - start, start).rfind(b"\n")
+        if found >= 0:
+            at = start + found + 1
+            break
+        at = start
+    if at < end:
+        os.ftruncate(descriptor, at)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_head_file(path: Path) -> list[dict[str, Any]]:
+    """All heads of the file, oldest first; a torn last line is left out. Raises HeadFileDamaged
+    for any other line that is not a head, FileNotFoundError if there is no file."""
+    heads = []
+    lines = path.read_bytes().split(b"\n")
+    for at, raw in enumerate(lines[:-1], start=1):
+        try:
+            head = json.loads(raw)
+        except (ValueError, RecursionError):
+            head = None
+        if not is_head(head):
+            raise HeadFileDamaged(f"{path.name}: line {at} is not a head")
+        heads.append(head)
+    return heads
+
+
+def is_head(head: Any) -> bool:
+    """Whether `head` has the fields of a head, each of its type."""
+    return (
+        isinstance(head, dict)
+        and set(head) == set(FIELDS)
+        and type(head["number"]) is int
+        and all(isinstance(head[f], str) for f in FIELDS if f != "number")
+    )
+
+
+def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The head key's public half. Raises ValueError unless it is a P-256 key in PEM."""
+    key = serialization.load_pem_public_key(pem)
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ValueError("the head key is not a P-256 public key")
+    return key
+
+
+def is_signed(head: Row, key: ec.EllipticCurvePublicKey) -> bool:
+    """Whether the signature of `head` (hex of r ‖ s over `head_digest`) is right."""
+    try:
+        raw = bytes.fromhex(head["signature"])
+    except ValueError:
+        return False
+    if len(raw) != 2 * _HALF or head["signature"] != raw.hex():
+        return False
+    r, s = int.from_bytes(raw[:_HALF], "big"), int.from_bytes(raw[_HALF:], "big")
+    digest = head_digest(head["line"], head["number"], head["hash"], head["at"])
+    try:
+        key.verify(encode_dss_signature(r, s), digest, ec.ECDSA(Prehashed(hashes.SHA256())))
+    except InvalidSignature:
+        return False
+    return True

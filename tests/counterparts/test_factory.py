@@ -1,0 +1,322 @@
+"""A delivery of the factory: the same from the same seed, whole or not there, and wrong only
+where `truth.json` says."""
+
+import json
+import math
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from Crypto.Cipher import DES3, PKCS1_OAEP
+from Crypto.Hash import SHA1
+from Crypto.PublicKey import RSA
+
+from counterparts import factory, files
+from counterparts.factory import Delivery, DeliveryDiffers, make_delivery
+from counterparts.faults import RECORD_FAULTS, Fault
+from counterparts.people import People
+from domain.card.profile import Profile, is_identification_code, load_profile
+from domain.numbers import (
+    is_bank_card_number,
+    is_identity_number,
+    is_name,
+    is_social_card_number,
+)
+from domain.registers import is_branch, load_banks, load_divisions
+
+Row = dict[str, Any]
+TRANSPORT = RSA.generate(2048)
+PEM = TRANSPORT.public_key().export_key()
+
+
+@pytest.fixture(scope="module", params=[60, 3000])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Delivery:
+    return make_delivery(7, request.param, tmp_path_factory.mktemp("home"), PEM)
+
+
+@pytest.fixture(scope="module")
+def profile() -> Profile:
+    return load_profile("ssc-3des")
+
+
+def chips_of(delivery: Delivery) -> dict[str, Row]:
+    chips: dict[str, Row] = {}
+    for tray in delivery.trays:
+        head, *cards = files.read_lines(tray)
+        assert head == {"format": "tray/1", "tray_id": tray.stem, "profile": "ssc-3des"}
+        for card in cards:
+            assert card["card"] not in chips
+            chips[card["card"]] = card
+    return chips
+
+
+def orders_of(delivery: Delivery) -> dict[str, Row]:
+    return {row["order_id"]: row for row in files.read_lines(delivery.factory_return)}
+
+
+def masters_of(delivery: Delivery) -> dict[str, bytes]:
+    """The temporary masters, unwrapped as a token does, their check values compared."""
+    block = json.loads(delivery.key_block.read_text())
+    opener = PKCS1_OAEP.new(TRANSPORT, hashAlgo=SHA1)
+    masters = {k["usage"]: opener.decrypt(bytes.fromhex(k["wrapped"])) for k in block["keys"]}
+    for k in block["keys"]:
+        first = DES3.new(masters[k["usage"]], DES3.MODE_ECB).encrypt(bytes(8))[:3]
+        assert first.hex().upper() == k["check_value"]
+    assert (block["format"], block["suite"], block["batch_id"]) == (1, "3des", delivery.batch_id)
+    return masters
+
+
+def derive(key: bytes, factor: bytes) -> bytes:
+    cipher = DES3.new(key, DES3.MODE_ECB)
+    return cipher.encrypt(factor) + cipher.encrypt(bytes(b ^ 0xFF for b in factor))
+
+
+def holder_of(profile: Profile, order: Row) -> Row:
+    names = ("identity_number", "name", "sex", "nation", "birth_place", "birth_date")
+    return {
+        f"{profile.fields[n].tag:02X}": profile.fields[n]
+        .encode(profile.fields[n].fit(order[n]))
+        .hex()
+        .upper()
+        for n in names
+    }
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()
+    }
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    """The same seed gives the same files to the byte, sealed keys included; another seed gives
+    other people, chips and keys."""
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        make_delivery(seed, 120, tmp_path / name, PEM)
+    a, b, c = (tree(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a.keys() == c.keys()
+    assert not [name for name in a if a[name] == c[name]]
+
+
+def test_repeat_does_nothing(tmp_path: Path) -> None:
+    """A finished delivery is found, not made again; one of other arguments is refused."""
+    first = make_delivery(3, 60, tmp_path, PEM, trays=2)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert make_delivery(3, 60, tmp_path, PEM, trays=2) == first
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+    for seed, cards, trays in ((4, 60, 2), (3, 61, 2), (3, 60, 1)):
+        with pytest.raises(DeliveryDiffers):
+            make_delivery(seed, cards, tmp_path, PEM, trays=trays)
+
+
+@pytest.mark.parametrize("killed_at", range(1, 9))
+def test_killed_leaves_no_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Wherever the making ends early, there is no `sent`, and the next call makes the same
+    delivery as one that was not disturbed."""
+    whole = make_delivery(3, 60, tmp_path / "whole", PEM)
+    real_write, real_rename = files.write_whole, Path.rename
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        if count == killed_at:
+            raise KeyboardInterrupt
+
+    def write(path: Path, text: str) -> None:
+        step()
+        real_write(path, text)
+
+    def rename(path: Path, target: Path) -> Path:
+        step()
+        return real_rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_whole", write)
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            make_delivery(3, 60, tmp_path / "killed", PEM)
+    assert not (tmp_path / "killed" / "sent").exists()
+    make_delivery(3, 60, tmp_path / "killed", PEM)
+    assert tree(tmp_path / "killed") == tree(whole.out_dir)
+
+
+def test_note_and_cartons(made: Delivery) -> None:
+    """3 banks, 12 branches, 4 each; cartons of one bank and kind, at most 250; the note counts
+    what was ordered, and the plastic is one short in the short carton only."""
+    orders, chips = orders_of(made), chips_of(made)
+    note = json.loads(made.delivery_note.read_text())
+    files.delivery_note(note)
+    cartons = {c["carton_id"]: c for c in note["cartons"]}
+    assert len(cartons) == len(note["cartons"])
+    social = [c for c in cartons.values() if c["kind"] == "social_security_card"]
+    temporary = [c for c in cartons.values() if c["kind"] == "temporary_card"]
+    assert sum(c["count"] for c in social) == len(orders)
+    assert sum(c["count"] for c in temporary) == math.ceil(len(orders) * 0.02)
+    assert all(0 < c["count"] <= 250 for c in cartons.values())
+    assert all(c["destination"] in load_divisions() for c in temporary)
+    assert not any(c["destination"] for c in social)
+    unknown = {f["order_id"] for f in made.planted(Fault.UNKNOWN_BANK)}
+    for order_id, order in orders.items():
+        if order_id not in unknown:
+            assert cartons[order["carton_id"]]["bank_code"] == order["bank_code"]
+            assert is_branch(order["branch_code"])
+    branches = {o["branch_code"] for i, o in orders.items() if i not in unknown}
+    assert Counter(b[:3] for b in branches) == Counter(
+        {c["bank_code"]: 4 for c in cartons.values()}
+    )
+    plastic = Counter(chip["carton_id"] for chip in chips.values())
+    short = Counter(f["carton_id"] for f in made.planted(Fault.CARTON_SHORT))
+    assert plastic + short == Counter({c["carton_id"]: c["count"] for c in cartons.values()})
+
+
+def test_faults_stand_apart(made: Delivery) -> None:
+    """As many faults as the size asks for, each with an order of its own, and a carton of its
+    own where there are enough."""
+    count = Counter(Fault(f["fault"]) for f in made.faults)
+    expected: Counter[Fault] = Counter(f for f in Fault if f is not Fault.SILENT_TEMPORARY)
+    if len(orders_of(made)) == 3000:
+        expected += Counter([Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY])
+        assert len({f["carton_id"] for f in made.faults}) == len(made.faults)
+    assert count == expected
+    hit = [f["order_id"] for f in made.faults if f["order_id"]]
+    assert len(set(hit)) == len(hit)
+    assert not set(hit) & {f["other_order_id"] for f in made.faults}
+
+
+def test_records_wrong_only_where_planted(made: Delivery) -> None:
+    """Every record is well formed and its numbers are its own, but for the three planted ones;
+    each of these has exactly the fault that it should have."""
+    orders = orders_of(made)
+    planted = {f["order_id"]: f for f in made.faults if f["fault"] in RECORD_FAULTS}
+    seen: set[str] = set()
+    for order_id, o in orders.items():
+        fault = planted.get(order_id, {}).get("fault")
+        assert (o["bank_code"] not in load_banks()) == (fault == Fault.UNKNOWN_BANK)
+        assert is_identity_number(o["identity_number"]) == (fault != Fault.BAD_CHECK_DIGIT)
+        assert (o["identity_number"] in seen) == (fault == Fault.REPEATED_IDENTITY)
+        fresh = (o["social_card_number"], o["bank_card_number"], o["identification_code"])
+        assert not seen.intersection(fresh)
+        seen.update(fresh, [o["identity_number"]])
+        assert is_social_card_number(o["social_card_number"])
+        assert is_bank_card_number(o["bank_card_number"])
+        assert is_identification_code(o["identification_code"])
+        assert is_name(o["name"])
+        assert o["identity_number"][:6] == o["birth_place"]
+        assert o["identity_number"][6:14] == o["birth_date"]
+        assert int(o["identity_number"][16]) % 2 == int(o["sex"]) % 2
+        assert files.factory_row(files.factory_record(o)) == o
+    for f in made.planted(Fault.REPEATED_IDENTITY):
+        assert (
+            orders[f["order_id"]]["identity_number"]
+            == orders[f["other_order_id"]]["identity_number"]
+        )
+
+
+def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> None:
+    """Every chip holds its order's data and the diversified temporary keys, every order has its
+    chip in its carton, but for the planted faults, each of which is the one that truth names."""
+    orders, chips, masters = orders_of(made), chips_of(made), masters_of(made)
+    fault_of = {f["card"]: f for f in made.faults if f["card"]}
+    order_of = {card: order_id for order_id, card in made.cards.items()}
+    by_code = {o["identification_code"]: o for o in orders.values()}
+    for card, chip in chips.items():
+        fault = fault_of.get(card, {}).get("fault")
+        code = chip["files"]["05"]["01"]
+        assert chip["atr"].endswith(code[16:])
+        assert len(bytes.fromhex(chip["atr"])) == 4 + 13
+        assert chip["silent"] == (fault in (Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY))
+        expected = {
+            slot.key_id: derive(
+                derive(masters[slot.usage], code[:6].encode() + b"sx"), bytes.fromhex(code[16:])
+            )
+            for slot in profile.keys
+        }
+        foreign = fault == Fault.FOREIGN_FORMAL_KEYS
+        assert [k["id"] for k in chip["keys"]] == list(expected)
+        for key in chip["keys"]:
+            assert key["version"] == (1 if foreign else 0)
+            assert (bytes.fromhex(key["value"]) == expected[key["id"]]) == (not foreign)
+            assert key["tries"] == key["tries_left"] > 0
+        if chip["files"]["05"]["02"] == b"2".hex():
+            assert chip["face_number"] == ""
+            assert not chip["files"]["06"]
+            assert "07" not in chip["files"]["05"]
+            assert code not in by_code
+            continue
+        assert (code not in by_code) == (fault == Fault.NOT_IN_RETURN)
+        assert chip["face_number"].encode().hex().upper() == chip["files"]["05"]["07"]
+        if fault == Fault.NOT_IN_RETURN:
+            assert chip["face_number"] not in {o["social_card_number"] for o in orders.values()}
+            continue
+        order = by_code[code]
+        assert order_of[card] == order["order_id"]
+        assert chip["carton_id"] == order["carton_id"]
+        assert chip["face_number"] == order["social_card_number"]
+        holder = order
+        if fault == Fault.OTHER_PERSON:
+            holder = orders[fault_of[card]["other_order_id"]]
+            assert holder["identity_number"] != order["identity_number"]
+        assert chip["files"]["06"] == holder_of(profile, holder)
+    without = {
+        f["order_id"] for f in made.faults if f["fault"] in ("carton_short", "not_in_return")
+    }
+    assert orders.keys() - made.cards.keys() == without
+
+
+def test_cards_are_shuffled_within_whole_cartons(tmp_path: Path) -> None:
+    """A carton lies in one tray, its cards side by side and not in the order of the return; with
+    several trays the cards are dealt out about evenly."""
+    delivery = make_delivery(5, 1500, tmp_path, PEM, trays=2)
+    tray_of: dict[str, Path] = {}
+    sizes = []
+    for tray in delivery.trays:
+        _, *cards = files.read_lines(tray)
+        sizes.append(len(cards))
+        changes = [c["carton_id"] for c, n in pairwise(cards) if c["carton_id"] != n["carton_id"]]
+        assert len(changes) == len(set(changes))
+        for card in cards:
+            assert tray_of.setdefault(card["carton_id"], tray) == tray
+    assert abs(sizes[0] - sizes[1]) <= 250
+    order_of = {card: order_id for order_id, card in delivery.cards.items()}
+    in_tray_order = [order_of[c] for c in chips_of(delivery) if c in order_of]
+    assert in_tray_order != sorted(in_tray_order)
+
+
+def test_people_are_unique_and_varied() -> None:
+    """20,000 persons: no number twice, and among the names rare characters, middle dots, and a
+    few that do not fit 30 bytes."""
+    people = People(Random("people"))
+    homes = list(load_divisions())
+    crowd = [people.person(homes[n % len(homes)]) for n in range(20_000)]
+    assert len({p.identity_number for p in crowd}) == len(crowd)
+    assert all(is_identity_number(p.identity_number) and is_name(p.name) for p in crowd)
+    sizes = [len(p.name.encode("gb18030")) for p in crowd]
+    assert 5 <= sum(size > 30 for size in sizes) <= 200
+    assert sum(any(ord(c) > 0xFFFF for c in p.name) for p in crowd) > 50
+    assert sum("·" in p.name for p in crowd) > 50
+
+
+def test_small_delivery_is_sound(tmp_path: Path) -> None:
+    """Below 60 cards nothing is planted; one card is a delivery; none is not."""
+    one = make_delivery(1, 1, tmp_path / "one", PEM)
+    assert one.faults == ()
+    assert len(chips_of(one)) == 2
+    with pytest.raises(ValueError):
+        make_delivery(1, 0, tmp_path / "none", PEM)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    """The command makes what the function makes."""
+    key = tmp_path / "transport.pem"
+    key.write_bytes(PEM)
+    out = tmp_path / "home"
+    factory.main(["--out", str(out), "--seed", "3", "--cards", "60", "--transport-key", str(key)])
+    make_delivery(3, 60, tmp_path / "other", PEM)
+    assert tree(out) == tree(tmp_path / "other")
