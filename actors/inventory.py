@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,6 +35,7 @@ from domain.places import (
     transit,
 )
 from domain.provider import KeyAccepted
+from ledger.digests import digest_of
 from ledger.queries import Group, Queries
 
 ISSUED = transit(Line.INVENTORY, Line.KEY_REPLACEMENT)
@@ -68,19 +68,24 @@ def decide_return(
     writing.event(
         Event(
             EventType.RETURN_ACCEPTED,
-            data={"file_id": file.file_id, "batch_id": file.batch_id, "digest": file.digest},
+            data={
+                "file_id": file.file_id,
+                "batch_id": file.batch_id,
+                "digest": file.digest,
+                "records": receipt.records,
+            },
         )
     )
     for record in taken:
         _advise_order(writing, file, record)
     for bad in refused:
-        writing.event(
-            Event(
-                EventType.RECORD_REFUSED,
-                data={"file_id": file.file_id, "record": bad.record_number, "code": bad.code},
-            )
-        )
-        writing.insert("refused_record", _refused_row(file, bad))
+        row = _refused_row(file, bad)
+        data = {"file_id": file.file_id, "record": bad.record_number, "code": bad.code}
+        # The digest alone: what a sender put into a faulty record may be anything, and events
+        # stay for ever.
+        data["row"] = digest_of([row])
+        writing.event(Event(EventType.RECORD_REFUSED, data=data))
+        writing.insert("refused_record", row)
     for bank, count in sorted(Counter(r.bank_code for r in taken).items()):
         kind = Kind.SOCIAL_SECURITY_CARD
         advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
@@ -136,25 +141,22 @@ def _advise_order(writing: Writing, file: FactoryReturn, record: SealedRecord) -
         "identification_code": record.identification_code,
         "has_temporary": int(record.has_temporary_card),
     }
-    digest = hashlib.sha256(record.sealed).hexdigest()
-    writing.event(
-        Event(
-            EventType.ORDER_ADVISED,
-            order_id=record.order_id,
-            data={**{k: v for k, v in row.items() if k != "order_id"}, "sealed": digest},
-        )
-    )
+    personal = {
+        "order_id": record.order_id,
+        "batch_id": file.batch_id,
+        "sealed": base64.b64encode(record.sealed).decode(),
+        "expires_on": file.expires_on,
+    }
+    numbers = sorted(set(record.numbers))
+    data = {k: v for k, v in row.items() if k != "order_id"} | {
+        "personal": digest_of([personal]),
+        "expires_on": file.expires_on,
+        "numbers": digest_of(numbers),
+    }
+    writing.event(Event(EventType.ORDER_ADVISED, order_id=record.order_id, data=data))
     writing.insert("orders", row)
-    writing.insert(
-        "personal",
-        {
-            "order_id": record.order_id,
-            "batch_id": file.batch_id,
-            "sealed": base64.b64encode(record.sealed).decode(),
-            "expires_on": file.expires_on,
-        },
-    )
-    for kind, value in record.numbers:
+    writing.insert("personal", personal)
+    for kind, value in numbers:
         writing.insert(
             "number_index", {"kind": kind, "value": value, "order_id": record.order_id}
         )
@@ -177,35 +179,30 @@ def _refused_row(file: FactoryReturn, bad: RefusedRecord) -> dict[str, str | int
 def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
     """Take a delivery note. Its temporary cards are advised by it; the others by the return."""
     writing = Writing(Line.INVENTORY, f"note:{note.delivery_id}")
+    delivery = {
+        "delivery_id": note.delivery_id,
+        "batch_id": note.batch_id,
+        "factory_id": note.factory_id,
+    }
+    cartons = [
+        {
+            "carton_id": carton.carton_id,
+            "bank": carton.bank_code,
+            "kind": carton.kind,
+            "noted": carton.count,
+            "destination": carton.destination,
+        }
+        for carton in note.cartons
+    ]
     writing.event(
         Event(
-            EventType.NOTE_ACCEPTED,
-            data={"delivery_id": note.delivery_id, "batch_id": note.batch_id},
+            EventType.NOTE_ACCEPTED, data={**delivery, "digest": note.digest, "cartons": cartons}
         )
     )
-    writing.insert(
-        "delivery",
-        {
-            "delivery_id": note.delivery_id,
-            "batch_id": note.batch_id,
-            "factory_id": note.factory_id,
-            "state": "advised",
-        },
-    )
-    for carton in note.cartons:
-        writing.insert(
-            "carton",
-            {
-                "carton_id": carton.carton_id,
-                "delivery_id": note.delivery_id,
-                "batch_id": note.batch_id,
-                "bank": carton.bank_code,
-                "kind": carton.kind,
-                "noted": carton.count,
-                "counted": 0,
-                "destination": carton.destination,
-            },
-        )
+    writing.insert("delivery", {**delivery, "state": "advised"})
+    for row in cartons:
+        place = {"delivery_id": note.delivery_id, "batch_id": note.batch_id, "counted": 0}
+        writing.insert("carton", {**row, **place})
     temporary: Counter[str] = Counter()
     for carton in note.cartons:
         if carton.kind == Kind.TEMPORARY_CARD:
@@ -223,7 +220,8 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
             "records": len(note.cartons),
         },
     )
-    writing.reply = receipt_to_json(Receipt(True, records=len(note.cartons), taken=len(note.cartons)))
+    count = len(note.cartons)
+    writing.reply = receipt_to_json(Receipt(True, records=count, taken=count))
     return writing
 
 
@@ -245,7 +243,12 @@ def decide_sign_for(
         writing.event(
             Event(
                 EventType.CARTON_SIGNED_FOR,
-                data={"carton_id": carton_id, "noted": carton["noted"], "counted": counted},
+                data={
+                    "delivery_id": command.delivery_id,
+                    "carton_id": carton_id,
+                    "noted": carton["noted"],
+                    "counted": counted,
+                },
             )
         )
         updates.append({"carton_id": carton_id, "counted": counted})

@@ -7,6 +7,7 @@ ledger, so it goes on after a crash from the same place.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -16,6 +17,7 @@ from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
 from domain.lines import LedgerDoor
 from domain.places import PACKED, Line, courier, transit, work
+from ledger.digests import digest_of
 from ledger.queries import Queries
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
@@ -245,17 +247,23 @@ class Sorting:
         lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
-        for position, line in enumerate(lines, start=1):
-            writing.insert(
-                "return_line",
-                {"file_id": file_id, "position": position, "batch_id": batch_id, **line},
-            )
-        results: dict[str, int] = {}
-        for line in lines:
-            results[line["result"]] = results.get(line["result"], 0) + 1
-        data = {"file_id": file_id, "batch_id": batch_id, "lines": len(lines), "results": results}
+        rows = [
+            {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
+            for position, line in enumerate(lines, start=1)
+        ]
+        outbox = {file_id: "centre_return", f"LISTS-{batch_id}": "lists"}
+        for row in rows:
+            writing.insert("return_line", row)
+        data = {
+            "file_id": file_id,
+            "batch_id": batch_id,
+            "lines": len(rows),
+            "results": Counter(str(line["result"]) for line in lines),
+            "rows": digest_of(rows),
+            "outbox": outbox,
+        }
         writing.event(Event(EventType.RETURN_WRITTEN, data=data))
-        for kind, outbox_id in (("centre_return", file_id), ("lists", f"LISTS-{batch_id}")):
+        for outbox_id, kind in outbox.items():
             writing.insert(
                 "outbox",
                 {"id": outbox_id, "kind": kind, "batch_id": batch_id, "acknowledged": 0},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from domain.changes import Changes, Event, EventType, Insert, Row, Update
@@ -54,6 +54,15 @@ _SET = (
     "destination", "package_id",
 )  # fmt: skip
 
+BORN_WITH = ("kind", "bank", "batch_id", "carton_id")
+BORNE = ("identification_code", "lease", "released", "live", "destination", "package_id")
+"""What the data of a body's events say about it besides place, condition and order: the first
+four once, in the event of its receipt; the rest there and whenever they change. So the events
+alone tell every column of its row (`ledger.replay`)."""
+
+
+_UNSAID = {f.name: f.default for f in fields(Body)} | {"released": 0, "live": 1}
+
 
 class Writing:
     """Collects the changes of one command: events, and the movements and guarded row changes
@@ -87,12 +96,21 @@ class Writing:
         """A new body, out of an outside account."""
         self._check(source.place, body.place, new=True)
         self._moves[source, body.account] += 1
+        row = body.row()
+        # Most bodies come without these: only what is not empty is worth its bytes.
+        borne = {c: row[c] for c in BORNE if row[c] != _UNSAID[c]}
+        data = {"source": source.place, **{c: row[c] for c in BORN_WITH}, **borne}
         self._events.append(
             Event(
-                EventType.BODY_RECEIVED, body.body_id, body.order_id, body.place, body.condition
+                EventType.BODY_RECEIVED,
+                body.body_id,
+                body.order_id,
+                body.place,
+                body.condition,
+                data,
             )
         )
-        self.insert("body", body.row())
+        self.insert("body", row)
 
     def change(
         self, body: Body, event: EventType, data: Row | None = None, **changed: Any
@@ -101,6 +119,8 @@ class Writing:
         Answers the body as it will be. The commit fails if its place or lease had changed."""
         after = replace(body, **changed)
         moved = after.account != body.account
+        row, before = after.row(), body.row()
+        said = {c: row[c] for c in BORNE if row[c] != before[c]}
         if moved:
             self._check(body.place, after.place)
             self._moves[body.account, after.account] += 1
@@ -111,7 +131,7 @@ class Writing:
                 after.order_id,
                 after.place if moved else "",
                 after.condition if moved else "",
-                data or {},
+                {**(data or {}), **said},
             )
         )
         # A body may change several times in one command: what must hold is how it was first.
@@ -120,7 +140,7 @@ class Writing:
         )
         self._updates[body.body_id] = {
             "body_id": body.body_id,
-            **{c: after.row()[c] for c in _SET},
+            **{c: row[c] for c in _SET},
             "expect_place": first["expect_place"],
             "expect_lease": first["expect_lease"],
         }

@@ -77,9 +77,10 @@ def answering(handler: Handler[ReplyT]) -> Handler[ReplyT]:
             log.warning("door.away", door=handler.__qualname__, error=type(e).__name__)
             await abort(context, Code.UNAVAILABLE)
         except Refused as e:
-            # Another instance took the line over, or the picture was stale: decided again next
-            # time. A used command id is in the receipt already where one can be used again.
             log.warning("door.refused", door=handler.__qualname__, code=e.code)
+            if e.code == Code.COMMAND_DIFFERS:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(Code.COMMAND_DIFFERS))
+            # Another instance took the line over, or its picture was stale: decided again then.
             await abort(context, Code.UNAVAILABLE)
         except Exception as e:  # noqa: BLE001  # the door stays open whatever happens behind it
             log.error("door.failed", door=handler.__qualname__, error=type(e).__name__)

@@ -1,12 +1,35 @@
-"""What leaves the centre: dispatched from the outbox until it was taken."""
+"""What leaves the centre: dispatched from the outbox until it was taken.
+
+Every step can be repeated: files are written again with the same content, and the receiver
+answers a file that it has with `repeated`. So after a crash at any point it starts over.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+import grpc
+import structlog
+
+from domain.codes import Code
 from domain.lines import KeyProvider, SortingLine
+from gateways.centre_return import send_return, write_return
+from gateways.lists import write_lists
 from ledger.queries import Queries
+
+log = structlog.get_logger()
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+
+
+class _NotTaken(Exception):
+    """The receiver answered and did not take the file."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 async def run_outbox(
@@ -22,4 +45,92 @@ async def run_outbox(
     """Dispatch until cancelled. `queries`: a reading connection of its own. Files go to
     `out`/lists and `out`/return; `card_management` is host:port of its CentreReturns door, empty:
     none is configured. `look`, when set by others, cuts the idle pause short."""
-    raise NotImplementedError
+    dispatcher = Outbox(queries, provider, sorting, out, card_management)
+    woken = look or asyncio.Event()
+    failures = 0
+    while True:
+        woken.clear()
+        failures = 0 if await dispatcher.dispatch() else failures + 1
+        pause = min(FIRST_PAUSE * 2 ** min(failures - 1, 16), LONGEST_PAUSE)
+        try:
+            async with asyncio.timeout(pause if failures else idle_seconds):
+                await woken.wait()
+        except TimeoutError:
+            continue
+
+
+class Outbox:
+    """One pass over the outbox at a time, by `dispatch`."""
+
+    def __init__(
+        self,
+        queries: Queries,
+        provider: KeyProvider,
+        sorting: SortingLine,
+        out: Path,
+        card_management: str,
+    ) -> None:
+        self._queries = queries
+        self._provider = provider
+        self._sorting = sorting
+        self._out = out
+        self._card_management = card_management
+        self._written: set[str] = set()
+
+    async def dispatch(self) -> bool:
+        """Try everything that is not acknowledged, each by itself; whether nothing failed."""
+        try:
+            rows = await asyncio.to_thread(
+                self._queries.rows,
+                "select id, kind, batch_id from outbox where acknowledged = 0 order by id",
+            )
+        except Exception as e:  # noqa: BLE001  # the ledger is away: seen in the log, tried again
+            log.warning("outbox.waiting", reason=type(e).__name__)
+            return False
+        fine = True
+        for row in rows:
+            try:
+                await self._dispatch(row)
+            except Exception as e:  # noqa: BLE001  # one file that can't leave holds up no other
+                fine = False
+                log.warning(
+                    "outbox.waiting",
+                    outbox_id=row["id"],
+                    kind=row["kind"],
+                    reason=_reason(e),
+                )
+        return fine
+
+    async def _dispatch(self, row: dict[str, Any]) -> None:
+        outbox_id, batch_id = row["id"], row["batch_id"]
+        if row["kind"] == "lists":
+            files = await write_lists(self._queries, self._provider, batch_id, self._out / "lists")
+            await self._sorting.acknowledge([outbox_id])
+            log.info("outbox.written", outbox_id=outbox_id, files=files)
+        elif row["kind"] == "centre_return":
+            await self._centre_return(outbox_id, batch_id)
+        else:
+            raise _NotTaken(Code.MALFORMED)
+
+    async def _centre_return(self, file_id: str, batch_id: str) -> None:
+        path = self._out / "return" / f"{file_id}.jsonl"
+        if file_id not in self._written or not path.exists():
+            lines = await write_return(self._queries, self._provider, file_id, path)
+            self._written.add(file_id)
+            log.info("outbox.written", outbox_id=file_id, lines=lines)
+        if not self._card_management:
+            return
+        receipt = await send_return(self._card_management, file_id, batch_id, path)
+        if not receipt.accepted:
+            raise _NotTaken(receipt.code)
+        await self._sorting.acknowledge([file_id])
+        log.info("outbox.acknowledged", outbox_id=file_id, repeated=receipt.repeated)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the text of an error that may quote what was sent."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return error.code().name
+    if isinstance(error, _NotTaken):
+        return error.code
+    return type(error).__name__

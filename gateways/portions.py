@@ -38,7 +38,8 @@ def in_portions(
 _PER_RECORD = 24
 
 
-def _record_size(record: tuple[str, bytes]) -> int:
+def record_size(record: tuple[str, bytes]) -> int:
+    """Bytes of an (order id, data) pair in a call."""
     return len(record[0].encode()) + len(record[1]) + _PER_RECORD
 
 
@@ -51,19 +52,9 @@ async def seal(
 ) -> list[bytes]:
     """`KeyProvider.seal` for any number of records."""
     sealed: list[bytes] = []
-    for portion in in_portions(records, _record_size):
+    for portion in in_portions(records, record_size):
         sealed += await provider.seal(batch_id, portion)
     return sealed
-
-
-async def unseal(
-    provider: KeyProvider, batch_id: str, records: Iterable[tuple[str, bytes]]
-) -> list[bytes]:
-    """`KeyProvider.unseal` for any number of records. Raises RecordUnsealable."""
-    opened: list[bytes] = []
-    for portion in in_portions(records, _record_size):
-        opened += await provider.unseal(batch_id, portion)
-    return opened
 
 
 async def index(provider: KeyProvider, values: Iterable[str]) -> list[str]:

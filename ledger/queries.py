@@ -185,7 +185,7 @@ class Queries:
             )
         }
         return {
-            c: Identified(**f, body=bodies.get(c))  # type: ignore[arg-type]  # built from rows
+            c: Identified(**f, body=bodies.get(c))
             for c, f in found.items()
         }
 

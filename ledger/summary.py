@@ -12,8 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.changes import EventType
-from domain.codes import UNADVISED, Code
-from domain.places import MISSING_READ, Kind, Line, Standing, standing
+from domain.places import MISSING_READ, SURPLUS_READ, Kind, Line, Standing, standing
 from ledger.connection import as_json
 from ledger.queries import Queries
 
@@ -162,27 +161,21 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
         groups[key] |= {name: n for name, n in rows.items() if name not in OUTSIDE}
     beyond: dict[tuple[str, str], int] = defaultdict(int)
     for r in queries.rows(
-        "select b.bank, b.kind, count(*) as n,"
-        " sum(case when b.condition = ? then 1 else 0 end) as over_count"
-        " from body b join event e on e.body_id = b.body_id"
-        " where b.batch_id = ? and b.condition in (select value from json_each(?))"
-        " and (e.type = ? or e.data->>'stands_for' = ?)"
-        " and (b.condition <> ? or e.type = ?) and (b.condition = ? or e.type <> ?)"
-        " group by b.bank, b.kind",
-        Code.OVER_COUNT,
-        batch_id,
-        as_json(sorted(UNADVISED)),
-        EventType.BODY_RECEIVED,
+        "select b.bank, b.kind,"
+        " sum(case when e.data->>'source' = ? then 1 else 0 end) as beyond,"
+        " sum(case when e.data->>'stands_for' = ? then 1 else 0 end) as stand_ins"
+        " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
+        " where e.type in (?, ?) group by b.bank, b.kind",
+        SURPLUS_READ,
         MISSING_READ,
-        Code.OVER_COUNT,
+        batch_id,
         EventType.BODY_RECEIVED,
-        Code.OVER_COUNT,
-        EventType.BODY_RECEIVED,
+        EventType.BODY_HELD,
     ):
         counts = groups[r["bank"], r["kind"]]
-        beyond[r["bank"], r["kind"]] = r["over_count"]
-        counts["surplus"] += r["n"]
-        counts["missing"] += r["n"] - r["over_count"]
+        beyond[r["bank"], r["kind"]] = r["beyond"]
+        counts["surplus"] += r["beyond"] + r["stand_ins"]
+        counts["missing"] += r["stand_ins"]
     for key, counts in groups.items():
         counted = counts["received"] - beyond[key]
         counts["surplus"] += max(0, counted - counts["advised"])
@@ -192,10 +185,8 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
 
 def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str, Any]]:
     """By stage: cards that left it, seconds from its first commit to its last, cards a second."""
-    join, parameters = "", ()  # type: tuple[str, tuple[str, ...]]
-    if batch_id is not None:
-        join = " join body b on b.body_id = e.body_id and b.batch_id = ?"
-        parameters = (batch_id,)
+    join = "" if batch_id is None else " join body b on b.body_id = e.body_id and b.batch_id = ?"
+    parameters = () if batch_id is None else (batch_id,)
     found = {
         (r["line"], r["type"]): r
         for r in queries.rows(

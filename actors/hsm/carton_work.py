@@ -87,6 +87,10 @@ class CartonWork:
     def is_temporary(self, carton_id: str) -> bool:
         return self.carton(carton_id).kind == Kind.TEMPORARY_CARD
 
+    def has_unbound(self, carton_id: str) -> bool:
+        """Whether the carton has a body whose chip is not known yet."""
+        return bool(self._cartons[carton_id].unbound)
+
     def take(self, carton_id: str, writing: Writing) -> Body | None:
         """A body of the carton whose chip is not known yet; None if every body of the count has
         one. Taking the first takes the carton: all of it was in transit until now."""
@@ -114,45 +118,45 @@ class CartonWork:
         """Move a card out of work with a reason; answers the stack where it goes. A card beyond
         the count becomes a body of its own, held."""
         state = self._cartons[carton_id]
-        identity = {"identification_code": identification_code, "order_id": order_id}
         body = body or self.take(carton_id, writing)
         if body is None:
-            self._over_count(writing, state, identity)
+            self._over_count(writing, state, identification_code, order_id)
             return "held"
-        if body.identification_code or body.order_id:
-            identity = {
-                "identification_code": body.identification_code or identification_code,
-                "order_id": body.order_id or order_id,
-            }
         is_held = code in HELD
+        data = {"station": station}
+        if code in UNADVISED and self._stands_for_missing(writing, state.carton):
+            data["stands_for"] = MISSING_READ
         writing.change(
             body,
             EventType.BODY_HELD if is_held else EventType.BODY_REJECTED,
-            {"station": station, "identification_code": identity["identification_code"]},
+            data,
             place=held(LINE) if is_held else rejected(LINE),
             condition=code,
             live=is_held,
-            **identity,
+            identification_code=body.identification_code or identification_code,
+            order_id=body.order_id or order_id,
         )
-        if code in UNADVISED:
-            self._unadvised(writing, state.carton)
         return "held" if is_held else "rejected"
 
-    def _unadvised(self, writing: Writing, carton: Carton) -> None:
+    def _stands_for_missing(self, writing: Writing, carton: Carton) -> bool:
         """A body that no accepted record stands for. If the count had shown it as surplus, that
         is it; if not, it stood in the place of an advised one, which is missing."""
         key = (carton.batch_id, carton.bank, carton.kind)
         group = self._groups.get(key, Group(0, 0, 0))
         group = replace(group, unadvised=group.unadvised + 1)
         self._groups[key] = group
-        if group.unadvised > max(0, group.counted - group.advised):
-            writing.move_outside(
-                Account(SURPLUS_READ, carton.kind, carton.bank),
-                Account(MISSING_READ, carton.kind, carton.bank),
-                1,
-            )
+        if group.unadvised <= max(0, group.counted - group.advised):
+            return False
+        writing.move_outside(
+            Account(SURPLUS_READ, carton.kind, carton.bank),
+            Account(MISSING_READ, carton.kind, carton.bank),
+            1,
+        )
+        return True
 
-    def _over_count(self, writing: Writing, state: _InWork, identity: dict[str, str]) -> None:
+    def _over_count(
+        self, writing: Writing, state: _InWork, identification_code: str, order_id: str
+    ) -> None:
         carton = state.carton
         state.bodies += 1
         body = Body(
@@ -163,6 +167,7 @@ class CartonWork:
             carton.carton_id,
             held(LINE),
             Code.OVER_COUNT,
-            **identity,
+            identification_code,
+            order_id,
         )
         writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))

@@ -89,8 +89,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         codes, faces, cartons = [], set(), set()
         for turn, session in turns:
             if isinstance(turn.content, Answers):
-                if session is not None and session.go_on == "identified":
-                    cartons.add(session.carton_id)
+                if session is None:
+                    continue
+                cartons.add(session.carton_id)
+                if session.go_on == "identified":
                     identity = read_identity(self._profile, session.segment, turn.content)
                     if identity is not None:
                         codes.append(identity.identification_code)
@@ -180,6 +182,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
     def _write_next(
         self, turn: StationTurn, session: Session, answers: Answers, *, first: bool
     ) -> Prepared[Session]:
+        if first and session.body is None and not self._cartons.has_unbound(session.carton_id):
+            return self._apart(turn, session, Code.OVER_COUNT)
         challenge = answers.of(session.segment, "get challenge")
         assert challenge is not None
         usage, later = session.remaining[0], session.remaining[1:]
@@ -246,7 +250,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
     ) -> Body:
         """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
         stays bound, whatever happens: only a look at the chip tells what was written."""
-        assert session.identity is not None and session.known is not None
+        assert session.identity is not None
+        assert session.known is not None
         return writing.change(
             body,
             EventType.KEY_WRITE_RELEASED,
@@ -254,8 +259,6 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 "station": turn.station_id,
                 "reader": turn.reader,
                 "keys": list(session.remaining),
-                "identification_code": session.identity.identification_code,
-                "lease": body.lease + 1,
             },
             identification_code=session.identity.identification_code,
             order_id=session.known.order_id,
@@ -301,7 +304,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
         return Outcome(verdict(stack, code))
 
     def _chip(self, session: Session) -> Chip:
-        assert session.identity is not None and session.known is not None
+        assert session.identity is not None
+        assert session.known is not None
         carton = self._cartons.carton(session.carton_id)
         return Chip(
             session.identity.identification_code,

@@ -164,7 +164,8 @@ class Inspection(ChipLine[Session, Facts]):
         complete = answers.complete(session.segment) and proof and challenge
         if not complete or state.temporary or state.reason:
             return Prepared(lambda _a, w: _reject(w, body, Code.KEY_NOT_PROVEN, "versions"))
-        assert proof is not None and challenge is not None
+        assert proof is not None
+        assert challenge is not None
         requests = self._proofs(session, known, body, proof.data, challenge.data)
         foreign = self._prepare_compare(session, answers, known, facts, requests)
         key_id = self._profile.key(self._profile.external_usage).key_id

@@ -1,0 +1,294 @@
+"""A whole floor in one process: the real lines, a real ledger, a real token, virtual chips.
+
+What is left out is what lies between them: Ray, gRPC and PC/SC. `Station` runs a chip's sessions
+as an agent does, one segment at a time, and can stop dead at any APDU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.hsm import ceremony
+from actors.hsm.pkcs11_provider import Pkcs11Provider
+from actors.hsm.replacement import KeyReplacement
+from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
+from actors.inventory import Inventory
+from actors.qa.inspection import Inspection
+from actors.sorting import Sorting
+from centre.wiring import now
+from counterparts.factory import Delivery, make_delivery
+from domain.card.profile import load_profile
+from domain.card.segment import Answers, Segment, StepAnswer
+from domain.changes import Changes, Committed
+from domain.factory_return import INDEXED, FactoryRecord, RecordChecker, index_text, plaintext
+from domain.lines import FactoryReturn, KeyProvider, Note, NoteCarton, SealedRecord, SignFor
+from domain.places import Line
+from domain.provider import Answer, KeyAccepted, Request
+from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
+from ledger.commit import Ledger
+from ledger.queries import Queries
+from station_agents.virtual.card import VirtualCard
+from station_agents.virtual.memory import Change
+from station_agents.virtual.tray_file import Plastic, read_tray
+
+
+class Door:
+    """`LedgerDoor` straight into a ledger of this process."""
+
+    def __init__(self, ledger: Ledger, line: str) -> None:
+        self._ledger = ledger
+        self._epoch = ledger.open_epoch(line)
+
+    async def commit(self, changes: Changes) -> Committed:
+        return self._ledger.commit(changes, self._epoch)
+
+
+class Nearby:
+    """`KeyProvider` straight into a provider of this process."""
+
+    def __init__(self, provider: Pkcs11Provider) -> None:
+        self._provider = provider
+        self.requests: list[Request] = []
+
+    async def perform(self, requests: Sequence[Request]) -> list[Answer]:
+        self.requests.extend(requests)
+        return self._provider.perform(requests)
+
+    async def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        return self._provider.seal(batch_id, records)
+
+    async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        return self._provider.unseal(batch_id, records)
+
+    async def index(self, values: Sequence[str]) -> list[str]:
+        return self._provider.index(values)
+
+    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
+        return self._provider.import_temporary_keys(block)
+
+    async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
+        return self._provider.sign(digests)
+
+
+class PowerCut(Exception):
+    """The station was told to stop dead here."""
+
+
+@dataclass
+class SmallFloor:
+    """Everything of one centre. `restart_lines` is what a killed actor does: a new epoch, and
+    nothing remembered but the ledger."""
+
+    place: Path
+    ledger: Ledger
+    queries: Queries
+    provider: Pkcs11Provider
+    keys: Nearby
+    inventory: Inventory = field(init=False)
+    replacement: KeyReplacement = field(init=False)
+    inspection: Inspection = field(init=False)
+    sorting: Sorting = field(init=False)
+
+    @classmethod
+    def make(cls, place: Path) -> SmallFloor:
+        place.mkdir(parents=True, exist_ok=True)
+        create_token(place / "token", "test-user-pin", "test-officer-pin")
+        write_pin_file(place / "pin", "test-user-pin")
+        config = token_config(place / "token", place / "pin")
+        with KeyToken(config) as token:
+            ceremony.generate_keys(token, load_profile("ssc-3des"))
+            pem = ceremony.export_transport_public_key(token)
+        (place / "transport.pem").write_bytes(pem)
+        ledger = Ledger(place / "ledger.db", now)
+        queries = Queries(place / "ledger.db")
+        provider = Pkcs11Provider(config, load_profile("ssc-3des"), queries.carton_quota)
+        floor = cls(place, ledger, queries, provider, Nearby(provider))
+        floor.restart_lines()
+        return floor
+
+    def restart_lines(self) -> None:
+        profile = load_profile("ssc-3des")
+        stamp = secrets.token_hex(4)
+        self.inventory = Inventory(Door(self.ledger, Line.INVENTORY), self.queries)
+        common = (self.keys, self.queries, profile)
+        self.replacement = KeyReplacement(
+            Door(self.ledger, Line.KEY_REPLACEMENT), *common, f"k{stamp}", secrets.token_bytes
+        )
+        self.inspection = Inspection(
+            Door(self.ledger, Line.INSPECTION), *common, f"i{stamp}", secrets.token_bytes
+        )
+        self.sorting = Sorting(Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}")
+
+    def close(self) -> None:
+        self.provider.close()
+        self.queries.close()
+        self.ledger.close()
+
+    def deliver(self, seed: int, cards: int) -> Delivery:
+        """A delivery of the factory stand-in, taken and signed for."""
+        pem = (self.place / "transport.pem").read_bytes()
+        delivery = make_delivery(seed, cards, self.place / f"delivery-{seed}", pem)
+        asyncio.run(self.take(delivery))
+        return delivery
+
+    async def take(self, delivery: Delivery) -> None:
+        await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
+        await self.inventory.accept_return(await self.sealed_return(delivery))
+        await self.inventory.accept_note(note_of(delivery))
+        await self.inventory.sign_for(count(delivery))
+
+    async def sealed_return(self, delivery: Delivery) -> FactoryReturn:
+        return await seal_return(delivery, self.keys)
+
+    def chips(self, delivery: Delivery) -> list[Chip]:
+        return [
+            Chip(plastic) for t in delivery.trays for plastic in read_tray(t)[0].cards.values()
+        ]
+
+
+async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
+    """What the gateway makes of a delivery's factory return."""
+    checker = RecordChecker(load_profile("ssc-3des"))
+    taken, refused = [], []
+    lines = delivery.factory_return.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        record = FactoryRecord(**json.loads(line))
+        refusal = checker.check(number, record)
+        if refusal is None:
+            taken.append((number, record))
+        else:
+            refused.append(refusal)
+    sealed = await keys.seal(delivery.batch_id, [(r.order_id, plaintext(r)) for _, r in taken])
+    texts = [index_text(kind, getattr(r, kind)) for _, r in taken for kind in INDEXED]
+    values = iter(await keys.index(texts))
+    records = [
+        SealedRecord(
+            number,
+            r.order_id,
+            r.bank_code,
+            r.branch_code,
+            r.carton_id,
+            r.identification_code,
+            r.has_temporary_card,
+            blob,
+            tuple((kind, next(values)) for kind in INDEXED),
+        )
+        for (number, r), blob in zip(taken, sealed, strict=True)
+    ]
+    return FactoryReturn(
+        delivery.file_id, delivery.batch_id, "d1", tuple(records), tuple(refused), "2099-01-01"
+    )
+
+
+def note_of(delivery: Delivery) -> Note:
+    note = json.loads(delivery.delivery_note.read_text(encoding="utf-8"))
+    cartons = tuple(
+        NoteCarton(
+            c["carton_id"],
+            c["bank_code"],
+            c["kind"],
+            c["count"],
+            f"window-{c['destination']}" if c.get("destination") else "",
+        )
+        for c in note["cartons"]
+    )
+    return Note(delivery.delivery_id, delivery.batch_id, note["factory_id"], "d2", cartons)
+
+
+def count(delivery: Delivery) -> SignFor:
+    """The counting machine's result."""
+    counts = {c.carton_id: 0 for c in note_of(delivery).cartons}
+    for tray in delivery.trays:
+        for plastic in read_tray(tray)[0].cards.values():
+            counts[plastic.carton_id] += 1
+    return SignFor(f"sign:{delivery.delivery_id}", delivery.delivery_id, counts)
+
+
+class Chip:
+    """A virtual card whose changes of memory are counted and can be cut."""
+
+    def __init__(self, plastic: Plastic) -> None:
+        self.plastic = plastic
+        self.stack = ""
+        self.writes = 0
+        self.card = VirtualCard(
+            load_profile("ssc-3des"),
+            plastic.memory,
+            plastic.atr,
+            self._persist,
+            silent=plastic.silent,
+        )
+
+    def _persist(self, change: Change) -> None:
+        self.writes += 1
+
+
+@dataclass
+class Station:
+    """Runs one chip through its sessions. `cut_at`: the number of the APDU (1, 2, ...) at which
+    power goes, before it or, with `after`, after the chip has executed it."""
+
+    floor: SmallFloor
+    cut_at: int = 0
+    after: bool = False
+    apdus: int = 0
+    turns: int = 0
+
+    async def run(self, chip: Chip) -> Verdict:
+        """Until a verdict that ejects. Raises PowerCut."""
+        stage: str = Line.KEY_REPLACEMENT
+        while True:
+            verdict = await self.present(chip, stage)
+            if verdict is None:
+                stage = Line.KEY_REPLACEMENT
+            elif verdict.next_stage:
+                stage = verdict.next_stage
+            else:
+                chip.stack = verdict.stack
+                return verdict
+
+    async def present(self, chip: Chip, stage: str) -> Verdict | None:
+        """One presentation; None if the centre asks to begin anew."""
+        line: Any = (
+            self.floor.replacement if stage == Line.KEY_REPLACEMENT else self.floor.inspection
+        )
+        plastic, number = chip.plastic, 0
+        presentation = secrets.token_hex(8)
+        atr = chip.card.power_on()
+        content: Any = (
+            Opening(atr, plastic.carton_id, plastic.face_number)
+            if atr
+            else NoAnswer(plastic.carton_id, plastic.face_number)
+        )
+        while True:
+            self.turns += 1
+            turn = StationTurn("station-1", "R0", presentation, number, stage, content)
+            reply = (await line.turns([turn]))[0].content
+            if isinstance(reply, Verdict):
+                return reply
+            if isinstance(reply, Restart):
+                return None
+            if isinstance(reply, Wait):
+                raise AssertionError(f"the line waits: {reply.code}")
+            content = self.execute(chip, reply)
+            number += 1
+
+    def execute(self, chip: Chip, segment: Segment) -> Answers:
+        done: list[StepAnswer] = []
+        for step in segment.steps:
+            self.apdus += 1
+            if self.apdus == self.cut_at and not self.after:
+                raise PowerCut
+            answer = chip.card.process(step.apdu)
+            if self.apdus == self.cut_at:
+                raise PowerCut
+            done.append(StepAnswer(int.from_bytes(answer[-2:], "big"), answer[:-2]))
+            if Answers(tuple(done)).failed_step(segment):
+                break
+        return Answers(tuple(done))

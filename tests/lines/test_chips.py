@@ -1,0 +1,174 @@
+"""Key replacement and inspection, with real keys, a real ledger and virtual chips."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from counterparts.factory import Delivery
+from counterparts.faults import Fault
+from domain.card.profile import load_profile
+from domain.places import Line
+from domain.provider import KeyChange
+from domain.turns import Verdict
+from ledger.summary import summary
+from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
+
+APDUS_OF_A_CHIP = 34
+PROFILE = load_profile("ssc-3des")
+
+
+def is_formal(chip: Chip) -> bool:
+    return {k.version for k in chip.plastic.memory.keys.values()} == {PROFILE.formal_version}
+
+
+def good_chips(floor: SmallFloor, delivery: Delivery) -> list[Chip]:
+    planted = {f["card"] for f in delivery.faults}
+    return [c for c in floor.chips(delivery) if c.plastic.card_id not in planted]
+
+
+@pytest.fixture(scope="module")
+def delivery(floor: SmallFloor) -> Delivery:
+    return floor.deliver(seed=3, cards=160)
+
+
+def test_a_cut_at_any_apdu_is_finished_and_no_key_is_written_twice(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """Power lost, or the answer lost, at every APDU of both sessions; the line killed too every
+    other time. The chip is opened again, finished, and accepted, and each key was written once."""
+    chips = iter([c for c in good_chips(floor, delivery) if c.plastic.face_number])
+
+    async def run() -> None:
+        for cut_at in range(1, APDUS_OF_A_CHIP + 1):
+            for after in (False, True):
+                chip = next(chips)
+                with pytest.raises(PowerCut):
+                    await Station(floor, cut_at, after).run(chip)
+                if cut_at % 2:
+                    floor.restart_lines()
+                assert await Station(floor).run(chip) == Verdict("", "good", "OK")
+                assert is_formal(chip)
+                assert chip.writes == len(PROFILE.keys)
+
+    asyncio.run(run())
+
+
+def test_the_script_has_the_length_that_is_cut_above(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """If the sessions grow, the cut points grow with them."""
+    chip = good_chips(floor, delivery)[-1]
+    station = Station(floor)
+    asyncio.run(station.run(chip))
+    assert station.apdus == APDUS_OF_A_CHIP
+
+
+def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: SmallFloor) -> None:
+    """Whatever is wrong with a card, it stops nobody, it has a reason, and the equation holds."""
+    delivery = floor.deliver(seed=11, cards=90)
+    chips = floor.chips(delivery)
+
+    async def run() -> None:
+        for chip in chips:
+            await Station(floor).run(chip)
+        while await floor.sorting.step():
+            pass
+
+    asyncio.run(run())
+    stacks = {c.plastic.card_id: c.stack for c in chips}
+    reasons = {
+        Fault.SILENT_CHIP: ("rejected", "CHIP_SILENT", "rejected"),
+        Fault.FOREIGN_FORMAL_KEYS: ("held", "FORMAL_KEYS_FOREIGN", "held"),
+        Fault.OTHER_PERSON: ("rejected", "DATA_DIFFERS", "rejected"),
+        Fault.UNKNOWN_BANK: ("held", "UNKNOWN_BANK", "surplus"),
+        Fault.BAD_CHECK_DIGIT: ("held", "BAD_CHECK_DIGIT", "surplus"),
+        Fault.REPEATED_IDENTITY: ("held", "REPEATED_NUMBER", "surplus"),
+    }
+    lines = {r["order_id"]: r for r in floor.queries.rows("select * from return_line")}
+    for fault, (stack, reason, result) in reasons.items():
+        for planted in delivery.planted(fault):
+            assert stacks[planted["card"]] == stack
+            line = lines[planted["order_id"]]
+            assert (line["result"], line["reason"]) == (result, reason)
+    for planted in delivery.planted(Fault.NOT_IN_RETURN):
+        assert stacks[planted["card"]] == "held"
+        assert lines[planted["order_id"]]["result"] == "missing"
+    for planted in delivery.planted(Fault.CARTON_SHORT):
+        assert lines[planted["order_id"]]["result"] == "missing"
+    bodies = floor.queries.rows(
+        "select place, count(*) as n from body where batch_id = ? group by place",
+        delivery.batch_id,
+    )
+    assert sum(r["n"] for r in bodies if r["place"].startswith("courier/")) == Counter(
+        stacks.values()
+    )["good"]
+    assert summary(floor.queries)["reconciled"]
+
+
+def test_a_temporary_card_with_a_holder_is_rejected(floor: SmallFloor) -> None:
+    """A reusable card must come empty: one that carries somebody's name never leaves."""
+    delivery = floor.deliver(seed=12, cards=60)
+    chip = next(c for c in good_chips(floor, delivery) if not c.plastic.face_number)
+    chip.plastic.memory.files.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(30, b"\0")
+    verdict = asyncio.run(Station(floor).run(chip))
+    assert (verdict.stack, verdict.code) == ("rejected", "DATA_DIFFERS")
+
+
+def test_a_card_beyond_the_count_becomes_a_held_body(floor: SmallFloor) -> None:
+    """More chips than were signed for: the extra one is surplus and held, and nothing of another
+    card is used for it."""
+    delivery = floor.deliver(seed=13, cards=20)
+    chips = good_chips(floor, delivery)
+    carton = chips[0].plastic.carton_id
+    inside = [c for c in chips if c.plastic.carton_id == carton]
+    stranger = next(c for c in chips if c.plastic.carton_id != carton and c.plastic.face_number)
+    stranger.plastic.carton_id = carton
+
+    async def run() -> list[Verdict]:
+        return [await Station(floor).run(c) for c in [*inside, stranger]]
+
+    verdicts = asyncio.run(run())
+    assert [v.stack for v in verdicts] == ["good"] * len(inside) + ["held"]
+    assert verdicts[-1].code == "OVER_COUNT"
+    assert not is_formal(stranger)
+    assert summary(floor.queries)["reconciled"]
+
+
+def test_a_finished_chip_that_is_fed_again_goes_to_its_stack_untouched(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """Reading a stack twice changes nothing and asks for no key."""
+    chip = good_chips(floor, delivery)[-2]
+    asyncio.run(Station(floor).run(chip))
+    commits = floor.queries.one("select count(*) as n from commit_link")
+    before = len([r for r in floor.keys.requests if isinstance(r, KeyChange)])
+    assert asyncio.run(Station(floor).run(chip)) == Verdict("", "good", "OK")
+    assert floor.queries.one("select count(*) as n from commit_link") == commits
+    assert len([r for r in floor.keys.requests if isinstance(r, KeyChange)]) == before
+    assert chip.writes == len(PROFILE.keys)
+
+
+def test_a_repeated_turn_gets_the_same_answer(floor: SmallFloor, delivery: Delivery) -> None:
+    """A station that lost an answer asks again: no second commit, no other bytes."""
+    from domain.turns import Opening, StationTurn
+
+    chip = good_chips(floor, delivery)[-3]
+    turn = StationTurn(
+        "station-1", "R0", "repeated", 0, Line.KEY_REPLACEMENT,
+        Opening(chip.card.power_on(), chip.plastic.carton_id, ""),
+    )  # fmt: skip
+    station = Station(floor)
+
+    async def run() -> None:
+        line = floor.replacement
+        opened = (await line.turns([turn]))[0]
+        assert (await line.turns([turn]))[0] == opened
+        answers = station.execute(chip, opened.content)  # type: ignore[arg-type]
+        second = StationTurn("station-1", "R0", "repeated", 1, Line.KEY_REPLACEMENT, answers)
+        third = (await line.turns([second]))[0]
+        assert (await line.turns([second]))[0] == third
+
+    asyncio.run(run())
