@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # Configuration of the card centre (省制卡中心). Paths are relative to this file.
 
 [doors]
@@ -46,7 +46,7 @@ max_records_per_file = 100_000
 [log]
 # "json" for machines, "people" for reading.
 format = "json"
-'''
+"""
 
 
 class ConfigError(Exception):

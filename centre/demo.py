@@ -66,7 +66,9 @@ def prepare_home(demo: Demo) -> Config:
             raise DemoError(f"{home} is not the home of a demo: choose another OUT")
         shutil.rmtree(home)
     if (home / "summary.json").exists():
-        raise DemoError(f"{home} holds a finished demo: FRESH=1 makes it anew, or choose another OUT")
+        raise DemoError(
+            f"{home} holds a finished demo: FRESH=1 makes it anew, or choose another OUT"
+        )
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked:
         raise DemoError(f"{home} holds an unfinished demo of another SEED or CARDS: FRESH=1")
     if not note.exists() and home.exists() and any(home.iterdir()):
@@ -96,7 +98,7 @@ def run(demo: Demo) -> dict[str, Any]:
     with _sockets() as sockets:
         try:
             with screen:
-                _bring_up(demo, config, keeper, made, sockets, screen)
+                _Opening(demo, config, keeper, made, sockets).run(screen)
                 if demo.on_start is not None:
                     demo.on_start(keeper, sockets)
                 _watch(config, made["batch_id"], screen)
@@ -111,12 +113,7 @@ def run(demo: Demo) -> dict[str, Any]:
 
 def _make_delivery(demo: Demo, config: Config) -> dict[str, Any]:
     """The factory's part: cards, return, note, key block (in `sent/`, `trays/`)."""
-    command = [
-        sys.executable, "-m", "counterparts.factory", "--out", str(demo.home),
-        "--seed", str(demo.seed), "--cards", str(demo.cards),
-        "--transport-key", str(config.transport_public_key),
-    ]  # fmt: skip
-    _run(command, config, "factory")
+    _run(_factory(demo, config), config, "factory")
     made: dict[str, Any] = json.loads((demo.home / "sent" / ".complete").read_text("utf-8"))
     return made
 
@@ -130,79 +127,106 @@ def _run(command: Sequence[str], config: Config, name: str) -> None:
         raise DemoError(f"{name} ended with {done.returncode}: see {config.logs / name}.out")
 
 
-def _bring_up(
-    demo: Demo,
-    config: Config,
-    keeper: Keeper,
-    made: dict[str, Any],
-    sockets: Path,
-    screen: Screen,
-) -> None:
-    """Everything from the first process to the stations at work."""
+class _Opening:
+    """The start of a working day: from the first process to the stations at work."""
 
-    def keep(name: str, command: Sequence[str], **environment: str) -> Kept:
-        kept = Kept(name, command, config.logs / f"{name}.out", environment)
-        keeper.keep(kept)
+    def __init__(
+        self, demo: Demo, config: Config, keeper: Keeper, made: dict[str, Any], sockets: Path
+    ) -> None:
+        self._demo, self._config, self._keeper = demo, config, keeper
+        self._made, self._sockets = made, sockets
+        self._home = ["--home", str(demo.home)]
+        self._control = sockets / "tray.sock"
+        self._card_management = f"127.0.0.1:{_free_port()}"
+
+    def run(self, screen: Screen) -> None:
+        screen.say("启动省制卡中心 starting the centre")
+        self._keep(
+            "centre",
+            [*self._demo.up_command, *self._home, "--card-management", self._card_management],
+        )
+        readers = self._machines()
+        door = _wait_for_door(self._demo.home, self._keeper)
+        screen.say("卡管发来制卡回盘，卡厂发来送货单 factory return and delivery note come in")
+        self._counterparts(door)
+        screen.say("密钥保管员导入临时密钥 the temporary keys enter the token")
+        self._bring_keys()
+        screen.say("清点并签收 counting and signing for the cartons")
+        self._sign_for()
+        self._stations(door, readers)
+        screen.say("工位开工 the stations are at work")
+
+    def _keep(self, name: str, command: Sequence[str], **environment: str) -> Kept:
+        kept = Kept(name, command, self._config.logs / f"{name}.out", environment)
+        self._keeper.keep(kept)
         return kept
 
-    home = ["--home", str(demo.home)]
-    listen = f"127.0.0.1:{_free_port()}"
-    keep("centre", [*demo.up_command, *home, "--card-management", listen])
-    screen.say("启动省制卡中心 starting the centre")
-    pcscd = keep(
-        "pcscd",
-        [sys.executable, "-m", "station_agents.virtual.pcscd", "--dir", str(sockets / "pcsc"),
-         "--readers", str(demo.readers)],
-    )  # fmt: skip
-    readers = _ready_line(pcscd, keeper)
-    vpcd = [a for port in readers["ports"] for a in ("--vpcd", f"127.0.0.1:{port}")]
-    trays = [a for name in made["trays"] for a in ("--tray", str(demo.home / "trays" / name))]
-    control = sockets / "tray.sock"
-    tray = keep("tray", [*demo.tray_command, *trays, *vpcd, "--control", str(control)])
-    _ready_line(tray, keeper)
-    door = _wait_for_door(demo.home, keeper)
-
-    screen.say("卡管发来制卡回盘 card management sends the factory return")
-    sent = str(demo.home / "sent")
-    card_management = [sys.executable, "-m", "counterparts.card_management"]
-    keep(
-        "card_management",
-        [*card_management, "--home-dir", sent, "--door", door, "--listen", listen],
-    )
-    note = [
-        sys.executable, "-m", "counterparts.factory", "--out", str(demo.home), "--seed",
-        str(demo.seed), "--cards", str(demo.cards), "--transport-key",
-        str(config.transport_public_key), "--door", door,
-    ]  # fmt: skip
-    _run(note, config, "factory")
-
-    screen.say("密钥保管员导入临时密钥 the temporary keys enter the token")
-    brought = demo.home / "exchange" / "temporary_keys.json"
-    shutil.copyfile(demo.home / "sent" / "temporary_keys.json", brought)
-    centre = [sys.executable, "-m", "centre"]
-    _run([*centre, "key", "import", str(brought), *home], config, "key-import")
-
-    screen.say("清点并签收 counting and signing for the cartons")
-    counted = ask_tray(control, {"op": "count"})["cartons"]
-    note_file = json.loads((demo.home / "sent" / "delivery_note.json").read_text("utf-8"))
-    counts = [f"{c['carton_id']}={counted.get(c['carton_id'], 0)}" for c in note_file["cartons"]]
-    _run([*centre, "sign-for", made["delivery_id"], *counts, *home], config, "sign-for")
-
-    for number, station in enumerate(STATIONS):
-        mine = [
-            f"{name}={i}"
-            for i, name in enumerate(readers["readers"])
-            if i % len(STATIONS) == number
-        ]
-        keep(
-            station,
-            [*demo.station_command, "--station", station, "--door", door,
-             "--control", str(control), "--journal",
-             str(demo.home / "journals" / f"{station}.jsonl"), "--readers", *mine,
-             "--log-file", str(config.logs / f"{station}.log")],
-            PCSCLITE_CSOCK_NAME=readers["socket"],
+    def _machines(self) -> dict[str, Any]:
+        """Readers (pcscd) and the tray that feeds them; answers what pcscd said of itself."""
+        pcscd = self._keep(
+            "pcscd",
+            [*_python("station_agents.virtual.pcscd"), "--dir", str(self._sockets / "pcsc"),
+             "--readers", str(self._demo.readers)],
         )  # fmt: skip
-    screen.say("工位开工 the stations are at work")
+        readers = _ready_line(pcscd, self._keeper)
+        vpcd = [a for port in readers["ports"] for a in ("--vpcd", f"127.0.0.1:{port}")]
+        trays = [
+            a
+            for name in self._made["trays"]
+            for a in ("--tray", str(self._demo.home / "trays" / name))
+        ]
+        control = ["--control", str(self._control)]
+        tray = self._keep("tray", [*self._demo.tray_command, *trays, *vpcd, *control])
+        _ready_line(tray, self._keeper)
+        return readers
+
+    def _counterparts(self, door: str) -> None:
+        sent = str(self._demo.home / "sent")
+        addresses = ["--door", door, "--listen", self._card_management]
+        program = _python("counterparts.card_management")
+        self._keep("card_management", [*program, "--home-dir", sent, *addresses])
+        _run([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
+
+    def _bring_keys(self) -> None:
+        """A courier brings the factory's key block; a custodian imports it."""
+        brought = self._demo.home / "exchange" / "temporary_keys.json"
+        shutil.copyfile(self._demo.home / "sent" / "temporary_keys.json", brought)
+        command = [*_python("centre"), "key", "import", str(brought), *self._home]
+        _run(command, self._config, "key-import")
+
+    def _sign_for(self) -> None:
+        """The labels of the cartons that came, each with what the counting machine says."""
+        counted = ask_tray(self._control, {"op": "count"})["cartons"]
+        counts = [f"{carton}={n}" for carton, n in sorted(counted.items())]
+        command = [*_python("centre"), "sign-for", self._made["delivery_id"], *counts, *self._home]
+        _run(command, self._config, "sign-for")
+
+    def _stations(self, door: str, readers: dict[str, Any]) -> None:
+        for number, station in enumerate(STATIONS):
+            mine = [
+                f"{name}={i}"
+                for i, name in enumerate(readers["readers"])
+                if i % len(STATIONS) == number
+            ]
+            self._keep(
+                station,
+                [*self._demo.station_command, "--station", station, "--door", door,
+                 "--control", str(self._control), "--readers", *mine,
+                 "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
+                 "--log-file", str(self._config.logs / f"{station}.log")],
+                PCSCLITE_CSOCK_NAME=readers["socket"],
+            )  # fmt: skip
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+def _factory(demo: Demo, config: Config) -> list[str]:
+    return [
+        *_python("counterparts.factory"), "--out", str(demo.home), "--seed", str(demo.seed),
+        "--cards", str(demo.cards), "--transport-key", str(config.transport_public_key),
+    ]  # fmt: skip
 
 
 def _ready_line(kept: Kept, keeper: Keeper) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import structlog
 
+from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
 from centre import logs, ray_runtime
 from centre.config import Config, ConfigError
 from centre.gateway_actor import GatewayShell
 from centre.home import write_whole
 from centre.wiring import Wiring, now, production
-from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
 from domain.changes import Away, Refused
 from domain.places import Line
 from ledger import heads
@@ -110,9 +110,7 @@ class Floor:
         links = heads.unsigned_heads(queries)
         if not links:
             return 0
-        digests = [
-            heads.head_digest(k["line"], k["number"], k["hash"], k["at"]) for k in links
-        ]
+        digests = [heads.head_digest(k["line"], k["number"], k["hash"], k["at"]) for k in links]
         signatures = await RayProvider(self.actors["provider"]).sign(digests)
         signed = [heads.signed_head(k, s) for k, s in zip(links, signatures, strict=True)]
         heads.append_head_file(self.config.head_file, signed)

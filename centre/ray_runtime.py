@@ -16,7 +16,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DEDUP_LOGS"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
-import ray  # noqa: E402  (the environment above must stand first)
+import ray
 
 NAMESPACE = "centre"
 STORE_BYTES = 100 * 2**20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +16,8 @@ from ledger.history import batch_overview, body_history
 from ledger.queries import Queries
 from ledger.verify import Report
 
-_console = Console(soft_wrap=True, highlight=False)
+# A pipe has no width of its own: wide enough that no cell is cut.
+_console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -55,3 +58,68 @@ def status(config: Config, queries: Queries) -> bool:
         places.add_row(r["place"], reason, r["kind"], r["bank"], str(r["n"]))
     _console.print(places)
     return ready
+
+
+def body(queries: Queries, identifier: str) -> bool:
+    """A card's history, one line a step; whether anything is known."""
+    steps = body_history(queries, identifier)
+    if not steps:
+        _console.print("查无此卡 nothing is known of it: give a body id, an order id or an"
+                       " identification code")  # fmt: skip
+        return False
+    for step in steps:
+        subject = " ".join(i for i in (step.body_id, step.order_id) if i)
+        _console.print(f"{step.at}  {subject:<42}  {step.words}")
+    return True
+
+
+def batch(queries: Queries, batch_id: str) -> bool:
+    """A batch as it stands; whether it is known."""
+    overview = batch_overview(queries, batch_id)
+    if not overview:
+        _console.print(f"无此批次 no such batch: {batch_id}")
+        return False
+    _table(
+        "来文 files",
+        overview["files"],
+        {"file_id": "编号 id", "kind": "种类 kind", "records": "记录 records",
+         "refused": "拒收 refused"},
+    )  # fmt: skip
+    for delivery in overview["deliveries"]:
+        _table(
+            f"送货 delivery {delivery['delivery_id']}: {delivery['state']}",
+            delivery["cartons"],
+            {"carton_id": "箱 carton", "bank": "银行 bank", "kind": "卡种 kind",
+             "noted": "单列 noted", "counted": "清点 counted", "destination": "去向 destination"},
+        )  # fmt: skip
+    _table(
+        f"卡片 bodies (订单 orders {overview['orders']})",
+        overview["places"],
+        {"words": "位置 place", "reason": "原因 reason", "bodies": "张 bodies"},
+    )
+    for sent in overview["returns"]:
+        taken = "已接收 taken" if sent["acknowledged"] else "待接收 not taken yet"
+        _console.print(f"中心回盘 centre return {sent['id']}: {taken}")
+    for waits in overview["waits_for"]:
+        _console.print(f"等待 waits for: {waits}")
+    return True
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    table = Table(*columns.values(), title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(row[name]) for name in columns))
+    _console.print(table)
+
+
+def report(found: Report) -> None:
+    """The result of a verification."""
+    if found.ok:
+        _console.print("账实相符 the ledger holds together")
+    else:
+        _console.print(f"不符 does not fit: {found.finding}")
+    _console.print(
+        f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
+        f"签名 signed heads {found.signatures}; 未签名 unsigned tail {found.unsigned_commits} commits,"
+        f" {found.unsigned_seconds:.0f} s"
+    )

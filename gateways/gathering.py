@@ -47,6 +47,11 @@ class Collector:
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        """Turns in the queue, those of the call in flight not counted."""
+        return len(self._queue)
+
     def offer(self, turn: StationTurn, deliver: Deliver) -> None:
         """Queue a turn. If the queue is full it is answered Wait(BUSY) at once."""
         if len(self._queue) >= self._limits.turns_in_queue:

@@ -92,6 +92,10 @@ class StationDoor(StationServicer):
             for stage, c in self._collectors.items()
         ]
 
+    def waiting(self) -> dict[str, int]:
+        """Turns that wait, by stage."""
+        return {stage: c.waiting for stage, c in self._collectors.items()}
+
     def end_streams(self) -> None:
         """Read no more turns; each stream ends when its turns are answered."""
         self._closing = True

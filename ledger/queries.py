@@ -63,6 +63,10 @@ class Queries:
     def close(self) -> None:
         self._connection.close()
 
+    def begin(self) -> None:
+        """From here on all reads see one snapshot, until `close`."""
+        self._connection.execute("begin").close()
+
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         return rows(self._connection, sql, parameters)
 

@@ -192,13 +192,20 @@ class Pcscd:
             new.rename(file)
 
     def _write_configuration(self) -> None:
-        (self.directory / "reader.conf").write_text(
-            "".join(
-                f'FRIENDLYNAME "{name.split()[0]}"\nDEVICENAME /dev/null:0x{port:04X}\n'
-                f"LIBPATH {DRIVER}\nCHANNELID 0x{port:04X}\n\n"
-                for name, port in zip(self.readers, self.ports, strict=True)
+        """One entry a reader, each with a copy of the driver: the driver keeps its connections
+        in one array by slot, which entries that load the same file would share."""
+        entries = []
+        for name, port in zip(self.readers, self.ports, strict=True):
+            friendly = name.split()[0]
+            driver = self.directory / f"{DRIVER.stem}-{friendly}.so"
+            # Another process may have the old copy mapped: replaced, not written over.
+            driver.unlink(missing_ok=True)
+            shutil.copyfile(DRIVER, driver)
+            entries.append(
+                f'FRIENDLYNAME "{friendly}"\nDEVICENAME /dev/null:0x{port:04X}\n'
+                f"LIBPATH {driver}\nCHANNELID 0x{port:04X}\n"
             )
-        )
+        (self.directory / "reader.conf").write_text("\n".join(entries))
 
     def _spawn(self) -> None:
         self.socket.unlink(missing_ok=True)

@@ -56,9 +56,7 @@ def test_a_cut_at_any_apdu_is_finished_and_no_key_is_written_twice(
     asyncio.run(run())
 
 
-def test_the_script_has_the_length_that_is_cut_above(
-    floor: SmallFloor, delivery: Delivery
-) -> None:
+def test_the_script_has_the_length_that_is_cut_above(floor: SmallFloor, delivery: Delivery) -> None:
     """If the sessions grow, the cut points grow with them."""
     chip = good_chips(floor, delivery)[-1]
     station = Station(floor)
@@ -102,9 +100,10 @@ def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: Smal
         "select place, count(*) as n from body where batch_id = ? group by place",
         delivery.batch_id,
     )
-    assert sum(r["n"] for r in bodies if r["place"].startswith("courier/")) == Counter(
-        stacks.values()
-    )["good"]
+    assert (
+        sum(r["n"] for r in bodies if r["place"].startswith("courier/"))
+        == Counter(stacks.values())["good"]
+    )
     assert summary(floor.queries)["reconciled"]
 
 

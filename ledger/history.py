@@ -1,0 +1,279 @@
+"""The whole history of one card, and the state of a batch, in words (Chinese, then English)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from domain.changes import EventType
+from domain.codes import in_words
+from domain.places import PACKED, SHREDDER, VAULT, Line
+from domain.registers.branches import branch_name, is_branch
+from domain.registers.loading import load_divisions
+from ledger.connection import as_json
+from ledger.queries import Queries
+
+WORDS: Mapping[str, tuple[str, str]] = {
+    EventType.ORDER_ADVISED: ("厂家回盘通知制卡订单", "the factory return advises the order"),
+    EventType.RECORD_REFUSED: ("回盘记录被拒", "the record of the factory return is refused"),
+    EventType.BODY_RECEIVED: ("签收入库", "signed for"),
+    EventType.BODY_ISSUED: ("发放", "issued"),
+    EventType.BODY_TAKEN: ("领用", "taken"),
+    EventType.BODY_IDENTIFIED: ("芯片识别", "identified"),
+    EventType.KEY_WRITE_RELEASED: ("放行写入正式密钥", "writing of formal keys released"),
+    EventType.KEYS_REPLACED: ("正式密钥写入并验证", "formal keys written and proven"),
+    EventType.INSPECTED: ("检卡合格", "inspected, in order"),
+    EventType.BODY_REJECTED: ("报废", "rejected"),
+    EventType.BODY_HELD: ("暂扣", "held"),
+    EventType.BODY_SORTED: ("分拣", "sorted"),
+    EventType.BODY_PACKED: ("装包", "packed"),
+    EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),
+    EventType.RETURN_WRITTEN: ("写入中心回盘", "in the centre return"),
+    EventType.RETURN_ACKNOWLEDGED: ("中心回盘已被接收", "the centre return was taken"),
+}
+LINES: Mapping[str, tuple[str, str]] = {
+    Line.INVENTORY: ("库房", "inventory"),
+    Line.KEY_REPLACEMENT: ("换密钥", "key replacement"),
+    Line.INSPECTION: ("检卡", "inspection"),
+    Line.SORTING: ("分拣", "sorting"),
+}
+RESULTS: Mapping[str, str] = {
+    "shipped": "已发出",
+    "rejected": "报废",
+    "missing": "未到",
+    "held": "暂扣",
+    "cancelled": "已撤销",
+    "surplus": "多余",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happened: time (ISO 8601, UTC), the line and the number of its commit, and
+    words. `body_id` and `order_id` as far as the event names them."""
+
+    at: str
+    line: str
+    number: int
+    words: str
+    body_id: str = ""
+    order_id: str = ""
+
+
+def body_history(queries: Queries, identifier: str) -> list[Step]:
+    """Everything that befell a card, oldest first: its order's events, its own, its lines in a
+    centre return. `identifier` is a body id, an order id (with all bodies that it ever had) or an
+    identification code. Empty if the ledger knows nothing of it."""
+    bodies, orders = _named(queries, identifier)
+    codes = as_json([identifier])
+    steps = [
+        (r["id"], Step(r["at"], r["line"], r["number"], _words(r), r["body_id"], r["order_id"]))
+        for r in queries.rows(
+            "select e.id, c.at, e.line, e.number, e.type, e.body_id, e.order_id, e.place,"
+            " e.condition, e.data from event e"
+            " join commit_link c on c.line = e.line and c.number = e.number"
+            " where e.body_id in (select value from json_each(?)) and e.body_id <> ''"
+            " or e.order_id in (select value from json_each(?)) and e.order_id <> ''"
+            " or e.type = ? and exists (select 1 from refused_record r"
+            "  where r.file_id = e.data->>'file_id' and r.record_number = e.data->>'record'"
+            "  and (r.identification_code in (select value from json_each(?))"
+            "   or r.order_id in (select value from json_each(?))) )",
+            as_json(bodies),
+            as_json(orders),
+            EventType.RECORD_REFUSED,
+            codes,
+            codes,
+        )
+    ]
+    steps += _returned(queries, bodies, orders)
+    return [step for _, step in sorted(steps, key=lambda s: s[0])]
+
+
+def _named(queries: Queries, identifier: str) -> tuple[list[str], list[str]]:
+    """The bodies and orders that an id stands for."""
+    bodies = queries.rows(
+        "select body_id, order_id from body where body_id = ? or order_id = ? and order_id <> ''"
+        " or identification_code = ? and identification_code <> ''",
+        identifier, identifier, identifier,
+    )  # fmt: skip
+    orders = {
+        r["order_id"]
+        for r in queries.rows(
+            "select order_id from orders where order_id = ? or identification_code = ?",
+            identifier, identifier,
+        )
+    }  # fmt: skip
+    orders |= {b["order_id"] for b in bodies if b["order_id"]}
+    return sorted(b["body_id"] for b in bodies), sorted(orders)
+
+
+def _returned(
+    queries: Queries, bodies: Sequence[str], orders: Sequence[str]
+) -> list[tuple[int, Step]]:
+    """The lines of centre returns that speak of these, and whether the return was taken."""
+    found = queries.rows(
+        "select file_id, order_id, body_id, result, reason, final from return_line"
+        " where order_id in (select value from json_each(?)) and order_id <> ''"
+        " or body_id in (select value from json_each(?)) and body_id <> ''",
+        as_json(orders),
+        as_json(bodies),
+    )
+    steps = []
+    for line in found:
+        for r in queries.rows(
+            "select e.id, c.at, e.line, e.number, e.type from event e"
+            " join commit_link c on c.line = e.line and c.number = e.number"
+            " where e.type = ? and e.data->>'file_id' = ?"
+            " or e.type = ? and e.data->>'outbox_id' = ?",
+            EventType.RETURN_WRITTEN, line["file_id"],
+            EventType.RETURN_ACKNOWLEDGED, line["file_id"],
+        ):  # fmt: skip
+            words = _both(WORDS[r["type"]]) + f"：{line['file_id']}"
+            if r["type"] == EventType.RETURN_WRITTEN:
+                result = RESULTS.get(line["result"], line["result"])
+                reason = f"，{in_words(line['reason'])}" if line["reason"] else ""
+                words += f"，{result} {line['result']}{reason}"
+            step = Step(r["at"], r["line"], r["number"], words, line["body_id"], line["order_id"])
+            steps.append((r["id"], step))
+    return steps
+
+
+def _both(words: tuple[str, str]) -> str:
+    return f"{words[0]} {words[1]}"
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    """One event in words: what, where to, why, and what its data say that people ask for."""
+    words = _both(WORDS.get(row["type"], (row["type"], "")))
+    data = json.loads(row["data"])
+    if row["place"]:
+        words += f" → {place_in_words(row['place'])}"
+    if row["condition"] or data.get("code"):
+        words += f"，原因 {in_words(row['condition'] or data['code'])}"
+    for name, label in (
+        ("carton_id", "箱 carton"),
+        ("station", "工位 station"),
+        ("package_id", "包 package"),
+        ("detail", "项目 field"),
+    ):
+        if data.get(name):
+            words += f"，{label} {data[name]}"
+    if row["type"] == EventType.RECORD_REFUSED:
+        words += f"，文件 file {data['file_id']} 第 {data['record']} 条 record {data['record']}"
+    return words
+
+
+def place_in_words(place: str) -> str:
+    """A place for people; a place that is not in the tree as it is."""
+    head, _, rest = place.partition("/")
+    if place == VAULT:
+        return "库房 vault"
+    if place == PACKED:
+        return "已装包 packed"
+    if place == SHREDDER:
+        return "已销毁 destroyed"
+    if head == "courier":
+        return f"已交寄 {destination_in_words(rest)}"
+    if head == "transit":
+        sender, _, receiver = rest.partition(">")
+        return f"{_line(sender)[0]}→{_line(receiver)[0]} 在途 {sender} → {receiver}"
+    last = {"work": ("在制", "work"), "rejected": ("报废", "rejected"), "held": ("暂扣", "held")}
+    chinese, english = _line(head)
+    return f"{chinese}{last[rest][0]} {english}, {last[rest][1]}" if rest in last else place
+
+
+def _line(line: str) -> tuple[str, str]:
+    return LINES.get(line, (line, line))
+
+
+def destination_in_words(code: str) -> str:
+    """A county branch or a division's service window."""
+    if is_branch(code):
+        return f"{branch_name(code)} {code}"
+    if code in load_divisions():
+        return f"{load_divisions()[code].place_name}服务窗口 {code}"
+    return code
+
+
+def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
+    """A batch: `files` taken (file_id, kind, records, refused), `deliveries` (delivery_id, state,
+    cartons: carton_id, bank, kind, noted, counted), `places` (place, words, condition, reason,
+    bodies), `orders` (number), `returns` (id, acknowledged), `waits_for` (words, empty when the
+    batch is done). Empty if the ledger knows nothing of it."""
+    files = queries.rows(
+        "select f.file_id, f.kind, f.records, (select count(*) from refused_record r"
+        " where r.file_id = f.file_id) as refused from file_in f where f.batch_id = ?"
+        " order by f.kind desc, f.file_id",
+        batch_id,
+    )
+    if not files:
+        return {}
+    deliveries: list[dict[str, Any]] = [
+        {
+            **{k: d[k] for k in ("delivery_id", "factory_id", "state")},
+            "cartons": [
+                {k: c[k] for k in ("carton_id", "bank", "kind", "noted", "counted", "destination")}
+                for c in queries.cartons_of_delivery(d["delivery_id"])
+            ],
+        }
+        for d in queries.deliveries(batch_id)
+    ]
+    places = [
+        {
+            **r,
+            "words": place_in_words(r["place"]),
+            "reason": in_words(r["condition"]) if r["condition"] else "",
+        }
+        for r in queries.rows(
+            "select place, condition, count(*) as bodies from body where batch_id = ?"
+            " group by place, condition order by place, condition",
+            batch_id,
+        )
+    ]
+    orders = queries.one("select count(*) as n from orders where batch_id = ?", batch_id)
+    returns = [
+        {"id": r["id"], "acknowledged": bool(r["acknowledged"])}
+        for r in queries.rows(
+            "select id, acknowledged from outbox where batch_id = ? and kind = 'centre_return'"
+            " order by id",
+            batch_id,
+        )
+    ]
+    return {
+        "batch_id": batch_id,
+        "files": files,
+        "deliveries": deliveries,
+        "orders": orders["n"] if orders else 0,
+        "places": places,
+        "returns": returns,
+        "waits_for": _waits_for(files, deliveries, places, returns),
+    }
+
+
+def _waits_for(
+    files: Sequence[Mapping[str, Any]],
+    deliveries: Sequence[Mapping[str, Any]],
+    places: Sequence[Mapping[str, Any]],
+    returns: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    waits = []
+    if not any(f["kind"] == "factory_return" for f in files):
+        waits.append("等待厂家回盘 for the factory return")
+    if not deliveries:
+        waits.append("等待送货单 for a delivery note")
+    waits += [
+        f"等待签收 for {d['delivery_id']} to be signed for"
+        for d in deliveries
+        if d["state"] != "signed"
+    ]
+    waits += [
+        f"{p['bodies']} 张在 {p['words']}"
+        for p in places
+        if p["place"].startswith("transit/") or p["place"].endswith(("/work", "/vault", "/packed"))
+    ]
+    if not waits and not returns:
+        waits.append("等待写入中心回盘 for the centre return to be written")
+    waits += [f"等待确认 for {r['id']} to be taken" for r in returns if not r["acknowledged"]]
+    return waits

@@ -1,0 +1,253 @@
+"""The meaning of the events: what the tables must hold if every event happened as it says.
+
+Pure: commits go in one by one in the order in which they took effect; the first that cannot have
+happened raises Fault. Memory grows with the number of bodies and orders, not of events.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from domain.bodies import BORN_WITH, BORNE, Body
+from domain.changes import EventType
+from domain.places import (
+    FACTORY_ADVISED,
+    MISSING_COUNTED,
+    MISSING_READ,
+    SURPLUS_COUNTED,
+    SURPLUS_READ,
+    Account,
+    Kind,
+    Standing,
+    is_legal,
+    owner,
+    standing,
+)
+from ledger.faults import Fault
+
+Row = Mapping[str, Any]
+Moves = Counter[tuple[Account, Account]]
+_MAY_OWE = frozenset({Standing.ADVISED, Standing.SURPLUS})
+_SET_APART = frozenset({Standing.REJECTED, Standing.HELD})
+_EVENT_TYPES = frozenset(str(t) for t in EventType)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit as it is stored: rows of `event` (with `data` as a mapping) and `movement`."""
+
+    line: str
+    number: int
+    events: Sequence[Row]
+    movements: Sequence[Row]
+
+
+@dataclass
+class Batch:
+    """What was advised and counted of one (batch, bank, kind)."""
+
+    advised: int = 0
+    counted: int = 0
+
+
+@dataclass
+class Replay:
+    """The state after the commits so far."""
+
+    bodies: dict[str, Body] = field(default_factory=dict)
+    orders: set[str] = field(default_factory=set)
+    balances: Counter[Account] = field(default_factory=Counter)
+    groups: dict[tuple[str, str, str], Batch] = field(default_factory=lambda: defaultdict(Batch))
+    live: dict[str, str] = field(default_factory=dict)
+    """The live body of each order that has one."""
+
+    def apply(self, commit: Commit) -> None:
+        """Take one more commit. Raises Fault; the state is of no use after that."""
+        expected: Moves = Counter()
+        for event in commit.events:
+            self._event(commit, event, expected)
+        moved: Moves = Counter()
+        for row in commit.movements:
+            source, target = _accounts(row)
+            moved[source, target] += row["count"]
+        if moved != expected:
+            raise _fault(
+                commit,
+                "移动与事件之和不符",
+                "its movements are not the sum of what its events say",
+                table="movement",
+            )
+        for (source, target), count in moved.items():
+            if owner(source.place) != commit.line:
+                raise _fault(
+                    commit, "移动了他线的账户", "a line posts out of another's account",
+                    table="movement",
+                )  # fmt: skip
+            self.balances[source] -= count
+            self.balances[target] += count
+        for account in {account for pair in moved for account in pair}:
+            self._check_sign(commit, account)
+
+    def _check_sign(self, commit: Commit, account: Account) -> None:
+        """Nothing inside is ever negative, nothing missing is; the outside only ever owes."""
+        balance = self.balances[account]
+        wrong = balance > 0 if standing(account.place) in _MAY_OWE else balance < 0
+        if wrong:
+            raise _fault(
+                commit, "账户余额为负", f"the balance of {account.place} has the wrong sign",
+                table="movement",
+            )  # fmt: skip
+
+    # One event.
+
+    def _event(self, commit: Commit, event: Row, expected: Moves) -> None:
+        if event["type"] not in _EVENT_TYPES:
+            raise _fault(commit, "未知事件", "no such event", event)
+        if event["body_id"]:
+            if event["type"] == EventType.BODY_RECEIVED:
+                self._receive(commit, event, expected)
+            else:
+                self._change(commit, event, expected)
+            return
+        if event["place"] or event["condition"]:
+            raise _fault(commit, "移动缺少卡体", "a place without a body", event)
+        if event["type"] == EventType.ORDER_ADVISED:
+            if event["order_id"] in self.orders or not event["order_id"]:
+                raise _fault(commit, "订单重复", "an order is advised twice", event)
+            self.orders.add(event["order_id"])
+            data = event["data"]
+            self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
+        elif event["type"] == EventType.NOTE_ACCEPTED:
+            for carton in event["data"]["cartons"]:
+                if carton["kind"] == Kind.TEMPORARY_CARD:
+                    batch_id, bank = event["data"]["batch_id"], carton["bank"]
+                    self._advise(batch_id, bank, carton["kind"], carton["noted"], expected)
+
+    def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
+        """As `actors.inventory.advise`: what was counted beyond the advice stops being surplus."""
+        group = self.groups[batch_id, bank, kind]
+        found = min(count, max(0, group.counted - group.advised))
+        group.advised += count
+        source = Account(FACTORY_ADVISED, str(kind), bank)
+        for place, n in ((SURPLUS_COUNTED, found), (MISSING_COUNTED, count - found)):
+            if n:
+                expected[source, Account(place, str(kind), bank)] += n
+
+    def _receive(self, commit: Commit, event: Row, expected: Moves) -> None:
+        data = event["data"]
+        if event["body_id"] in self.bodies:
+            raise _fault(commit, "卡体重复收入", "a body is received twice", event)
+        body = Body(
+            event["body_id"],
+            **{c: data[c] for c in BORN_WITH},
+            place=event["place"],
+            condition=event["condition"],
+            order_id=event["order_id"],
+            **_borne(data),
+        )
+        if not is_legal("", body.place):
+            raise _fault(commit, "非法移动", "no body comes in there", event)
+        if body.lease or body.released:
+            raise _fault(commit, "新卡体已有租约", "a new body has a lease", event)
+        self._check_condition(commit, event, body)
+        source = data["source"]
+        if source != self._where_from(commit, body):
+            raise _fault(commit, "收入来源不符", "it comes out of the wrong account", event)
+        expected[Account(source, body.kind, body.bank), body.account] += 1
+        self._bind(commit, event, None, body)
+        self.bodies[body.body_id] = body
+
+    def _where_from(self, commit: Commit, body: Body) -> str:
+        """A body that was counted is one that was missing, as long as any is."""
+        if standing(body.place) in _SET_APART:
+            return SURPLUS_READ
+        group = self.groups[body.batch_id, body.bank, body.kind]
+        group.counted += 1
+        return MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
+
+    def _change(self, commit: Commit, event: Row, expected: Moves) -> None:
+        before = self.bodies.get(event["body_id"])
+        if before is None:
+            raise _fault(commit, "卡体未收入", "the body was never received", event)
+        data = event["data"]
+        after = replace(before, order_id=event["order_id"], **_borne(data))
+        if event["place"]:
+            after = replace(after, place=event["place"], condition=event["condition"])
+            if not is_legal(before.place, after.place):
+                raise _fault(commit, "非法移动", "not a legal transition", event)
+            expected[before.account, after.account] += 1
+        elif event["condition"]:
+            raise _fault(commit, "原因没有位置", "a condition without a place", event)
+        self._check_condition(commit, event, after)
+        self._check_lease(commit, event, before, after)
+        if "stands_for" in data:
+            bank, kind = after.bank, after.kind
+            expected[Account(SURPLUS_READ, kind, bank), Account(MISSING_READ, kind, bank)] += 1
+        self._bind(commit, event, before, after)
+        self.bodies[after.body_id] = after
+
+    def _check_condition(self, commit: Commit, event: Row, body: Body) -> None:
+        if bool(body.condition) != (standing(body.place) in _SET_APART):
+            raise _fault(commit, "原因与位置不符", "a reason belongs to what is set apart", event)
+
+    def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
+        """A lease grows by one with each release, and with nothing else."""
+        releases = event["type"] == EventType.KEY_WRITE_RELEASED
+        if after.lease != before.lease + releases or after.released != (
+            before.released or releases
+        ):
+            raise _fault(commit, "租约不符", "the lease does not follow", event)
+        if event["type"] == EventType.KEYS_REPLACED and not after.released:
+            raise _fault(commit, "密钥未释放", "keys replaced that were never released", event)
+
+    def _bind(self, commit: Commit, event: Row, before: Body | None, after: Body) -> None:
+        """Chip and order are bound once; an order has at most one live body."""
+        if before and (
+            before.identification_code not in ("", after.identification_code)
+            or before.order_id not in ("", after.order_id)
+        ):
+            raise _fault(commit, "绑定被更改", "chip or order of a bound body changes", event)
+        if not after.order_id:
+            return
+        if after.order_id not in self.orders:
+            raise _fault(commit, "订单未通知", "the order was never advised", event)
+        holder = self.live.get(after.order_id)
+        if after.live:
+            if holder not in (None, after.body_id):
+                raise _fault(commit, "订单有两张有效卡", "an order has two live bodies", event)
+            self.live[after.order_id] = after.body_id
+        elif holder == after.body_id:
+            del self.live[after.order_id]
+
+
+def _borne(data: Row) -> dict[str, Any]:
+    borne = {c: data[c] for c in BORNE if c in data}
+    for flag in ("released", "live"):
+        if flag in borne:
+            borne[flag] = bool(borne[flag])
+    return borne
+
+
+def _accounts(row: Row) -> tuple[Account, Account]:
+    kind, bank = row["kind"], row["bank"]
+    return (
+        Account(row["source_place"], kind, bank, row["source_condition"]),
+        Account(row["target_place"], kind, bank, row["target_condition"]),
+    )
+
+
+def _fault(
+    commit: Commit, chinese: str, english: str, event: Row | None = None, table: str = "event"
+) -> Fault:
+    subject = ""
+    if event is not None:
+        kind = f"事件 event {event['type']}"
+        body = f"，卡体 body {event['body_id']}" if event["body_id"] else ""
+        order = f"，订单 order {event['order_id']}" if event["order_id"] else ""
+        subject = kind + body + order
+    return Fault(
+        chinese, english, table=table, line=commit.line, number=commit.number, subject=subject
+    )

@@ -1,0 +1,324 @@
+"""The tables against the events: every row is what its event says, and no row has none."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from domain.bodies import Body
+from domain.changes import EventType
+from ledger import schema
+from ledger.connection import as_json
+from ledger.digests import digest_of
+from ledger.faults import Fault
+from ledger.queries import Queries
+
+ROWS_AT_ONCE = 1_000
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an event says, and where it stands."""
+
+    line: str
+    number: int
+    order_id: str
+    data: Mapping[str, Any]
+
+
+def _events(queries: Queries, event_type: EventType) -> Iterator[list[Said]]:
+    """All events of a type, ROWS_AT_ONCE at a time, oldest first."""
+    after = 0
+    while True:
+        rows = queries.rows(
+            "select id, line, number, order_id, data from event where type = ? and id > ?"
+            " order by id limit ?",
+            event_type, after, ROWS_AT_ONCE,
+        )  # fmt: skip
+        if not rows:
+            return
+        after = rows[-1]["id"]
+        yield [Said(r["line"], r["number"], r["order_id"], json.loads(r["data"])) for r in rows]
+
+
+def _compare(
+    table: str, key: str, said: Said | None, expected: Mapping[str, Any] | None, row: Row | None
+) -> None:
+    """Raise Fault unless `row` holds what `expected` says, in every column that it names."""
+
+    def fault(chinese: str, english: str) -> Fault:
+        place = (said.line, said.number) if said else ("", None)
+        return Fault(
+            chinese, english, table=table, line=place[0], number=place[1], subject=f"编号 id {key}"
+        )
+
+    if row is None:
+        raise fault("缺少一行", "a row is missing that an event made")
+    if expected is None:
+        raise fault("多出一行", "a row that no event made")
+    for column, value in expected.items():
+        if row[column] != value or type(row[column]) is not type(value):
+            raise fault(
+                f"列 {column} 与事件不符", f"column {column} is not what the events say"
+            )
+
+
+def _check_count(queries: Queries, table: str, expected: int) -> None:
+    found = queries.one(f"select count(*) as n from {table}")
+    if found is None or found["n"] != expected:
+        raise Fault("行数与事件不符", "has rows that no event made", table=table)
+
+
+def _by_key(queries: Queries, table: str, key: str, keys: list[str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in queries.rows(
+        f"select * from {table} where {key} in (select value from json_each(?)) order by 1, 2, 3",
+        as_json(keys),
+    ):
+        found.setdefault(row[key], []).append(row)
+    return found
+
+
+def _only(found: dict[str, list[Row]], key: str) -> Row | None:
+    rows = found.get(key)
+    return rows[0] if rows else None
+
+
+def check_bodies(queries: Queries, bodies: Mapping[str, Body]) -> None:
+    """Table `body` is what the replay ended with, column for column."""
+    after, seen = "", 0
+    while True:
+        rows = queries.rows(
+            "select * from body where body_id > ? order by body_id limit ?", after, ROWS_AT_ONCE
+        )
+        if not rows:
+            break
+        after = rows[-1]["body_id"]
+        for row in rows:
+            body = bodies.get(row["body_id"])
+            expected = body.row() if body else None
+            if expected != row:
+                said = _last_event(queries, row["body_id"])
+                _compare("body", row["body_id"], said, expected, row)
+        seen += len(rows)
+    if seen != len(bodies):
+        present = {r["body_id"] for r in queries.rows("select body_id from body")}
+        lost = min(set(bodies) - present)
+        _compare("body", lost, _last_event(queries, lost), bodies[lost].row(), None)
+
+
+def _last_event(queries: Queries, body_id: str) -> Said | None:
+    row = queries.one(
+        "select line, number, order_id from event where body_id = ? order by id desc limit 1",
+        body_id,
+    )
+    return Said(row["line"], row["number"], row["order_id"], {}) if row else None
+
+
+def check_orders(queries: Queries, today: date) -> None:
+    """Tables `orders`, `personal` and `number_index` are what ORDER_ADVISED says. Personal data
+    whose expiry is over may be gone, and the look-up values with them."""
+    orders = 0
+    kept = Counter[str]()
+    for chunk in _events(queries, EventType.ORDER_ADVISED):
+        ids = [said.order_id for said in chunk]
+        rows = {t: _by_key(queries, t, "order_id", ids) for t in ("orders", "personal")}
+        numbers = _by_key(queries, "number_index", "order_id", ids)
+        for said in chunk:
+            order_id = said.order_id
+            columns = (c for c in schema.COLUMNS["orders"] if c != "order_id")
+            expected = {c: said.data[c] for c in columns}
+            order = _only(rows["orders"], order_id)
+            _compare("orders", order_id, said, expected, order)
+            personal = rows["personal"].get(order_id, [])
+            index = numbers.get(order_id, [])
+            _check_sealed(said, personal, index, today)
+            kept["personal"] += len(personal)
+            kept["number_index"] += len(index)
+        orders += len(chunk)
+    _check_count(queries, "orders", orders)
+    for table in ("personal", "number_index"):
+        _check_count(queries, table, kept[table])
+
+
+def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date) -> None:
+    def fault(table: str, chinese: str, english: str) -> Fault:
+        subject = f"订单 order {said.order_id}"
+        return Fault(
+            chinese, english, table=table, line=said.line, number=said.number, subject=subject
+        )
+
+    expired = today > date.fromisoformat(said.data["expires_on"])
+    for row in personal:
+        if digest_of([row]) != said.data["personal"]:
+            raise fault("personal", "密封记录被改动", "the sealed record was changed")
+    if not personal and not expired:
+        raise fault("personal", "密封记录未到期而缺失", "the sealed record is gone before expiry")
+    pairs = sorted((row["kind"], row["value"]) for row in index)
+    if digest_of(pairs) != said.data["numbers"] and (pairs or not expired):
+        raise fault("number_index", "查询索引被改动", "the look-up values were changed")
+
+
+def check_files(queries: Queries) -> None:
+    """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, NOTE_ACCEPTED and
+    RECORD_REFUSED say."""
+    files = 0
+    for event_type, kind, key in (
+        (EventType.RETURN_ACCEPTED, "factory_return", "file_id"),
+        (EventType.NOTE_ACCEPTED, "delivery_note", "delivery_id"),
+    ):
+        for chunk in _events(queries, event_type):
+            rows = _by_key(queries, "file_in", "file_id", [s.data[key] for s in chunk])
+            for said in chunk:
+                expected = {
+                    "kind": kind,
+                    "batch_id": said.data["batch_id"],
+                    "digest": said.data["digest"],
+                    "records": said.data["records"]
+                    if "records" in said.data
+                    else len(said.data["cartons"]),
+                }
+                row = _only(rows, said.data[key])
+                _compare("file_in", said.data[key], said, expected, row)
+            files += len(chunk)
+    _check_count(queries, "file_in", files)
+    refused = 0
+    for chunk in _events(queries, EventType.RECORD_REFUSED):
+        found = {
+            (r["file_id"], r["record_number"]): r
+            for r in queries.rows(
+                "select r.* from json_each(?) j join refused_record r on"
+                " r.file_id = j.value->>'file_id' and r.record_number = j.value->>'record'",
+                as_json([dict(s.data) for s in chunk]),
+            )
+        }
+        for said in chunk:
+            record = said.data["file_id"], said.data["record"]
+            row = found.get(record)
+            name = f"{record[0]} / {record[1]}"
+            _compare("refused_record", name, said, {"code": said.data["code"]}, row)
+            if digest_of([row]) != said.data["row"]:
+                raise Fault(
+                    "被拒记录与事件不符", "the refused record was changed", table="refused_record",
+                    line=said.line, number=said.number, subject=f"编号 id {name}",
+                )  # fmt: skip
+        refused += len(chunk)
+    _check_count(queries, "refused_record", refused)
+
+
+def check_deliveries(queries: Queries) -> None:
+    """Tables `delivery` and `carton` are what NOTE_ACCEPTED and CARTON_SIGNED_FOR say."""
+    signed: dict[str, Said] = {
+        said.data["carton_id"]: said
+        for chunk in _events(queries, EventType.CARTON_SIGNED_FOR)
+        for said in chunk
+    }
+    deliveries = cartons = 0
+    for chunk in _events(queries, EventType.NOTE_ACCEPTED):
+        ids = [said.data["delivery_id"] for said in chunk]
+        rows = _by_key(queries, "delivery", "delivery_id", ids)
+        carton_rows = _by_key(queries, "carton", "delivery_id", ids)
+        for said in chunk:
+            delivery_id = said.data["delivery_id"]
+            mine = {r["carton_id"]: r for r in carton_rows.get(delivery_id, [])}
+            for noted in said.data["cartons"]:
+                sign = signed.get(noted["carton_id"])
+                expected = {
+                    **noted,
+                    "batch_id": said.data["batch_id"],
+                    "counted": sign.data["counted"] if sign else 0,
+                }
+                row = mine.get(noted["carton_id"])
+                _compare("carton", noted["carton_id"], sign or said, expected, row)
+            states = {
+                "signed" if n["carton_id"] in signed else "advised" for n in said.data["cartons"]
+            }
+            delivery = _only(rows, delivery_id)
+            expected = {c: said.data[c] for c in ("batch_id", "factory_id")}
+            if len(states) == 1:
+                expected["state"] = states.pop()
+            _compare("delivery", delivery_id, said, expected, delivery)
+            cartons += len(said.data["cartons"])
+        deliveries += len(chunk)
+    _check_count(queries, "delivery", deliveries)
+    _check_count(queries, "carton", cartons)
+
+
+def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
+    """Table `package` is what PACKAGE_CLOSED says, and holds the bodies that are in it."""
+    inside = Counter(b.package_id for b in bodies.values() if b.package_id)
+    packages = 0
+    for chunk in _events(queries, EventType.PACKAGE_CLOSED):
+        rows = _by_key(queries, "package", "package_id", [s.data["package_id"] for s in chunk])
+        for said in chunk:
+            package_id = said.data["package_id"]
+            row = _only(rows, package_id)
+            _compare("package", package_id, said, said.data, row)
+            if inside.pop(package_id, 0) != said.data["count"]:
+                raise Fault(
+                    "包内卡数不符", "another number of bodies is in the package", table="package",
+                    line=said.line, number=said.number, subject=f"编号 id {package_id}",
+                )  # fmt: skip
+        packages += len(chunk)
+    _check_count(queries, "package", packages)
+    for package_id in inside:
+        _compare("package", package_id, None, {}, None)
+
+
+def check_returns(queries: Queries) -> None:
+    """Tables `return_line` and `outbox` are what RETURN_WRITTEN and RETURN_ACKNOWLEDGED say."""
+    taken = {
+        said.data["outbox_id"]: said
+        for chunk in _events(queries, EventType.RETURN_ACKNOWLEDGED)
+        for said in chunk
+    }
+    lines = sent = 0
+    for chunk in _events(queries, EventType.RETURN_WRITTEN):
+        for said in chunk:
+            file_id = said.data["file_id"]
+            results: Counter[str] = Counter()
+            counted = digest_of(_counted(_return_lines(queries, file_id), results))
+            if results != Counter(said.data["results"]) or counted != said.data["rows"]:
+                raise Fault(
+                    "回盘与事件不符", "the lines of the return are not those that were written",
+                    table="return_line", line=said.line, number=said.number,
+                    subject=f"编号 id {file_id}",
+                )  # fmt: skip
+            lines += said.data["lines"]
+            rows = _by_key(queries, "outbox", "id", list(said.data["outbox"]))
+            for outbox_id, kind in said.data["outbox"].items():
+                expected = {
+                    "kind": kind,
+                    "batch_id": said.data["batch_id"],
+                    "acknowledged": int(outbox_id in taken),
+                }
+                row = _only(rows, outbox_id)
+                _compare("outbox", outbox_id, taken.get(outbox_id, said), expected, row)
+            sent += len(said.data["outbox"])
+    _check_count(queries, "return_line", lines)
+    _check_count(queries, "outbox", sent)
+
+
+def _return_lines(queries: Queries, file_id: str) -> Iterator[Row]:
+    position = 0
+    while True:
+        rows = queries.rows(
+            "select * from return_line where file_id = ? and position > ?"
+            " order by position limit ?",
+            file_id, position, ROWS_AT_ONCE,
+        )  # fmt: skip
+        if not rows:
+            return
+        position = rows[-1]["position"]
+        yield from rows
+
+
+def _counted(rows: Iterator[Row], results: Counter[str]) -> Iterator[Row]:
+    for row in rows:
+        results[row["result"]] += 1
+        yield row

@@ -1,0 +1,199 @@
+"""An auditor of a finished demo who shares no code with those who wrote it.
+
+Reads the plastic (trays), what the factory truly did (`sent/truth.json`), what came in and what
+went out, and says for every card what must have become of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FAULTS = {
+    "silent_chip": ("rejected", "CHIP_SILENT"),
+    "foreign_formal_keys": ("held", "FORMAL_KEYS_FOREIGN"),
+    "not_in_return": ("missing", "NOT_DELIVERED"),
+    "other_person": ("rejected", "DATA_DIFFERS"),
+    "carton_short": ("missing", "NOT_DELIVERED"),
+    "unknown_bank": ("surplus", "UNKNOWN_BANK"),
+    "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
+    "repeated_identity": ("surplus", "REPEATED_NUMBER"),
+}
+FORMAL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything outside the ledger, by its own keys."""
+
+    home: Path
+    cards: dict[str, dict[str, Any]]
+    """Plastic by card id, as it lies in the trays at the end."""
+    truth: dict[str, Any]
+    records: list[dict[str, Any]]
+    lines: list[dict[str, Any]]
+    received: list[dict[str, Any]]
+    """The centre return as card management has it."""
+    summary: dict[str, Any]
+    note: dict[str, Any]
+
+    @classmethod
+    def read(cls, home: Path) -> Evidence:
+        cards = {}
+        for tray in sorted((home / "trays").glob("tray-*.jsonl")):
+            journal = tray.with_suffix(".journal")
+            assert not journal.exists() or not journal.read_bytes(), "the tray was not put away"
+            for line in tray.read_text("utf-8").splitlines()[1:]:
+                card = json.loads(line)
+                cards[card["card"]] = card
+        sent = home / "sent"
+        return cls(
+            home,
+            cards,
+            json.loads((sent / "truth.json").read_text("utf-8")),
+            _lines(sent / "factory_return.jsonl"),
+            [r for f in sorted((home / "return").glob("*.jsonl")) for r in _lines(f)],
+            [r for f in sorted((sent / "received").glob("*.jsonl")) for r in _lines(f)],
+            json.loads((home / "summary.json").read_text("utf-8")),
+            json.loads((sent / "delivery_note.json").read_text("utf-8")),
+        )
+
+    def expected(self) -> dict[str, tuple[str, str]]:
+        """Result and reason of each order of the factory return."""
+        results = {r["order_id"]: ("shipped", "") for r in self.records}
+        for fault in self.truth["faults"]:
+            if fault["fault"] in FAULTS:
+                results[fault["order_id"]] = FAULTS[fault["fault"]]
+        return results
+
+    def is_formal(self, card: dict[str, Any]) -> bool:
+        return {k["version"] for k in card["keys"]} == {FORMAL_VERSION}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def audit(home: Path) -> Evidence:
+    """Fails with what does not fit; else every card is where it must be."""
+    e = Evidence.read(home)
+    _orders(e)
+    _bodies(e)
+    _chips(e)
+    _equation(e)
+    _lists(e)
+    return e
+
+
+def _orders(e: Evidence) -> None:
+    """One line for each order, with the result that its card deserves, and the same lines at
+    card management."""
+    lines = [r for r in e.lines if r.get("order_id")]
+    assert Counter(r["order_id"] for r in lines).most_common(1)[0][1] == 1
+    found = {r["order_id"]: (r["result"], r["reason"]) for r in lines}
+    expected = e.expected()
+    differ = {o: (found.get(o), expected[o]) for o in expected if found.get(o) != expected[o]}
+    assert not differ, f"{len(differ)} orders end otherwise: {sorted(differ.items())[:3]}"
+    assert set(found) == set(expected)
+    numbers = {r["order_id"]: r["social_card_number"] for r in e.records}
+    surplus = {o for o, (result, _) in expected.items() if result == "surplus"}
+    wrong = [r["order_id"] for r in lines
+             if r["order_id"] not in surplus
+             and r["social_card_number"] != numbers[r["order_id"]]]  # fmt: skip
+    assert not wrong, f"{len(wrong)} lines carry another order's number"
+    for r in lines:
+        assert r["final"] is (r["result"] in ("shipped", "rejected", "cancelled"))
+    assert len(e.received) == len(e.lines)
+    assert Counter(r["result"] for r in e.received) == Counter(r["result"] for r in e.lines)
+
+
+def _bodies(e: Evidence) -> None:
+    """One line for each body without order: temporary cards, and strangers."""
+    bodies = [r for r in e.lines if not r.get("order_id")]
+    strangers = [f for f in e.truth["faults"] if f["fault"] == "not_in_return"]
+    silent = [f for f in e.truth["faults"] if f["fault"] == "silent_temporary"]
+    temporary = sum(c["count"] for c in e.note["cartons"] if c["kind"] == "temporary_card")
+    assert len(bodies) == temporary + len(strangers)
+    assert len({r["body_id"] for r in bodies}) == len(bodies)
+    kinds = Counter((r["kind"], r["result"], r["reason"]) for r in bodies)
+    expected = {
+        ("temporary_card", "shipped", ""): temporary - len(silent),
+        ("temporary_card", "rejected", "CHIP_SILENT"): len(silent),
+        ("social_security_card", "surplus", "NOT_IN_RETURN"): len(strangers),
+    }
+    assert kinds == Counter({k: n for k, n in expected.items() if n})
+
+
+def _chips(e: Evidence) -> None:
+    """What lies on which stack, and with which keys."""
+    planted = {f["card"]: f["fault"] for f in e.truth["faults"] if f["card"]}
+    stacks = {
+        "silent_chip": "rejected", "silent_temporary": "rejected", "other_person": "rejected",
+        "foreign_formal_keys": "held", "not_in_return": "held", "unknown_bank": "held",
+        "bad_check_digit": "held", "repeated_identity": "held",
+    }  # fmt: skip
+    for card_id, card in e.cards.items():
+        fault = planted.get(card_id)
+        assert card.get("stack") == stacks.get(fault or "", "good"), (card_id, fault)
+        if fault is None:
+            assert e.is_formal(card), f"{card_id} left with keys that are not formal"
+            assert all(k["tries_left"] == k["tries"] for k in card["keys"])
+        elif fault in ("silent_chip", "not_in_return", "unknown_bank"):
+            assert not e.is_formal(card), f"{card_id} got formal keys"
+
+
+def _equation(e: Evidence) -> None:
+    """The summary, computed again from plastic, note and return, in all and by bank."""
+    total = _count(e, None)
+    assert {k: e.summary[k] for k in total} == total
+    assert e.summary["reconciled"] is True
+    banks = {c["bank_code"] for c in e.note["cartons"]}
+    assert set(e.summary["banks"]) == banks
+    for bank in banks:
+        expected = _count(e, bank)
+        assert {k: e.summary["banks"][bank][k] for k in expected} == expected
+
+
+def _count(e: Evidence, bank: str | None) -> dict[str, int]:
+    bank_of = {c["carton_id"]: c["bank_code"] for c in e.note["cartons"]}
+    refused = {f["order_id"] for f in e.truth["faults"]
+               if FAULTS.get(f["fault"], ("",))[0] == "surplus"}  # fmt: skip
+    cards = [c for c in e.cards.values() if bank in (None, bank_of[c["carton_id"]])]
+    accepted = [r for r in e.records
+                if r["order_id"] not in refused
+                and bank in (None, bank_of[r["carton_id"]])]  # fmt: skip
+    temporary = sum(c["count"] for c in e.note["cartons"]
+                    if c["kind"] == "temporary_card" and bank in (None, c["bank_code"]))  # fmt: skip
+    lines = [r for r in e.lines if bank in (None, r["bank"])]
+    results = Counter(r["result"] for r in lines)
+    held = sum(1 for c in cards if c.get("stack") == "held")
+    return {
+        "advised": len(accepted) + temporary,
+        "surplus": results["surplus"],
+        "received": len(cards),
+        "missing": results["missing"],
+        "shipped": sum(1 for c in cards if c.get("stack") == "good"),
+        "rejected": sum(1 for c in cards if c.get("stack") == "rejected"),
+        "held": held,
+        "in_work": 0,
+        "destroyed": 0,
+    }
+
+
+def _lists(e: Evidence) -> None:
+    """Every destination of a shipped card has its lists; packages hold what the return says."""
+    shipped = [r for r in e.lines if r["result"] == "shipped"]
+    assert all(r["package"] for r in shipped)
+    lists = {p.name for p in (e.home / "lists").iterdir()}
+    for destination in {r["branch"] for r in shipped}:
+        assert f"{destination}-sorting.csv" in lists
+        assert f"{destination}-packing.csv" in lists
+    holders = {r["order_id"]: r["has_temporary_card"] for r in e.records}
+    mixed: dict[str, set[bool]] = {}
+    for r in shipped:
+        if r.get("order_id"):
+            mixed.setdefault(r["package"], set()).add(holders[r["order_id"]])
+    assert all(len(kinds) == 1 for kinds in mixed.values())

@@ -1,0 +1,331 @@
+"""A small ledger as a real floor leaves it: every row comes out of a line's decision and a commit.
+
+Inventory and sorting are the lines themselves. Key replacement and inspection are played without
+chips: the same `CartonWork`, the same events, one outcome for each card instead of a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
+
+from actors.hsm.carton_work import CartonWork
+from actors.inventory import Inventory
+from actors.qa.inspection import DONE as INSPECTED_PLACE
+from actors.sorting import Sorting
+from domain.bodies import Writing
+from domain.changes import Changes, Committed, EventType
+from domain.codes import Code
+from domain.lines import (
+    FactoryReturn,
+    Note,
+    NoteCarton,
+    Receipt,
+    RefusedRecord,
+    SealedRecord,
+    SignFor,
+)
+from domain.places import Kind, Line, transit
+from ledger import heads
+from ledger.commit import Ledger
+from ledger.queries import Queries
+
+REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
+START = datetime(2024, 3, 1, 8, 0, tzinfo=UTC)
+EXPIRES = "2024-06-01"
+SOCIAL, TEMPORARY = Kind.SOCIAL_SECURITY_CARD, Kind.TEMPORARY_CARD
+
+
+class Clock:
+    """A commit every 10 ms."""
+
+    def __init__(self) -> None:
+        self._ticks = 0
+
+    def __call__(self) -> str:
+        self._ticks += 1
+        at = START + timedelta(milliseconds=10 * self._ticks)
+        return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Door:
+    """`LedgerDoor` straight into a ledger of this process. With `cut`, the line dies after that
+    many more commits: they took effect and nobody was told."""
+
+    def __init__(self, ledger: Ledger, line: str) -> None:
+        self._ledger = ledger
+        self._epoch = ledger.open_epoch(line)
+        self.cut: int | None = None
+
+    async def commit(self, changes: Changes) -> Committed:
+        committed = self._ledger.commit(changes, self._epoch)
+        if self.cut is not None:
+            self.cut -= 1
+            if self.cut <= 0:
+                raise Killed
+        return committed
+
+
+class Killed(Exception):
+    """The line died here."""
+
+
+def code_of(number: int, area: str = "430100") -> str:
+    return f"{area}D156000005{number:016X}"
+
+
+def record(
+    number: int,
+    *,
+    bank: str = "102",
+    branch: str = "102-430102",
+    carton: str = "C1",
+    batch: str = "B1",
+    has_temporary: bool = False,
+) -> SealedRecord:
+    """An accepted record; its numbers are made of `number`, so another's are other ones."""
+    return SealedRecord(
+        number,
+        f"{batch}-{number:06d}",
+        bank,
+        branch,
+        carton,
+        code_of(number),
+        has_temporary,
+        f"sealed {batch} {number}".encode(),
+        (("social_card_number", f"s{number:060d}"), ("identity_number", f"i{number:060d}")),
+    )
+
+
+def factory_return(
+    records: Sequence[SealedRecord],
+    refused: Sequence[RefusedRecord] = (),
+    *,
+    file_id: str = "F1",
+    batch: str = "B1",
+    digest: str = "d1",
+) -> FactoryReturn:
+    return FactoryReturn(file_id, batch, digest, tuple(records), tuple(refused), EXPIRES)
+
+
+def note(
+    cartons: Sequence[NoteCarton],
+    *,
+    delivery_id: str = "D1",
+    batch: str = "B1",
+    digest: str = "n1",
+) -> Note:
+    return Note(delivery_id, batch, "factory", digest, tuple(cartons))
+
+
+@dataclass
+class Building:
+    """A ledger in a folder, its lines, and the key that signs its heads."""
+
+    folder: Path
+    ledger: Ledger
+    queries: Queries
+    key: ec.EllipticCurvePrivateKey
+    doors: dict[str, Door] = field(default_factory=dict)
+    prefixes: int = 0
+
+    @classmethod
+    def make(cls, folder: Path, now: Callable[[], str] | None = None) -> Building:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "ledger.db"
+        building = cls(
+            folder, Ledger(path, now or Clock()), Queries(path), ec.generate_private_key(ec.SECP256R1())
+        )
+        building.restart()
+        return building
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "ledger.db"
+
+    @property
+    def head_file(self) -> Path:
+        return self.folder / "heads.jsonl"
+
+    @property
+    def public_key(self) -> bytes:
+        return self.key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def restart(self) -> None:
+        """New epochs, new instances: nothing is remembered but the ledger."""
+        self.prefixes += 1
+        self.doors = {str(line): Door(self.ledger, line) for line in Line}
+        self.inventory = Inventory(self.doors[Line.INVENTORY], self.queries)
+        prefix = f"s{self.prefixes}"
+        self.sorting = Sorting(self.doors[Line.SORTING], self.queries, prefix)
+        self.cartons = CartonWork(self.queries)
+        self.commands = 0
+
+    def close(self) -> None:
+        self.queries.close()
+        self.ledger.close()
+
+    def copy(self, folder: Path) -> Path:
+        """The ledger as a file of its own, with its head file; call `close` before."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.path, self.head_file):
+            shutil.copy(path, folder / path.name)
+        return folder / self.path.name
+
+    # What the world does.
+
+    def take_return(self, file: FactoryReturn) -> Receipt:
+        return asyncio.run(self.inventory.accept_return(file))
+
+    def take_note(self, delivery: Note) -> Receipt:
+        return asyncio.run(self.inventory.accept_note(delivery))
+
+    def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
+        return asyncio.run(
+            self.inventory.sign_for(SignFor(f"sign-{delivery_id}", delivery_id, counts))
+        )
+
+    def writing(self, line: Line) -> Writing:
+        self.commands += 1
+        return Writing(line, f"{line}-{self.prefixes}:{self.commands}")
+
+    def commit(self, writing: Writing) -> Committed:
+        changes = writing.changes()
+        return asyncio.run(self.doors[changes.line].commit(changes))
+
+    def replace_keys(self, carton: str, number: int, order_id: str = "", branch: str = "") -> None:
+        """A chip goes through key replacement: released in one commit, done in the next."""
+        self.cartons.load([carton])
+        writing = self.writing(Line.KEY_REPLACEMENT)
+        body = self.cartons.take(carton, writing)
+        assert body is not None
+        body = writing.change(
+            body,
+            EventType.KEY_WRITE_RELEASED,
+            {"station": "S1", "reader": "R1", "keys": ["MK"]},
+            identification_code=code_of(number),
+            order_id=order_id,
+            destination=branch or body.destination,
+            lease=body.lease + 1,
+            released=True,
+        )
+        self.commit(writing)
+        writing = self.writing(Line.KEY_REPLACEMENT)
+        writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
+        self.commit(writing)
+
+    def set_apart(self, carton: str, code: str, number: int | None = None, order_id: str = "") -> str:
+        """A card does not go on; answers its stack."""
+        self.cartons.load([carton])
+        writing = self.writing(Line.KEY_REPLACEMENT)
+        stack = self.cartons.set_apart(
+            writing,
+            carton,
+            code,
+            None,
+            identification_code="" if number is None else code_of(number),
+            order_id=order_id,
+            station="S1",
+        )
+        self.commit(writing)
+        return stack
+
+    def inspect(self, *, bad: frozenset[str] = frozenset(), at_once: int = 5) -> None:
+        """Everything that waits for inspection passes, but the bodies of the orders in `bad`."""
+        while bodies := self.queries.bodies("b.place = ? order by b.body_id limit ?", REPLACED, at_once):
+            writing = self.writing(Line.INSPECTION)
+            for body in bodies:
+                if body.order_id in bad:
+                    writing.change(
+                        body,
+                        EventType.BODY_REJECTED,
+                        {"detail": "name"},
+                        place="inspection/rejected",
+                        condition=Code.DATA_DIFFERS,
+                        live=False,
+                    )
+                else:
+                    writing.change(
+                        body, EventType.INSPECTED, {"station": "S1"}, place=INSPECTED_PLACE
+                    )
+            self.commit(writing)
+
+    def sort(self) -> None:
+        """Sorting does what it can: to the end if the batch is complete."""
+        while asyncio.run(self.sorting.step()):
+            pass
+
+    def sign_heads(self) -> int:
+        """As the floor does: sign, keep outside, record."""
+        links = heads.unsigned_heads(self.queries)
+        signed = [heads.signed_head(link, self._sign(link)) for link in links]
+        heads.append_head_file(self.head_file, signed)
+        self.ledger.record_heads(signed)
+        return len(signed)
+
+    def _sign(self, link: dict[str, str | int]) -> bytes:
+        digest = heads.head_digest(
+            str(link["line"]), int(link["number"]), str(link["hash"]), str(link["at"])
+        )
+        r, s = decode_dss_signature(self.key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256()))))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+
+
+BRANCHES = {"102": ("102-430102", "102-430121"), "105": ("105-430102",)}
+REFUSED = RefusedRecord(
+    90, "B1-000090", "bank_card_number", Code.BAD_CHECK_DIGIT, "bad", "102", "C1", code_of(90)
+)
+
+
+def one_of_each(folder: Path) -> Building:
+    """A whole batch in which everything that can befall a card befalls one: advised 22 cards of
+    two banks and 2 temporary ones; a short carton, a refused record, a card that is not in the
+    return, one beyond the count, a silent one, foreign keys, one that inspection rejects. Heads
+    are signed in the middle and before the last commits."""
+    b = Building.make(folder)
+    records = [
+        record(n, branch=BRANCHES["102"][n % 2], carton="C1", has_temporary=n % 5 == 0)
+        for n in range(1, 13)
+    ]
+    records += [
+        record(n, bank="105", branch="105-430102", carton="C2", has_temporary=n == 15)
+        for n in range(13, 23)
+    ]
+    b.take_return(factory_return(records, [REFUSED]))
+    b.take_note(
+        note(
+            [
+                NoteCarton("C1", "102", SOCIAL, 13, ""),
+                NoteCarton("C2", "105", SOCIAL, 10, ""),
+                NoteCarton("T1", "102", TEMPORARY, 2, "430102"),
+            ]
+        )
+    )
+    b.sign_for("D1", C1=13, C2=9, T1=2)  # C2 is one card short
+    b.sign_heads()
+    for r in records[:10]:
+        b.replace_keys("C1", r.record_number, r.order_id, r.branch_code)
+    b.set_apart("C1", Code.BAD_CHECK_DIGIT, 90)  # the body of the refused record
+    b.set_apart("C1", Code.CHIP_SILENT, None, records[10].order_id)
+    b.set_apart("C1", Code.NOT_IN_RETURN, 91)  # stands in the place of record 12
+    for r in records[12:20]:
+        b.replace_keys("C2", r.record_number, r.order_id, r.branch_code)
+    b.set_apart("C2", Code.FORMAL_KEYS_FOREIGN, 21, records[20].order_id)
+    b.set_apart("C2", Code.OVER_COUNT, 22, records[21].order_id)  # the tenth card after all
+    b.replace_keys("T1", 201)
+    b.replace_keys("T1", 202)
+    b.inspect(bad=frozenset({records[3].order_id}))
+    b.sign_heads()
+    b.sort()
+    asyncio.run(b.sorting.acknowledge(["RETURN-B1-1"]))
+    return b
