@@ -55,7 +55,8 @@ def reporting(command: F) -> F:
             click.echo(str(e), err=True)
             sys.exit(WRONG_USE)
         except grpc.RpcError as e:
-            code = e.code().name if isinstance(e, grpc.Call) else "UNKNOWN"
+            # What grpc raises is both an RpcError and a Call, which its type stubs do not know.
+            code = e.code().name if hasattr(e, "code") else "UNKNOWN"
             click.echo(f"中心无应答 the centre does not answer ({code}); try again", err=True)
             sys.exit(AWAY)
 

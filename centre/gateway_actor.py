@@ -1,4 +1,4 @@
-"""The actor that holds the doors: gRPC server and outbox, made inside the process that uses them."""
+"""The actor that holds the doors: gRPC server and outbox, made in the process that uses them."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Keeper:
             kept.starts += 1
             started.set()
             code = kept.process.wait()
-            if kept.process is None or self._stopping.wait(PAUSE_SECONDS):
+            if self._stopping.wait(PAUSE_SECONDS):
                 return
             log.warning("process.ended", name=kept.name, code=code, starts=kept.starts)
 

@@ -120,6 +120,6 @@ def report(found: Report) -> None:
         _console.print(f"不符 does not fit: {found.finding}")
     _console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
-        f"签名 signed heads {found.signatures}; 未签名 unsigned tail {found.unsigned_commits} commits,"
-        f" {found.unsigned_seconds:.0f} s"
+        f"签名 signed heads {found.signatures}; "
+        f"未签名 unsigned tail {found.unsigned_commits} commits, {found.unsigned_seconds:.0f} s"
     )

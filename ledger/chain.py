@@ -162,7 +162,9 @@ def _check_nothing_else(queries: Queries, chain: Chain) -> None:
             " where c.line = t.line and c.number = t.number) limit 1"
         )
         if orphan:
-            raise Fault("没有所属提交", "belongs to no commit", table=table, **orphan)
+            raise Fault(
+                "没有所属提交", "belongs to no commit", table=f"commit_link / {table}", **orphan
+            )
         found = queries.one(
             f"select count(*) as n, coalesce(min(id), 1) as first, coalesce(max(id), 0) as last"
             f" from {table}"

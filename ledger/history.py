@@ -66,8 +66,7 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
     """Everything that befell a card, oldest first: its order's events, its own, its lines in a
     centre return. `identifier` is a body id, an order id (with all bodies that it ever had) or an
     identification code. Empty if the ledger knows nothing of it."""
-    bodies, orders = _named(queries, identifier)
-    codes = as_json([identifier])
+    bodies, orders, records = _named(queries, identifier)
     steps = [
         (r["id"], Step(r["at"], r["line"], r["number"], _words(r), r["body_id"], r["order_id"]))
         for r in queries.rows(
@@ -76,26 +75,26 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
             " join commit_link c on c.line = e.line and c.number = e.number"
             " where e.body_id in (select value from json_each(?)) and e.body_id <> ''"
             " or e.order_id in (select value from json_each(?)) and e.order_id <> ''"
-            " or e.type = ? and exists (select 1 from refused_record r"
-            "  where r.file_id = e.data->>'file_id' and r.record_number = e.data->>'record'"
-            "  and (r.identification_code in (select value from json_each(?))"
-            "   or r.order_id in (select value from json_each(?))) )",
+            " or e.type = ? and exists (select 1 from json_each(?) r where"
+            "  r.value->>'file_id' = e.data->>'file_id'"
+            "  and r.value->>'record_number' = e.data->>'record')",
             as_json(bodies),
             as_json(orders),
             EventType.RECORD_REFUSED,
-            codes,
-            codes,
+            as_json(records),
         )
     ]
-    steps += _returned(queries, bodies, orders)
+    steps += _returned(queries, bodies, orders + [r["order_id"] for r in records])
     return [step for _, step in sorted(steps, key=lambda s: s[0])]
 
 
-def _named(queries: Queries, identifier: str) -> tuple[list[str], list[str]]:
-    """The bodies and orders that an id stands for."""
+def _named(
+    queries: Queries, identifier: str
+) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    """The bodies, the orders and the refused records that an id stands for."""
     bodies = queries.rows(
-        "select body_id, order_id from body where body_id = ? or order_id = ? and order_id <> ''"
-        " or identification_code = ? and identification_code <> ''",
+        "select body_id, order_id, identification_code from body where body_id = ?"
+        " or order_id = ? and order_id <> '' or identification_code = ?",
         identifier, identifier, identifier,
     )  # fmt: skip
     orders = {
@@ -106,7 +105,13 @@ def _named(queries: Queries, identifier: str) -> tuple[list[str], list[str]]:
         )
     }  # fmt: skip
     orders |= {b["order_id"] for b in bodies if b["order_id"]}
-    return sorted(b["body_id"] for b in bodies), sorted(orders)
+    codes = {identifier, *(b["identification_code"] for b in bodies)} - {""}
+    records = queries.rows(
+        "select file_id, record_number, order_id from refused_record"
+        " where identification_code in (select value from json_each(?)) or order_id = ?",
+        as_json(sorted(codes)), identifier,
+    )  # fmt: skip
+    return sorted(b["body_id"] for b in bodies), sorted(orders), records
 
 
 def _returned(

@@ -141,9 +141,8 @@ class Building:
     def make(cls, folder: Path, now: Callable[[], str] | None = None) -> Building:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "ledger.db"
-        building = cls(
-            folder, Ledger(path, now or Clock()), Queries(path), ec.generate_private_key(ec.SECP256R1())
-        )
+        key = ec.generate_private_key(ec.SECP256R1())
+        building = cls(folder, Ledger(path, now or Clock()), Queries(path), key)
         building.restart()
         return building
 
@@ -224,7 +223,9 @@ class Building:
         writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
         self.commit(writing)
 
-    def set_apart(self, carton: str, code: str, number: int | None = None, order_id: str = "") -> str:
+    def set_apart(
+        self, carton: str, code: str, number: int | None = None, order_id: str = ""
+    ) -> str:
         """A card does not go on; answers its stack."""
         self.cartons.load([carton])
         writing = self.writing(Line.KEY_REPLACEMENT)
@@ -242,7 +243,8 @@ class Building:
 
     def inspect(self, *, bad: frozenset[str] = frozenset(), at_once: int = 5) -> None:
         """Everything that waits for inspection passes, but the bodies of the orders in `bad`."""
-        while bodies := self.queries.bodies("b.place = ? order by b.body_id limit ?", REPLACED, at_once):
+        waiting = "b.place = ? order by b.body_id limit ?"
+        while bodies := self.queries.bodies(waiting, REPLACED, at_once):
             writing = self.writing(Line.INSPECTION)
             for body in bodies:
                 if body.order_id in bad:

@@ -1,0 +1,258 @@
+"""The whole centre on real parts, as a user runs it: to its end, through kills, and again.
+
+Ray, gRPC, SoftHSM2, SQLite over ODBC, pcscd, station agents and the tray are real processes in a
+temporary place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.demo.audit import Evidence, audit
+from tests.demo.crash import CrashPoints
+
+CARDS = 120
+SEED = 4
+
+
+def environment(place: Path) -> dict[str, str]:
+    """The last demo's home is remembered in the test's own place."""
+    return {**os.environ, "XDG_STATE_HOME": str(place / "state")}
+
+
+def centre(place: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "centre", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment(place),
+        timeout=240,
+        **options,
+    )
+
+
+def demo(home: Path, *more: str) -> list[str]:
+    return ["demo", "--seed", str(SEED), "--cards", str(CARDS), "--out", str(home), *more]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> Path:
+    """A demo that was stopped by SIGKILL in the middle and run again to its end."""
+    home = place / "home"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "centre", *demo(home)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(place),
+        start_new_session=True,
+    )
+    try:
+        _wait_for_work(home, process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    done = centre(place, *demo(home))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    return home
+
+
+def _wait_for_work(home: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until some chips have got their keys: the agents' journals tell, line by line."""
+    assert process.stdout is not None
+    for raw in process.stdout:
+        if b"the stations are at work" in raw:
+            break
+    else:
+        raise AssertionError("the demo ended before its stations were at work")
+    journal = home / "journals" / "station-1.jsonl"
+    follow = subprocess.Popen(
+        ["tail", "-n", "+1", "-F", str(journal)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert follow.stdout is not None
+    with follow.stdout:
+        for _ in range(60):
+            follow.stdout.readline()
+        follow.kill()
+    follow.wait()
+
+
+@pytest.mark.timeout(240)
+def test_a_killed_demo_goes_on_and_every_card_is_accounted_for(finished: Path) -> None:
+    """SIGKILL to the whole demo in the middle of writing; the second run finishes it, and an
+    auditor who shares no code with the writers finds every card where it must be."""
+    audit(finished)
+
+
+@pytest.mark.timeout(60)
+def test_the_ledger_proves_itself_and_names_a_change(finished: Path, place: Path) -> None:
+    """`centre verify` accepts the ledger and refuses a copy in which one event was changed."""
+    assert centre(place, "verify", "--home", str(finished)).returncode == 0
+    copy = place / "copy.db"
+    subprocess.run(
+        [sys.executable, "-c", _TAMPER, str(finished / "ledger.db"), str(copy)], check=True
+    )
+    found = centre(place, "verify", "--home", str(finished), "--ledger", str(copy))
+    assert found.returncode == 1
+    assert "inspection" in found.stdout
+
+
+_TAMPER = """
+import shutil, sys
+from pathlib import Path
+from ledger.connection import connect
+source, copy = map(Path, sys.argv[1:])
+shutil.copy(source, copy)
+for part in ("-wal", "-shm"):
+    if source.with_name(source.name + part).exists():
+        shutil.copy(source.with_name(source.name + part), copy.with_name(copy.name + part))
+c = connect(copy, write=True)
+c.execute("update event set place = 'inspection/rejected' where id = (select max(id) from event"
+          " where type = 'inspected')").close()
+c.close()
+"""
+
+
+@pytest.mark.timeout(60)
+def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
+    """`centre body` tells the whole way of a card, by its order id, from the last demo's home."""
+    order = next(r for r in Evidence.read(finished).lines if r["result"] == "shipped")
+    found = centre(place, "body", order["order_id"])
+    assert found.returncode == 0
+    for words in ("signed for", "formal keys written and proven", "handed to the courier"):
+        assert words in found.stdout
+    assert centre(place, "body", "no-such-card").returncode == 1
+    batch = centre(place, "batch", f"B{SEED:06d}")
+    assert batch.returncode == 0 and "taken" in batch.stdout
+
+
+@pytest.mark.timeout(60)
+def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
+    """A finished demo is evidence: it is refused unless FRESH is said."""
+    before = (finished / "summary.json").read_bytes()
+    refused = centre(place, *demo(finished))
+    assert refused.returncode == 2
+    assert "FRESH" in refused.stderr
+    assert (finished / "summary.json").read_bytes() == before
+
+
+@pytest.mark.timeout(60)
+def test_no_name_number_or_key_is_in_a_log(finished: Path) -> None:
+    """Everything that the demo contained, sought in everything that its processes said."""
+    e = Evidence.read(finished)
+    secrets: set[bytes] = set()
+    for r in e.records:
+        for name in ("name", "identity_number", "bank_card_number", "social_card_number"):
+            secrets |= {r[name].encode(), r[name].encode("gb18030")}
+    for card in e.cards.values():
+        for key in card["keys"]:
+            secrets |= {key["value"].encode(), key["value"].lower().encode()}
+            secrets.add(bytes.fromhex(key["value"]))
+    pin = (finished / "keys" / "pin").read_bytes()
+    secrets.add(pin)
+    written = [*(finished / "log").iterdir(), *(finished / "journals").iterdir()]
+    assert len(written) > 10
+    for file in written:
+        content = file.read_bytes()
+        found = [s for s in secrets if len(s) > 5 and s in content]
+        assert not found, f"{file.name} contains {len(found)} secrets"
+    database = (finished / "ledger.db").read_bytes()
+    for r in e.records:
+        assert r["identity_number"].encode() not in database
+        assert r["bank_card_number"].encode() not in database
+
+
+CRASHES = {
+    # a line, before and after the commit that releases the first WRITE KEY, and of the result
+    "key_replacement.key_write_released.before": 3,
+    "key_replacement.key_write_released.after": 6,
+    "key_replacement.keys_replaced.before": 9,
+    "key_replacement.keys_replaced.after": 12,
+    "inspection.inspected.before": 2,
+    "inspection.inspected.after": 5,
+    "sorting.body_packed.before": 0,
+    "sorting.body_shipped.after": 0,
+    "sorting.return_written.after": 0,
+    # a provider, before and after it made WRITE KEY commands
+    "provider.before": 20,
+    "provider.after": 40,
+    # a tray, before a chip wrote a key, and when it is written but not answered
+    "tray.write.before": 70,
+    "tray.write.after": 140,
+    # an agent, before, within and after a segment that writes
+    "agent.write.before": 15,
+    "agent.write.within": 25,
+    "agent.write.after": 30,
+    # pcscd, while an agent is before and within a segment that writes
+    "pcscd.write.before": 50,
+    "pcscd.write.within": 60,
+}
+
+
+@pytest.fixture
+def crash_directory(place: Path) -> Iterator[Path]:
+    directory = place / "crashes"
+    CrashPoints.plan(directory, CRASHES)
+    yield directory
+
+
+@pytest.mark.timeout(300)
+def test_kills_at_every_named_state_lose_and_double_nothing(
+    place: Path, crash_directory: Path
+) -> None:
+    """Lines, provider, tray, agents and pcscd are killed one after another at named states, all
+    in one run. Every crash happens, the run ends by itself, and exactly the planted faults are
+    rejected or held: a chip that we had keyed before a kill is finished, not rejected."""
+    home = place / "killed"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.demo.killed_demo", str(home), str(crash_directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment(place),
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert CrashPoints.left(crash_directory) == set()
+    evidence = audit(home)
+    assert evidence.summary["in_work"] == 0
+    assert centre(place, "verify", "--home", str(home)).returncode == 0
+    events = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", _LEASES, str(home / "ledger.db")],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    )
+    assert events["again"] > 0, "no chip was found half written and finished"
+
+
+_LEASES = """
+import json, sys
+from pathlib import Path
+from ledger.queries import Queries
+q = Queries(Path(sys.argv[1]))
+print(json.dumps(q.one("select count(*) as again from body where lease > 1")))
+"""

@@ -1,0 +1,384 @@
+"""Whatever is changed in a ledger behind its back, verification says so and names the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyodbc
+import pytest
+
+from ledger import schema
+from ledger.commit import GENESIS, link_hash
+from ledger.connection import connect
+from ledger.heads import read_head_file
+from ledger.verify import Report, verify
+from tests.ledger.building import EXPIRES, one_of_each
+
+BEFORE_EXPIRY = date(2024, 3, 2)
+AFTER_EXPIRY = date(2024, 6, 2)
+TABLES = {
+    ddl.split()[2]: schema._columns(ddl)[1]
+    for ddl in schema.TABLES
+    if ddl.startswith("create table")
+}
+COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
+Run = Callable[[pyodbc.Connection], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished small ledger; each test tampers with a copy."""
+
+    folder: Path
+    public_key: bytes
+
+    def verify(self, copy: Path, today: date = BEFORE_EXPIRY) -> Report:
+        return verify(copy / "ledger.db", copy / "heads.jsonl", self.public_key, today=today)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    building = one_of_each(tmp_path_factory.mktemp("finished"))
+    building.sign_heads()
+    building.close()
+    return Finished(building.folder, building.public_key)
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    for name in ("ledger.db", "heads.jsonl"):
+        shutil.copy(finished.folder / name, tmp_path / name)
+    return tmp_path
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[pyodbc.Connection]:
+    """As somebody with the file and any SQLite tool has it; nothing is checked on the way."""
+    connection = connect(folder / "ledger.db", write=True)
+    connection.execute("pragma synchronous=off").close()
+    connection.execute("pragma ignore_check_constraints=on").close()
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def run(folder: Path, *statements: str) -> None:
+    with opened(folder) as connection:
+        for sql in statements:
+            connection.execute(sql).close()
+
+
+def test_an_untouched_ledger_holds(finished: Finished, copy: Path) -> None:
+    """The finished ledger fits, with every commit under a signed head."""
+    report = finished.verify(copy)
+    assert report.ok, report.finding
+    assert (report.bodies, report.unsigned_commits, report.unsigned_seconds) == (25, 0, 0.0)
+    assert report.commits > 50
+    assert report.signatures == 2 * len(read_head_file(copy / "heads.jsonl"))
+
+
+@pytest.mark.parametrize(("table", "column"), COLUMNS, ids=[f"{t}.{c}" for t, c in COLUMNS])
+def test_each_column_changed_is_found_and_its_table_named(
+    finished: Finished, copy: Path, table: str, column: str
+) -> None:
+    """One value of one row of each table and column is changed: verification names the table. A
+    number goes down by one (an epoch that goes up only refuses more), a text gets a character."""
+    with opened(copy) as connection:
+        chosen = f"select rowid from {table} order by rowid desc limit 1 offset ?"
+        n = connection.execute(f"select count(*) from {table}").fetchval()
+        kind = connection.execute(f"select typeof({column}) from {table}").fetchval()
+        rowid = connection.execute(chosen, n // 2).fetchval()
+        value = f"{column} - 1" if kind == "integer" else f"{column} || 'x'"
+        changed = connection.execute(
+            f"update or ignore {table} set {column} = {value} where rowid = ?", rowid
+        ).rowcount
+        if not changed:  # the one below is taken: far away from all others
+            connection.execute(
+                f"update {table} set {column} = {column} + 1000000 where rowid = ?", rowid
+            ).close()
+    report = finished.verify(copy)
+    assert not report.ok
+    assert table in report.finding
+
+
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_each_row_taken_away_is_found(finished: Finished, copy: Path, table: str) -> None:
+    """The newest row of each table is deleted."""
+    run(copy, f"delete from {table} where rowid = (select max(rowid) from {table})")
+    report = finished.verify(copy)
+    if table == "head":
+        # The head file has it too, and the links that it covered are all there.
+        assert report.ok
+        return
+    assert not report.ok
+    assert table in report.finding
+
+
+@pytest.mark.parametrize("table", sorted(set(TABLES) - {"epoch", "ledger_version"}))
+def test_each_row_put_in_is_found(finished: Finished, copy: Path, table: str) -> None:
+    """A row is put in beside the newest of each table, with keys of its own."""
+    columns = TABLES[table]
+    keys = {
+        "event": {"id": "id + 1", "position": "position + 1"},
+        "movement": {"id": "id + 1", "position": "position + 1"},
+        "commit_link": {"number": "number + 1", "command_id": "'another'"},
+        "head": {"number": "number + 1"},
+        "refused_record": {"record_number": "record_number + 1"},
+        "return_line": {"position": "position + 1"},
+        "number_index": {"value": "value || 'x'"},
+        "orders": {"order_id": "'another'", "identification_code": "'another'"},
+        "body": {"body_id": "'another'", "identification_code": "''", "order_id": "''"},
+    }.get(table, {columns[0]: "'another'"})
+    values = ", ".join(keys.get(c, c) for c in columns)
+    newest = f"(select max(rowid) from {table})"
+    run(copy, f"insert into {table} select {values} from {table} where rowid = {newest}")
+    report = finished.verify(copy)
+    assert not report.ok
+    assert table in report.finding
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        *((f"drop table {table}", "") for table in sorted(TABLES)),
+        ("drop index commit_command", "commit_command"),
+        ("create table another (x)", "another"),
+        (
+            "create trigger quiet after insert on body begin delete from event; end",
+            "quiet",
+        ),
+        ("alter table body add column note text", "body"),
+        ("update ledger_version set version = 2", "ledger_version"),
+    ],
+)
+def test_another_schema_is_found(
+    finished: Finished, copy: Path, statement: str, named: str
+) -> None:
+    """Tables, indexes and columns are ours to the letter, and no trigger waits among them."""
+    run(copy, statement)
+    report = finished.verify(copy)
+    assert not report.ok
+    assert named in report.finding
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["", "{", "[]", "null", "12", '"x"', "{}", '{"a": 1}', "[" * 100_000, '{"a":NaN}', "\ud7ff\x00"],
+    ids=lambda g: g[:10].encode("unicode_escape").decode() or "empty",
+)
+@pytest.mark.parametrize(("table", "column"), [("event", "data"), ("commit_link", "reply")])
+def test_garbage_for_json_is_reported_and_breaks_nothing(
+    finished: Finished, copy: Path, table: str, column: str, garbage: str
+) -> None:
+    """Whatever stands where JSON should: a finding, never a traceback."""
+    with opened(copy) as connection:
+        connection.execute(
+            f"update {table} set {column} = ? where rowid = 5 and {column} <> ?", garbage, garbage
+        ).close()
+    report = finished.verify(copy)
+    if report.ok:  # the reply of some commits is `null` as it stands
+        assert garbage == "null"
+        return
+    assert table in report.finding
+
+
+def compute_anew(connection: pyodbc.Connection) -> None:
+    """What somebody does who knows the format: every link again, so that all hashes are right."""
+    lines = [r[0] for r in connection.execute("select distinct line from commit_link").fetchall()]
+    for line in lines:
+        previous = GENESIS
+        for link in dicts(connection, "select * from commit_link where line = ? order by number", line):
+            events = dicts(
+                connection,
+                "select type, body_id, order_id, place, condition, data from event"
+                " where line = ? and number = ? order by position",
+                line,
+                link["number"],
+            )
+            for event in events:
+                event["data"] = json.loads(event["data"])
+            movements = dicts(
+                connection,
+                "select source_place, source_condition, target_place, target_condition, kind, bank,"
+                " count from movement where line = ? and number = ? order by position",
+                line,
+                link["number"],
+            )
+            names = ("line", "number", "epoch", "at", "command_id", "payload_hash")
+            head = {**{c: link[c] for c in names}, "reply": json.loads(link["reply"])}
+            now = link_hash(previous, head, events, movements)
+            connection.execute(
+                "update commit_link set previous = ?, hash = ? where line = ? and number = ?",
+                previous, now, line, link["number"],
+            ).close()  # fmt: skip
+            previous = now
+
+
+def dicts(connection: pyodbc.Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, *parameters)
+    columns = [c[0] for c in cursor.description]
+    found = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    cursor.close()
+    return found
+
+
+SHIPPED = "where type = 'body_shipped' and body_id = 'C1.0001'"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["update event set place = 'sorting/work' " + SHIPPED], "not a legal transition"),
+        (["update event set place = 'nowhere' " + SHIPPED], "legal transition"),
+        (["update event set body_id = 'C9.0001' " + SHIPPED], "never received"),
+        (["update event set order_id = 'B1-000099' " + SHIPPED], "changes"),
+        (["update event set type = 'unheard_of' " + SHIPPED], "no such event"),
+        (["update event set condition = 'CHIP_SILENT' " + SHIPPED], "reason"),
+        (["update event set data = '{\"lease\":7}' " + SHIPPED], "lease"),
+        (["update event set data = '{\"carton_id\":1}' where type = 'body_received'"], "shape"),
+        (["update event set data = '[]' where type = 'order_advised'"], "shape"),
+        (
+            ["update event set data = json_set(data, '$.cartons', 7) where type = 'note_accepted'"],
+            "shape",
+        ),
+        (["update movement set count = count + 1 where id = 9"], "sum"),
+        (["update movement set bank = '999' where id = 9"], "sum"),
+        (["update commit_link set command_id = 'same' where line = 'sorting'"], "damaged"),
+        (["update commit_link set epoch = 9 where line = 'sorting' and number = 2"], "epoch"),
+    ],
+)
+def test_what_never_can_have_happened_is_found_with_all_hashes_right(
+    finished: Finished, copy: Path, statements: list[str], words: str
+) -> None:
+    """Somebody changes history and computes every link anew, and there is no signed head: the
+    meaning of the events gives it away."""
+    with opened(copy) as connection:
+        connection.execute("drop index commit_command").close()
+        for sql in statements:
+            connection.execute(sql).close()
+        compute_anew(connection)
+        connection.execute("delete from head").close()
+        index = next(d for d in schema.TABLES if "index commit_command" in d)
+        if "damaged" not in words:
+            connection.execute(index).close()
+    report = verify(copy / "ledger.db", None, None, today=BEFORE_EXPIRY)
+    assert not report.ok
+    if "damaged" not in words:
+        assert words in report.finding
+
+
+def test_the_finding_names_line_commit_body_and_table(finished: Finished, copy: Path) -> None:
+    """What does not fit can be looked up by what the finding says."""
+    run(copy, "update body set place = 'sorting/work' where body_id = 'C1.0002'")
+    finding = finished.verify(copy).finding
+    for part in ("body", "C1.0002", "sorting", "commit 3", "place"):
+        assert part in finding
+
+
+def test_history_computed_anew_contradicts_the_signed_heads(
+    finished: Finished, copy: Path
+) -> None:
+    """A legal history (another station) with right hashes is not the one that was signed."""
+    with opened(copy) as connection:
+        connection.execute(
+            "update event set data = replace(data, 'S1', 'S2') where type = 'inspected'"
+        ).close()
+        compute_anew(connection)
+    assert "head" in finished.verify(copy).finding
+    run(copy, "delete from head")
+    assert "head file" in finished.verify(copy).finding
+
+
+CUT = [
+    "create temp table gone as select line, max(number) as number from commit_link"
+    " where line = 'sorting'",
+    "delete from event where (line, number) in (select line, number from gone)",
+    "delete from movement where (line, number) in (select line, number from gone)",
+    "delete from commit_link where (line, number) in (select line, number from gone)",
+    "update outbox set acknowledged = 0",
+]
+
+
+def test_an_end_cut_off_after_a_head_was_kept_is_found(finished: Finished, copy: Path) -> None:
+    """The last commit is taken away with everything that it did and the heads over it: what is
+    left is whole by itself, and only the head kept outside tells."""
+    run(copy, *CUT, "delete from head where (line, number) in (select line, number from gone)")
+    alone = verify(copy / "ledger.db", None, finished.public_key, today=BEFORE_EXPIRY)
+    assert alone.ok, alone.finding
+    report = finished.verify(copy)
+    assert not report.ok
+    assert "cut off" in report.finding
+    assert "sorting" in report.finding
+
+
+def test_a_head_that_was_not_kept_outside_is_found(finished: Finished, copy: Path) -> None:
+    """A head file that is shorter than the table was cut."""
+    lines = (copy / "heads.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "heads.jsonl").write_bytes(b"".join(lines[:-1]))
+    assert "not in the head file" in finished.verify(copy).finding
+    (copy / "heads.jsonl").unlink()
+    assert "head file is missing" in finished.verify(copy).finding
+
+
+@pytest.mark.parametrize(
+    "text", [b"garbage\n", b"{}\n", b"\xff\xfe\n", b'{"line": 1}\n', b"[" * 100_000 + b"\n"]
+)
+def test_a_damaged_head_file_is_reported(finished: Finished, copy: Path, text: bytes) -> None:
+    """A line that is not a head is named by its number."""
+    path = copy / "heads.jsonl"
+    path.write_bytes(path.read_bytes() + text)
+    count = path.read_bytes().count(b"\n")
+    assert f"line {count} is not a head" in finished.verify(copy).finding
+
+
+def test_another_key_has_signed_nothing(finished: Finished, copy: Path, tmp_path: Path) -> None:
+    """Signatures are checked against the key that is given, and nothing but P-256 is a key."""
+    other = one_of_each(tmp_path / "other")
+    other.close()
+    path, head_file = copy / "ledger.db", copy / "heads.jsonl"
+    report = verify(path, head_file, other.public_key, today=BEFORE_EXPIRY)
+    assert "signature" in report.finding
+    assert not verify(path, head_file, b"no key", today=BEFORE_EXPIRY).ok
+    unsigned = verify(path, head_file, None, today=BEFORE_EXPIRY)
+    assert unsigned.ok
+    assert unsigned.unsigned_commits == unsigned.commits
+
+
+def test_personal_data_may_go_after_their_expiry_and_not_before(
+    finished: Finished, copy: Path
+) -> None:
+    """Sealed records and look-up values that are gone fit once the day is over; what is left
+    must be as it was sealed; and the expiry is the one that was said at entry."""
+    assert EXPIRES == "2024-06-01"
+    run(copy, "delete from personal", "delete from number_index")
+    assert "personal" in finished.verify(copy).finding
+    assert "personal" in finished.verify(copy, date(2024, 6, 1)).finding
+    assert finished.verify(copy, AFTER_EXPIRY).ok
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"no database\n" * 1_000, None])
+def test_what_is_no_ledger_is_reported(tmp_path: Path, content: bytes | None) -> None:
+    """An empty, broken, foreign or absent file is a finding."""
+    path = tmp_path / "ledger.db"
+    if content is not None:
+        path.write_bytes(content)
+    assert not verify(path, None, None).ok
+
+
+def test_bytes_of_the_file_changed_at_will_break_nothing(finished: Finished, copy: Path) -> None:
+    """Pages of the file are overwritten here and there: each time a report comes back."""
+    path = copy / "ledger.db"
+    whole = path.read_bytes()
+    for at in range(100, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:at] + b"\xa5" * 64 + whole[at + 64 :])
+        (copy / "ledger.db-wal").unlink(missing_ok=True)
+        (copy / "ledger.db-shm").unlink(missing_ok=True)
+        finished.verify(copy)
