@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ from domain.bodies import Writing
 from domain.card.segment import Answers
 from domain.changes import Away, Refused
 from domain.codes import Code
+from domain.factory_return import index_text
 from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Answer, Request
@@ -33,6 +34,7 @@ from domain.turns import (
     Verdict,
     Wait,
 )
+from ledger.queries import Identified, Queries
 
 log = structlog.get_logger()
 
@@ -82,10 +84,13 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     line: Line
 
-    def __init__(self, ledger: LedgerDoor, provider: KeyProvider, command_prefix: str) -> None:
+    def __init__(
+        self, ledger: LedgerDoor, provider: KeyProvider, queries: Queries, command_prefix: str
+    ) -> None:
         """`command_prefix` is new for each instance, so that its command ids are."""
         self._ledger = ledger
         self._provider = provider
+        self._queries = queries
         self._prefix = command_prefix
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
@@ -93,9 +98,7 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     # What a subclass says.
 
-    async def look_up(
-        self, turns: Sequence[tuple[StationTurn, SessionT | None]]
-    ) -> FactsT:
+    async def look_up(self, turns: Sequence[tuple[StationTurn, SessionT | None]]) -> FactsT:
         """All that the ledger knows about the chips of this chunk, in a few queries."""
         raise NotImplementedError
 
@@ -113,6 +116,16 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     def forget(self) -> None:
         """Drop what was remembered from the ledger: a commit did not go through."""
+
+    async def orders_by_face(self, faces: Iterable[str]) -> dict[str, Identified]:
+        """The orders whose social card number stands on a card's face, by that number."""
+        numbers = sorted(set(faces))
+        if not numbers:
+            return {}
+        kind = "social_card_number"
+        values = await self._provider.index([index_text(kind, n) for n in numbers])
+        orders = self._queries.orders_by_number(kind, values)
+        return {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
 
     # What the stations call.
 

@@ -144,9 +144,7 @@ class Sorting:
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once."""
-        arrived = self._queries.bodies(
-            "b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK
-        )
+        arrived = self._queries.bodies("b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK)
         if arrived:
             await self._commit(decide_sort(self._next(), arrived))
             return True

@@ -76,8 +76,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
         command_prefix: str,
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(ledger, provider, command_prefix)
-        self._queries = queries
+        super().__init__(ledger, provider, queries, command_prefix)
         self._profile = profile
         self._random = random
         self._cartons = CartonWork(queries)
@@ -104,12 +103,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
                     faces.add(turn.content.face_number)
         self._cartons.load(sorted(cartons))
         identified = self._queries.identify(codes) if codes else {}
-        by_face: dict[str, Identified] = {}
-        if faces:
-            numbers = sorted(faces)
-            values = await self._provider.index([f"social_card_number:{n}" for n in numbers])
-            orders = self._queries.orders_by_number("social_card_number", values)
-            by_face = {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
+        by_face = await self.orders_by_face(faces)
         return Facts(identified, by_face)
 
     def open(
@@ -232,22 +226,16 @@ class KeyReplacement(ChipLine[Session, Facts]):
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             if given[0].difference:
                 return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
-            writing.change(
-                body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE
-            )
+            writing.change(body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE)
             return Outcome(verdict("", Code.OK, Line.INSPECTION))
 
         usage = self._profile.internal_usage
         chip = self._chip(session)
-        return Prepared(
-            finish, [Prove(chip, KeySet.FORMAL, usage, session.random, answer.data)]
-        )
+        return Prepared(finish, [Prove(chip, KeySet.FORMAL, usage, session.random, answer.data)])
 
     # What is written down.
 
-    def _release(
-        self, turn: StationTurn, session: Session, body: Body, writing: Writing
-    ) -> Body:
+    def _release(self, turn: StationTurn, session: Session, body: Body, writing: Writing) -> Body:
         """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
         stays bound, whatever happens: only a look at the chip tells what was written."""
         assert session.identity is not None

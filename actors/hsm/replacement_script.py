@@ -123,9 +123,7 @@ def read_identity(profile: Profile, segment: Segment, answers: Answers) -> Ident
     return Identity(code, category, keys, challenge.data)
 
 
-def read_field(
-    profile: Profile, segment: Segment, answers: Answers, name: str
-) -> str | None:
+def read_field(profile: Profile, segment: Segment, answers: Answers, name: str) -> str | None:
     """The text of a field that a step called `read <name>` read; None if it cannot be told."""
     answer = answers.of(segment, f"read {name}")
     if answer is None or answer.status_word != 0x9000:

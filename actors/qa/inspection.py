@@ -69,8 +69,7 @@ class Inspection(ChipLine[Session, Facts]):
         command_prefix: str,
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(ledger, provider, command_prefix)
-        self._queries = queries
+        super().__init__(ledger, provider, queries, command_prefix)
         self._profile = profile
         self._random = random
         self._holder_fields = tuple(
@@ -92,12 +91,7 @@ class Inspection(ChipLine[Session, Facts]):
         identified = self._queries.identify(codes) if codes else {}
         orders = [i.order_id for i in identified.values() if i.order_id]
         sealed = self._queries.sealed(orders) if orders else {}
-        by_face: dict[str, Identified] = {}
-        if faces:
-            numbers = sorted(faces)
-            values = await self._provider.index([f"social_card_number:{n}" for n in numbers])
-            found = self._queries.orders_by_number("social_card_number", values)
-            by_face = {n: found[v] for n, v in zip(numbers, values, strict=True) if v in found}
+        by_face = await self.orders_by_face(faces)
         return Facts(identified, sealed, by_face)
 
     def open(
@@ -135,9 +129,7 @@ class Inspection(ChipLine[Session, Facts]):
             (
                 *identity_steps(self._profile),
                 *(
-                    Step.of(
-                        f"read {f.name}", read_record(f.tag, f.file, f.length), "9000", "6A83"
-                    )
+                    Step.of(f"read {f.name}", read_record(f.tag, f.file, f.length), "9000", "6A83")
                     for f in self._holder_fields
                 ),
                 Step.of("internal authenticate", internal_authenticate(internal, random)),

@@ -1,0 +1,297 @@
+"""What inventory decides about what comes in: factory return, delivery note, counted cartons.
+
+Plain functions: what is known goes in, a `Writing` with all its consequences comes out.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from domain.bodies import Body, Writing
+from domain.changes import Event, EventType, Update
+from domain.codes import Code
+from domain.lines import (
+    FactoryReturn,
+    Note,
+    Receipt,
+    RefusedRecord,
+    SealedRecord,
+    SignFor,
+)
+from domain.places import (
+    FACTORY_ADVISED,
+    MISSING_COUNTED,
+    SURPLUS_COUNTED,
+    VAULT,
+    Account,
+    Kind,
+    Line,
+    transit,
+)
+from ledger.digests import digest_of
+from ledger.queries import Group
+
+ISSUED = transit(Line.INVENTORY, Line.KEY_REPLACEMENT)
+NOTHING = Group(0, 0, 0)
+
+
+def advise(writing: Writing, bank: str, kind: str, count: int, before: Group) -> None:
+    """`count` more bodies are advised. What was counted already beyond the advice stops being
+    surplus; the rest is missing until it is signed for."""
+    surplus = max(0, before.counted - before.advised)
+    source = Account(FACTORY_ADVISED, kind, bank)
+    found = min(count, surplus)
+    writing.move_outside(source, Account(SURPLUS_COUNTED, kind, bank), found)
+    writing.move_outside(source, Account(MISSING_COUNTED, kind, bank), count - found)
+
+
+def decide_return(
+    file: FactoryReturn,
+    repeated: set[str],
+    groups: Mapping[tuple[str, str], Group],
+    vault: Sequence[Body],
+) -> tuple[Writing, Receipt]:
+    """Take a whole factory return. `repeated`: numbers that the ledger has from other files.
+    `vault`: bodies of the batch that wait for this return."""
+    taken, refused = _split(file, repeated)
+    writing = Writing(Line.INVENTORY, f"return:{file.file_id}")
+    receipt = Receipt(
+        True, records=len(file.records) + len(file.refused), taken=len(taken), refused=refused
+    )
+    writing.event(
+        Event(
+            EventType.RETURN_ACCEPTED,
+            data={
+                "file_id": file.file_id,
+                "batch_id": file.batch_id,
+                "digest": file.digest,
+                "records": receipt.records,
+            },
+        )
+    )
+    for record in taken:
+        _advise_order(writing, file, record)
+    for bad in refused:
+        row = _refused_row(file, bad)
+        data = {"file_id": file.file_id, "record": bad.record_number, "code": bad.code}
+        # The digest alone: what a sender put into a faulty record may be anything, and events
+        # stay for ever.
+        data["row"] = digest_of([row])
+        writing.event(Event(EventType.RECORD_REFUSED, data=data))
+        writing.insert("refused_record", row)
+    for bank, count in sorted(Counter(r.bank_code for r in taken).items()):
+        kind = Kind.SOCIAL_SECURITY_CARD
+        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+    for body in vault:
+        writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
+    writing.insert(
+        "file_in",
+        {
+            "file_id": file.file_id,
+            "kind": "factory_return",
+            "batch_id": file.batch_id,
+            "digest": file.digest,
+            "records": receipt.records,
+        },
+    )
+    writing.reply = receipt_to_json(receipt)
+    return writing, receipt
+
+
+def _split(
+    file: FactoryReturn, repeated: set[str]
+) -> tuple[list[SealedRecord], tuple[RefusedRecord, ...]]:
+    taken, refused = [], list(file.refused)
+    for record in file.records:
+        fields = [("order_id", record.order_id), *record.numbers]
+        fields.append(("identification_code", record.identification_code))
+        again = [name for name, value in fields if value in repeated]
+        if not again:
+            taken.append(record)
+            continue
+        refused.append(
+            RefusedRecord(
+                record.record_number,
+                record.order_id,
+                again[0],
+                Code.REPEATED_NUMBER,
+                "this number came in an earlier file",
+                record.bank_code,
+                record.carton_id,
+                record.identification_code,
+            )
+        )
+    return taken, tuple(sorted(refused, key=lambda r: r.record_number))
+
+
+def _advise_order(writing: Writing, file: FactoryReturn, record: SealedRecord) -> None:
+    row = {
+        "order_id": record.order_id,
+        "batch_id": file.batch_id,
+        "bank": record.bank_code,
+        "branch": record.branch_code,
+        "carton_id": record.carton_id,
+        "identification_code": record.identification_code,
+        "has_temporary": int(record.has_temporary_card),
+    }
+    personal = {
+        "order_id": record.order_id,
+        "batch_id": file.batch_id,
+        "sealed": base64.b64encode(record.sealed).decode(),
+        "expires_on": file.expires_on,
+    }
+    numbers = sorted(set(record.numbers))
+    data = {k: v for k, v in row.items() if k != "order_id"} | {
+        "personal": digest_of([personal]),
+        "expires_on": file.expires_on,
+        "numbers": digest_of(numbers),
+    }
+    writing.event(Event(EventType.ORDER_ADVISED, order_id=record.order_id, data=data))
+    writing.insert("orders", row)
+    writing.insert("personal", personal)
+    for kind, value in numbers:
+        writing.insert("number_index", {"kind": kind, "value": value, "order_id": record.order_id})
+
+
+def _refused_row(file: FactoryReturn, bad: RefusedRecord) -> dict[str, str | int]:
+    return {
+        "file_id": file.file_id,
+        "record_number": bad.record_number,
+        "order_id": bad.order_id,
+        "batch_id": file.batch_id,
+        "bank": bad.bank_code,
+        "carton_id": bad.carton_id,
+        "identification_code": bad.identification_code,
+        "field": bad.field,
+        "code": bad.code,
+    }
+
+
+def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
+    """Take a delivery note. Its temporary cards are advised by it; the others by the return."""
+    writing = Writing(Line.INVENTORY, f"note:{note.delivery_id}")
+    delivery = {
+        "delivery_id": note.delivery_id,
+        "batch_id": note.batch_id,
+        "factory_id": note.factory_id,
+    }
+    cartons = [
+        {
+            "carton_id": carton.carton_id,
+            "bank": carton.bank_code,
+            "kind": carton.kind,
+            "noted": carton.count,
+            "destination": carton.destination,
+        }
+        for carton in note.cartons
+    ]
+    writing.event(
+        Event(EventType.NOTE_ACCEPTED, data={**delivery, "digest": note.digest, "cartons": cartons})
+    )
+    writing.insert("delivery", {**delivery, "state": "advised"})
+    for row in cartons:
+        place = {"delivery_id": note.delivery_id, "batch_id": note.batch_id, "counted": 0}
+        writing.insert("carton", {**row, **place})
+    temporary: Counter[str] = Counter()
+    for carton in note.cartons:
+        if carton.kind == Kind.TEMPORARY_CARD:
+            temporary[carton.bank_code] += carton.count
+    for bank, count in sorted(temporary.items()):
+        kind = Kind.TEMPORARY_CARD
+        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+    writing.insert(
+        "file_in",
+        {
+            "file_id": note.delivery_id,
+            "kind": "delivery_note",
+            "batch_id": note.batch_id,
+            "digest": note.digest,
+            "records": len(note.cartons),
+        },
+    )
+    count = len(note.cartons)
+    writing.reply = receipt_to_json(Receipt(True, records=count, taken=count))
+    return writing
+
+
+def decide_sign_for(
+    command: SignFor,
+    cartons: Sequence[Mapping[str, str | int]],
+    groups: Mapping[tuple[str, str], Group],
+    *,
+    issue: bool,
+) -> Writing:
+    """Sign for every carton of a delivery by its count: each card becomes a body in the vault,
+    and goes on to key replacement at once if the return is there (`issue`)."""
+    writing = Writing(Line.INVENTORY, f"sign:{command.delivery_id}")
+    missing = {key: max(0, g.advised - g.counted) for key, g in groups.items()}
+    updates = []
+    for carton in cartons:
+        carton_id, bank, kind = str(carton["carton_id"]), str(carton["bank"]), str(carton["kind"])
+        counted = command.counts[carton_id]
+        writing.event(
+            Event(
+                EventType.CARTON_SIGNED_FOR,
+                data={
+                    "delivery_id": command.delivery_id,
+                    "carton_id": carton_id,
+                    "noted": carton["noted"],
+                    "counted": counted,
+                },
+            )
+        )
+        updates.append({"carton_id": carton_id, "counted": counted})
+        for number in range(1, counted + 1):
+            body = Body(
+                f"{carton_id}.{number:04d}",
+                kind,
+                bank,
+                str(carton["batch_id"]),
+                carton_id,
+                VAULT,
+                destination=str(carton["destination"]),
+            )
+            short = missing.get((bank, kind), 0)
+            missing[bank, kind] = max(0, short - 1)
+            source = MISSING_COUNTED if short else SURPLUS_COUNTED
+            writing.receive(body, Account(source, kind, bank))
+            if issue:
+                writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
+    writing.update(Update("carton", ("carton_id",), ("counted",), (), updates))
+    writing.update(
+        Update(
+            "delivery",
+            ("delivery_id",),
+            ("state",),
+            ("state",),
+            [{"delivery_id": command.delivery_id, "state": "signed", "expect_state": "advised"}],
+        )
+    )
+    writing.reply = receipt_to_json(Receipt(True, records=len(cartons), taken=len(cartons)))
+    return writing
+
+
+def receipt_to_json(receipt: Receipt) -> dict[str, object]:
+    """A receipt as it is stored with its command: what a repeat is answered with."""
+    return {
+        "records": receipt.records,
+        "taken": receipt.taken,
+        "refused": [
+            [r.record_number, r.order_id, r.field, r.code, r.reason] for r in receipt.refused
+        ],
+    }
+
+
+def receipt_from_json(stored: Mapping[str, object], *, repeated: bool) -> Receipt:
+    """The inverse of `receipt_to_json`."""
+    refused = stored["refused"]
+    assert isinstance(refused, list)
+    return Receipt(
+        True,
+        records=int(str(stored["records"])),
+        taken=int(str(stored["taken"])),
+        refused=tuple(RefusedRecord(*r) for r in refused),
+        repeated=repeated,
+    )
