@@ -35,7 +35,7 @@ async def write_lists(
     queries: Queries, provider: KeyProvider, batch_id: str, directory: Path
 ) -> int:
     """Write the lists of all packages of a batch; answers how many files. Writing them again
-    gives the same files."""
+    gives the same files. They go to a folder of the batch, since a branch gets many batches."""
     packages = await asyncio.to_thread(
         queries.rows,
         "select package_id, destination, kind, has_temporary, count from package"
@@ -47,7 +47,7 @@ async def write_lists(
         of_destination = list(group)
         cards, holders = await _cards(queries, provider, batch_id, destination)
         await asyncio.to_thread(
-            _write, directory, destination, of_destination, _sorting_rows(cards, holders)
+            _write, directory / batch_id, destination, of_destination, _sorting_rows(cards, holders)
         )
         files += 2
     return files

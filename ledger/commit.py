@@ -209,7 +209,10 @@ class _Transaction:
                 raise Away(f"the ledger does not commit: {e.args[0]}") from e
         self._rollback()
         if isinstance(value, pyodbc.Error):
-            # The driver's text can quote bound values; only its state goes on.
+            # The driver's text can quote bound values; only its state goes on. SQLite's driver
+            # has one state for everything, so what broke a unique index shows in the text alone.
+            if "constraint failed" in str(value):
+                raise Refused(Code.GUARD_FAILED, "a constraint of the schema") from None
             raise Away(f"the ledger refused a statement: {value.args[0]}") from None
 
     def _rollback(self) -> None:

@@ -184,7 +184,8 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
 
 
 def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str, Any]]:
-    """By stage: cards that left it, seconds from its first commit to its last, cards a second."""
+    """By stage: cards that left it, seconds, cards a second. A commit is stamped when its work is
+    done, so a stage counts from the last commit of any line before its own first one."""
     join = "" if batch_id is None else " join body b on b.body_id = e.body_id and b.batch_id = ?"
     parameters = () if batch_id is None else (batch_id,)
     found = {
@@ -203,7 +204,9 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
         cards, seconds = sum(r["n"] for r in mine), 0.0
         if mine:
             first, last = min(r["first"] for r in mine), max(r["last"] for r in mine)
-            seconds = max(seconds_between(first, last), SHORTEST_SECONDS)
+            before = queries.one("select max(at) as at from commit_link where at < ?", first)
+            start = (before and before["at"]) or first
+            seconds = max(seconds_between(start, last), SHORTEST_SECONDS)
         result[stage] = {
             "cards": cards,
             "seconds": round(seconds, 3),

@@ -39,9 +39,7 @@ class Journal:
         self._open()
 
     def _open(self) -> None:
-        self._file = os.open(
-            self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
             # Ends the line that was torn by an accident, so that the next one stands alone.
@@ -78,12 +76,14 @@ class Journal:
 
     def _rotate(self) -> None:
         os.close(self._file)
-        for number in range(self._kept - 1, 0, -1):
-            older = _numbered(self._path, number)
-            if older.exists():
-                older.rename(_numbered(self._path, number + 1))
-        self._path.rename(_numbered(self._path, 1))
-        self._open()
+        try:
+            for number in range(self._kept - 1, 0, -1):
+                older = _numbered(self._path, number)
+                if older.exists():
+                    older.rename(_numbered(self._path, number + 1))
+            self._path.rename(_numbered(self._path, 1))
+        finally:
+            self._open()
 
     def close(self) -> None:
         with self._lock:

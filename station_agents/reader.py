@@ -35,6 +35,7 @@ _GET_RESPONSE: Final = (0xC0, 0x00, 0x00)
 _CHANNEL: Final = 0x03
 # Answers in one chain of 61xx; a chip that never ends is not waited for.
 _MOST_PARTS: Final = 64
+_INVALID_HANDLE: Final = code_of(scard.SCARD_E_INVALID_HANDLE)
 
 _CARD_GONE: Final = CARD_ABSENT | frozenset(
     code_of(c) for c in (scard.SCARD_W_UNPOWERED_CARD, scard.SCARD_W_RESET_CARD)
@@ -107,6 +108,10 @@ class Reader:
         code, protocol = scard.SCardReconnect(
             self._handle, scard.SCARD_SHARE_EXCLUSIVE, _ANY_PROTOCOL, scard.SCARD_UNPOWER_CARD
         )
+        if code_of(code) == _INVALID_HANDLE and self._service.alive(self._context):
+            # The service lives and forgot the handle, as when it saw the card go and come.
+            self._handle = None
+            return self._cycle_power()
         if code != SUCCESS:
             return self._power_failure(code)
         self._pci = (

@@ -3,7 +3,7 @@
 The protocol (vsmartcard, `virtualsmartcard/src/vpcd`): each message is a 2-byte big-endian length
 and that many bytes. From vpcd, messages of length 1 are power off, power on, reset and "get ATR",
 which alone of them is answered; all others are command APDUs. An answer of length 0 means that
-no card answers: vpcd then closes the connection, and accepts the next one when pcscd next looks
+no card answers; with it the connection ends, and vpcd accepts the next one when pcscd next looks
 for a card (every 0.4 s).
 """
 
@@ -110,28 +110,35 @@ class VpcdLink:
         line = self._line()
         try:
             data = line.recv(_MESSAGE_MAX)
-            if not data:
-                self._lost()
-                return
-            # Where vpcd sends length and message apart, its second write waits for our
-            # acknowledgement of the first: without this 40 ms an APDU.
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            self._buffer += data
-            while len(self._buffer) >= 2:
-                end = 2 + int.from_bytes(self._buffer[:2], "big")
-                if len(self._buffer) < end:
-                    break
-                message, self._buffer = self._buffer[2:end], self._buffer[end:]
-                answer = self._answer(message)
-                if answer is not None:
-                    line.send(len(answer).to_bytes(2, "big") + answer)
-        except OSError:
-            self._lost()
-            return
-        self._pause = 0.0
-        if self._away:
-            self._away = False
-            self._log.info("reader connected")
+            if data:
+                # Where vpcd sends length and message apart, its second write waits for our
+                # acknowledgement of the first: without this 40 ms an APDU.
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                self._buffer += data
+                if self._serve(line):
+                    return
+        except OSError as e:
+            self._log.info("line broken", reason=e.strerror)
+        self._lost()
+
+    def _serve(self, line: socket.socket) -> bool:
+        """Answer what has come whole. False if nothing answers here: the line must be closed,
+        since vpcd, having read an empty answer, waits for more of it as long as the line lives."""
+        while len(self._buffer) >= 2:
+            end = 2 + int.from_bytes(self._buffer[:2], "big")
+            if len(self._buffer) < end:
+                break
+            message, self._buffer = self._buffer[2:end], self._buffer[end:]
+            self._pause = 0.0
+            if self._away:
+                self._away = False
+                self._log.info("reader connected")
+            answer = self._answer(message)
+            if answer is not None:
+                line.send(len(answer).to_bytes(2, "big") + answer)
+                if not answer:
+                    return False
+        return True
 
     def _answer(self, message: bytes) -> bytes | None:
         if len(message) != 1:

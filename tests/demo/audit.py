@@ -187,7 +187,7 @@ def _lists(e: Evidence) -> None:
     """Every destination of a shipped card has its lists; packages hold what the return says."""
     shipped = [r for r in e.lines if r["result"] == "shipped"]
     assert all(r["package"] for r in shipped)
-    lists = {p.name for p in (e.home / "lists").iterdir()}
+    lists = {p.name for p in (e.home / "lists").glob("*/*")}
     for destination in {r["branch"] for r in shipped}:
         assert f"{destination}-sorting.csv" in lists
         assert f"{destination}-packing.csv" in lists

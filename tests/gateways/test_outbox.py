@@ -221,7 +221,7 @@ def test_lists_say_where_each_card_lies(place: Place) -> None:
     provider = PlainProvider()
     outbox = Outbox(place.queries, provider, Acknowledging(place), place.path.parent, "")
     assert asyncio.run(outbox.dispatch())
-    lists = place.path.parent / "lists"
+    lists = place.path.parent / "lists" / BATCH
     assert sorted(p.name for p in lists.iterdir()) == [
         f"{BRANCH}-packing.csv", f"{BRANCH}-sorting.csv",
         f"{WINDOW}-packing.csv", f"{WINDOW}-sorting.csv",

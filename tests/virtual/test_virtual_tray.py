@@ -165,7 +165,7 @@ def test_bad_requests_are_answered_and_move_nothing(service: Pcscd, tmp_path: Pa
 
 
 def change_keys(terminal: Terminal, reader: str, number: int, done: dict[int, bytes]) -> bool:
-    """Replace keys of a chip in one session; `done` gets each acknowledged one. Whether all were."""
+    """Replace keys of a chip in one session; `done` gets the acknowledged ones."""
     mk = key_of(card_line(number), MK)
     if terminal.send(reader, SELECT) != b"\x90\x00":
         return False

@@ -1,0 +1,220 @@
+"""One chip after another through one reader, each told by the centre what becomes of it.
+
+A presentation is one opening of one chip at one stage: power on, turn 0, then segment and
+answers in turn until the verdict. Whatever goes wrong, the chip stays where it lies and is opened
+anew as another presentation; only a verdict ejects it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Final, NoReturn, Protocol
+
+import structlog
+
+from domain.card.apdu import matches
+from station_agents.feeder import GOOD, EjectUnknown, Feeder, FeederRefused, Look
+from station_agents.journal import Journal
+from station_agents.pausing import GrowingPause, Stopping, wait
+from station_agents.pcsc import CardSilent, ReaderError, ServiceLost
+from station_agents.reader import Reader
+from stubs import station_pb2 as pb
+
+_WAIT_FOR_CARD_SECONDS: Final = 60.0
+_OK: Final = 0x9000
+
+
+class Asking(Protocol):
+    """The way to the centre (`station_agents.door.Door`)."""
+
+    def ask(self, turn: pb.StationTurn) -> pb.CentreTurn: ...
+
+    def tell(self, turn: pb.StationTurn) -> None: ...
+
+
+def nothing(state: str) -> None:
+    """The hook of a station that is not being tested."""
+
+
+@dataclass
+class Station:
+    """What the sessions of one station share."""
+
+    station_id: str
+    stages: Sequence[str]
+    """In working order; a chip is opened at the first."""
+    door: Asking
+    journal: Journal
+    stopping: Event
+    at: Callable[[str], None] = nothing
+    """Called with the name of each state that a segment passes: `segment.before` (received),
+    `write.before` (a writing segment is in the journal, nothing sent), `write.within` (its first
+    step is answered), `write.after` (all are), `segment.after` (journalled, answers not sent)."""
+
+
+class Again(Exception):
+    """This presentation is over without a verdict: open the chip again."""
+
+
+class Session:
+    """The reader `reader` with its `feeder`. `run` in a thread of its own."""
+
+    def __init__(self, station: Station, reader: Reader, feeder: Feeder) -> None:
+        self._station = station
+        self._reader = reader
+        self._feeder = feeder
+        self._again = GrowingPause(station.stopping, 0.05, 2.0)
+        self._log = structlog.get_logger().bind(station=station.station_id, reader=reader.name)
+
+    def run(self) -> None:
+        """Until the station stops; nothing else ends it."""
+        stopping = self._station.stopping
+        while not stopping.is_set():
+            try:
+                try:
+                    self._serve_card()
+                except Again as e:
+                    self._log.info("chip.again", reason=str(e))
+                    self._again.take()
+                except ServiceLost as e:
+                    self._log.warning("pcsc.lost", code=f"{e.code:08X}")
+                    self._reader.await_return()
+                except ReaderError as e:
+                    self._log.warning("reader.failed", error=type(e).__name__, reason=str(e))
+                    self._again.take()
+                except EjectUnknown:
+                    self._log.warning("feeder.eject_unknown")
+                except FeederRefused as e:
+                    self._log.error("feeder.refused", reason=str(e))
+                    self._again.take()
+                except Exception as e:  # noqa: BLE001  # a reader never stops working in silence
+                    # The type only: a message may hold what a log must not.
+                    self._log.error("reader.unexpected", error=type(e).__name__)
+                    self._again.take()
+            except Stopping:
+                break
+        self._reader.close()
+
+    def _serve_card(self) -> None:
+        """The card that lies in the reader, from its opening to a stack."""
+        look = self._feeder.look()
+        if not look.loaded:
+            self._log.info("feeder.empty")
+            while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
+                pass
+            return
+        stage = self._station.stages[0]
+        while True:
+            verdict = self._present(stage, look)
+            self._again.reset()
+            if verdict.next_stage not in self._station.stages:
+                break
+            stage = verdict.next_stage
+        # A stage that is done elsewhere: the card goes on with the good ones.
+        stack = verdict.stack or (GOOD if verdict.next_stage else "")
+        self._feeder.eject(stack, look.ticket)
+
+    def _present(self, stage: str, look: Look) -> pb.Verdict:
+        """One presentation. Raises Again, ReaderError, Stopping, or what the feeder raises."""
+        presentation = str(uuid.uuid4())
+        log = self._log.bind(presentation=presentation, stage=stage)
+        turn = pb.StationTurn(
+            station_id=self._station.station_id,
+            reader=self._reader.name,
+            presentation=presentation,
+            stage=stage,
+        )
+        try:
+            atr = self._reader.power_on()
+        except CardSilent as e:
+            # A look again: what is silent might have been taken away.
+            if not self._feeder.look().loaded:
+                raise Again("the card was taken away") from None
+            log.warning("chip.silent", code=f"{e.code:08X}")
+            turn.no_answer.CopyFrom(
+                pb.NoAnswer(carton_id=look.carton_id, face_number=look.face_number)
+            )
+        else:
+            turn.opening.CopyFrom(
+                pb.Opening(atr=atr, carton_id=look.carton_id, face_number=look.face_number)
+            )
+        while True:
+            answer = self._station.door.ask(turn)
+            match answer.WhichOneof("content"):
+                case "segment" if turn.WhichOneof("content") != "no_answer":
+                    turn = self._run_segment(answer.segment, turn)
+                case "verdict":
+                    log.info("chip.verdict", code=answer.verdict.code, stack=answer.verdict.stack,
+                             next_stage=answer.verdict.next_stage)  # fmt: skip
+                    return answer.verdict
+                case "wait":
+                    wait(self._station.stopping, answer.wait.milliseconds / 1000)
+                case "restart":
+                    raise Again(answer.restart.code)
+                case other:
+                    raise Again(f"the centre sent {other}")
+
+    def _run_segment(self, segment: pb.Segment, turn: pb.StationTurn) -> pb.StationTurn:
+        """Run `segment`, which answered `turn`; the next turn, with its answers.
+
+        A chip or reader that fails on the way is told to the centre and then raised.
+        """
+        station, at = self._station, self._station.at
+        at("segment.before")
+        following = pb.StationTurn(
+            station_id=turn.station_id,
+            reader=turn.reader,
+            presentation=turn.presentation,
+            stage=turn.stage,
+            number=turn.number + 1,
+        )
+        answers = following.answers
+        answers.SetInParent()
+        if segment.writes:
+            names = [step.name for step in segment.steps]
+            station.journal.released(turn.presentation, turn.stage, following.number, names)
+            at("write.before")
+        failure: Exception | None = None
+        try:
+            if segment.writes:
+                go_on = self._run_steps(segment.steps[:1], answers)
+                at("write.within")
+                if go_on:
+                    self._run_steps(segment.steps[1:], answers)
+                at("write.after")
+            else:
+                self._run_steps(segment.steps, answers)
+        except ReaderError as e:
+            failure, answers.broken = e, e.broken
+        except Exception as e:  # noqa: BLE001  # what was done has to be on record all the same
+            failure, answers.broken = e, "unknown"
+        if segment.writes:
+            words = [answer.status_word for answer in answers.steps]
+            station.journal.finished(
+                turn.presentation, turn.stage, following.number, words, answers.broken
+            )
+        at("segment.after")
+        if failure is not None:
+            self._break_off(following, failure)
+        return following
+
+    def _run_steps(self, steps: Sequence[pb.Step], answers: pb.Answers) -> bool:
+        """Run steps until one is answered with an unexpected status word; whether none was."""
+        transmit, add = self._reader.transmit, answers.steps.add
+        for apdu, expect in [(list(step.apdu), tuple(step.expect)) for step in steps]:
+            response = transmit(apdu)
+            word = response[-2] << 8 | response[-1]
+            add(status_word=word, data=bytes(response[:-2]))
+            if word == _OK and "9000" in expect:
+                continue
+            if not any(matches(word, pattern) for pattern in expect):
+                return False
+        return True
+
+    def _break_off(self, turn: pb.StationTurn, failure: Exception) -> NoReturn:
+        # Its answer would be about a chip that may lie elsewhere by now: it is not awaited.
+        self._station.door.tell(turn)
+        raise failure
