@@ -41,6 +41,11 @@ class EjectUnknown(Exception):
 class Feeder(Protocol):
     """What a session needs of the feeding machine of its reader."""
 
+    @property
+    def came_back(self) -> int:
+        """How often the machine was away and came back."""
+        ...
+
     def look(self) -> Look: ...
 
     def eject(self, stack: str, ticket: str) -> bool:
@@ -66,8 +71,11 @@ class TrayFeeder:
         self._pause = GrowingPause(stopping, 0.05, 2.0)
         self._line: socket.socket | None = None
         self._received = b""
-        self.came_back = 0
-        """How often the tray was away and came back."""
+        self._came_back = 0
+
+    @property
+    def came_back(self) -> int:
+        return self._came_back
 
     def look(self) -> Look:
         answer = self._ask({"op": "look"})
@@ -111,7 +119,7 @@ class TrayFeeder:
                 continue
             self._pause.reset()
             if was_away:
-                self.came_back += 1
+                self._came_back += 1
                 log.info("feeder.back", reader=self._reader)
             if "error" in answer:
                 raise FeederRefused(str(answer["error"]))

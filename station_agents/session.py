@@ -67,6 +67,7 @@ class Session:
         self._reader = reader
         self._feeder = feeder
         self._again = GrowingPause(station.stopping, 0.05, 2.0)
+        self._feeder_came_back = 0
         self._log = structlog.get_logger().bind(station=station.station_id, reader=reader.name)
 
     def run(self) -> None:
@@ -106,6 +107,9 @@ class Session:
             while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
                 pass
             return
+        if self._feeder.came_back != self._feeder_came_back:
+            self._feeder_came_back = self._feeder.came_back
+            self._reader.accident()
         stage = self._station.stages[0]
         while True:
             verdict = self._present(stage, look)

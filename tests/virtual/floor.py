@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,22 @@ class Terminal:
         return json.loads(self._process.stdout.readline())
 
     def send(self, reader: str, apdu: bytes) -> bytes | None:
-        """The card's answer, or None if the reader or the card was lost."""
+        """The card's answer, or None if the reader or the card was lost: the driver then reports
+        an error, or success and no bytes."""
         code, answer = self("transmit", reader, apdu.hex())
-        return bytes.fromhex(answer) if code == 0 else None
+        return bytes.fromhex(answer) if code == 0 and answer else None
 
     def open(self, reader: str, seconds: float = 8) -> bool:
-        """Wait for a card and connect, past a service or a tray that is just coming back."""
-        return bool(self("wait", reader, True, seconds)) and self("connect", reader) == 0
+        """Wait for a card and connect, past a service or a tray that is just coming back: for up
+        to 0.4 s pcscd takes a card for present that is gone, so the card is powered anew."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self("wait", reader, True, left) and self("connect", reader) == 0:
+                if self("reconnect", reader, True) == 0:
+                    return True
+                self("disconnect", reader)
+                self("wait", reader, False, 1)
+        return False
 
     def close(self) -> None:
         self._process.communicate()

@@ -1,0 +1,183 @@
+"""What the agent does with a chip when nothing fails but the chip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from station_agents.virtual.pcscd import Pcscd
+from station_agents.virtual.tray_process import TrayProcess
+from stubs import station_pb2 as pb
+from tests.agent.floor import (
+    SELECTING,
+    AgentProcess,
+    ScriptedCentre,
+    answered,
+    openings,
+    segment,
+    verdict,
+    words,
+)
+from tests.virtual.floor import READ_NAME, SELECT, card_line, write_tray
+
+# Le is not the record's length: the chip answers 6C20, and gives the record when asked again.
+READ_NAME_WRONG_LE = READ_NAME[:-1] + b"\x05"
+
+
+def tray_of(service: Pcscd, directory: Path, *cards: dict[str, object]) -> TrayProcess:
+    path = write_tray(directory / "tray-1.jsonl", list(cards))
+    return TrayProcess([path], service.addresses, directory / "tray.sock")
+
+
+def test_silent_chip_is_reported_with_its_face_number(
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
+) -> None:
+    """A chip that stays silent through three power-ons is reported as such, with what is printed
+    on it, once; it goes where the verdict says, and the next one is opened."""
+
+    def script(turn: pb.StationTurn) -> pb.CentreTurn:
+        return verdict("rejected" if turn.WhichOneof("content") == "no_answer" else "good")
+
+    # Card 1 comes to lie in the other reader.
+    cards = [card_line(0, silent=True), card_line(1), card_line(2), card_line(3, silent=True),
+             card_line(4)]  # fmt: skip
+    with (
+        tray_of(service, short_directory, *cards) as tray,
+        ScriptedCentre(free_port(), script) as centre,
+        AgentProcess(service, tray.control, centre.address, short_directory) as agent,
+    ):
+        turns = centre.until(lambda turns: turns if len(turns) == 4 else None)
+        assert [t.WhichOneof("content") for t in turns] == [
+            "no_answer", "opening", "no_answer", "opening",
+        ]  # fmt: skip
+        assert turns[0].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000000")
+        assert turns[1].opening.atr.hex().upper() == cards[2]["atr"]
+        assert turns[1].opening.face_number == "A00000002"
+        assert turns[2].no_answer.face_number == "A00000003"
+        assert len({t.presentation for t in turns}) == 4
+        assert agent.stop() == 0
+        assert tray.ask("status")["stacks"] == {"good": 2, "rejected": 2, "held": 0}
+
+
+def test_segment_stops_at_the_first_unexpected_status_word(
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
+) -> None:
+    """Steps run while the status words fit, 6Cxx is followed, nothing is sent after the first
+    that does not fit; an expected error word does not stop."""
+
+    def script(turn: pb.StationTurn) -> pb.CentreTurn:
+        match turn.number:
+            case 0:
+                return segment(
+                    (SELECT, "9000"),
+                    (bytes.fromhex("00B20A3403"), "6A83"),
+                    (READ_NAME_WRONG_LE, "9000"),
+                    (READ_NAME_WRONG_LE, "6Axx"),
+                    (SELECT, "9000"),
+                )
+            case 1:
+                return segment((READ_NAME_WRONG_LE, "9xxx"))
+            case _:
+                return verdict("held")
+
+    with (
+        tray_of(service, short_directory, card_line(0)) as tray,
+        ScriptedCentre(free_port(), script) as centre,
+        AgentProcess(service, tray.control, centre.address, short_directory) as agent,
+    ):
+        turns = centre.until(lambda turns: turns if len(turns) == 3 else None)
+        assert words(turns[1]) == [0x9000, 0x6A83, 0x9000, 0x9000]
+        assert turns[1].answers.steps[2].data[:2] == bytes.fromhex("091E")
+        assert not turns[1].answers.broken
+        assert words(turns[2]) == [0x9000]
+        assert [t.number for t in turns] == [0, 1, 2]
+        assert agent.stop() == 0
+        assert tray.ask("status")["stacks"]["held"] == 1
+
+
+def test_next_stage_is_another_presentation_of_a_fresh_chip(
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
+) -> None:
+    """A verdict with a next stage powers the chip off and on and opens that stage; the card is
+    ejected after the last one only. A stage that this station lacks is done elsewhere."""
+
+    def script(turn: pb.StationTurn) -> pb.CentreTurn:
+        if turn.number == 0 and turn.stage == "key_replacement":
+            return SELECTING
+        if turn.number == 0:
+            return segment((READ_NAME, "9000"))
+        return verdict(
+            next_stage={"key_replacement": "inspection", "inspection": "packing"}[turn.stage],
+            stack="",
+        )
+
+    with (
+        tray_of(service, short_directory, card_line(0), card_line(1), card_line(2)) as tray,
+        ScriptedCentre(free_port(), script) as centre,
+        AgentProcess(service, tray.control, centre.address, short_directory) as agent,
+    ):
+        turns = centre.until(lambda turns: turns if len(turns) == 8 else None)
+        assert [(t.stage, t.number) for t in turns] == 2 * [
+            ("key_replacement", 0), ("key_replacement", 1), ("inspection", 0), ("inspection", 1),
+        ]  # fmt: skip
+        assert len({t.presentation for t in turns}) == 4
+        # The selection of the first stage is gone with the power.
+        assert words(turns[3]) == [0x6985]
+        assert agent.stop() == 0
+        assert tray.ask("status")["stacks"]["good"] == 2
+
+
+def test_restart_opens_anew_and_wait_asks_again(
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
+) -> None:
+    """Restart: the chip is opened again as a new presentation, at the first stage. Wait: the chip
+    is kept and the very same turn sent again."""
+    answers = iter(
+        [
+            pb.CentreTurn(restart=pb.Restart(code="SESSION_UNKNOWN")),
+            pb.CentreTurn(restart=pb.Restart(code="SESSION_UNKNOWN")),
+            pb.CentreTurn(wait=pb.Wait(milliseconds=20, code="BUSY")),
+            SELECTING,
+            pb.CentreTurn(wait=pb.Wait(milliseconds=20, code="UNAVAILABLE")),
+            verdict(),
+        ]
+    )
+    with (
+        tray_of(service, short_directory, card_line(0)) as tray,
+        ScriptedCentre(free_port(), lambda turn: next(answers)) as centre,
+        AgentProcess(service, tray.control, centre.address, short_directory) as agent,
+    ):
+        turns = centre.until(lambda turns: turns if len(turns) == 6 else None)
+        assert [t.number for t in turns] == [0, 0, 0, 0, 1, 1]
+        assert len({t.presentation for t in turns[:3]}) == 3
+        assert turns[2] == turns[3]
+        assert turns[4] == turns[5]
+        assert agent.stop() == 0
+        assert tray.ask("status")["stacks"]["good"] == 1
+
+
+def test_two_readers_side_by_side(
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
+) -> None:
+    """Two readers share one stream and each chip goes its own way; an empty hopper is waited for
+    without an end, and a card fed later is opened."""
+
+    def script(turn: pb.StationTurn) -> pb.CentreTurn:
+        return verdict("good") if turn.number else SELECTING
+
+    cards = [card_line(n) for n in range(6)]
+    with (
+        tray_of(service, short_directory, *cards) as tray,
+        ScriptedCentre(free_port(), script) as centre,
+        AgentProcess(
+            service, tray.control, centre.address, short_directory, readers=2
+        ) as agent,
+    ):
+        centre.until(lambda turns: len(answered(turns)) == 6)
+        tray.ask("feed", stack="good")
+        centre.until(lambda turns: len(answered(turns)) >= 12)
+        faces = [t.opening.face_number for t in openings(centre.turns)]
+        assert sorted(faces[:6]) == [card["face_number"] for card in cards]
+        assert {t.reader for t in centre.turns} == set(service.readers)
+        assert all(words(t) == [0x9000] for t in answered(centre.turns))
+        assert agent.stop() == 0
