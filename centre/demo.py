@@ -232,7 +232,7 @@ def _factory(demo: Demo, config: Config) -> list[str]:
 def _ready_line(kept: Kept, keeper: Keeper) -> dict[str, Any]:
     """The JSON line that a process prints when it is ready."""
     for _ in _while_waiting(kept.name, keeper):
-        for line in reversed(kept.log_file.read_text("utf-8").splitlines()):
+        for line in reversed(kept.said()):
             if line.startswith("{") and line.endswith("}"):
                 ready: dict[str, Any] = json.loads(line)
                 if "readers" in ready and ("ports" in ready or "control" in ready):

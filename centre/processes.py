@@ -35,6 +35,18 @@ class Kept:
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    said_before: int = 0
+    """Bytes in the log file from earlier runs."""
+
+    def __post_init__(self) -> None:
+        if self.log_file.exists():
+            self.said_before = self.log_file.stat().st_size
+
+    def said(self) -> list[str]:
+        """The lines that the process has said in this run."""
+        with self.log_file.open("rb") as f:
+            f.seek(self.said_before)
+            return f.read().decode("utf-8", "replace").splitlines()
 
 
 class Keeper:

@@ -127,7 +127,7 @@ class Replay:
                     self._advise(batch_id, bank, carton["kind"], carton["noted"], expected)
 
     def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
-        """As `actors.inventory.advise`: what was counted beyond the advice stops being surplus."""
+        """As `actors.receiving.advise`: what was counted beyond the advice stops being surplus."""
         group = self.groups[batch_id, bank, kind]
         found = min(count, max(0, group.counted - group.advised))
         group.advised += count

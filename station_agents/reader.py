@@ -49,9 +49,9 @@ class Patience:
 
     tries: int = 3
     """Power-ons before a chip counts as silent."""
-    seconds: float = 1.0
+    seconds: float = 0.7
     """Wait for a card to show, each try."""
-    seconds_after_accident: float = 3.0
+    seconds_after_accident: float = 2.0
     """The same after reader, service or feeder came back: they too find each other late."""
     slice_seconds: float = 0.1
     """The longest wait in one call on a context that other readers use too."""

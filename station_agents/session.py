@@ -134,9 +134,9 @@ class Session:
         try:
             atr = self._reader.power_on()
         except CardSilent as e:
-            # A look again: what is silent might have been taken away.
-            if not self._feeder.look().loaded:
-                raise Again("the card was taken away") from None
+            # No card answers either when it was taken away, or when the feeder itself failed.
+            if self._feeder.look() != look or self._feeder.came_back != self._feeder_came_back:
+                raise Again("silent, but not the card that was looked at") from None
             log.warning("chip.silent", code=f"{e.code:08X}")
             turn.no_answer.CopyFrom(
                 pb.NoAnswer(carton_id=look.carton_id, face_number=look.face_number)

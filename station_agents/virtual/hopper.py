@@ -58,9 +58,11 @@ class Slot:
     def atr(self) -> bytes:
         """What a question for presence is answered with; empty for "no card".
 
-        Where the last answer was "no card", pcscd sends no power-on: the next card shows at once.
+        An ejected card seems to be there until the power cycle that brings the next one; with
+        nothing to come the reader is empty at once. Where the last answer was "no card", pcscd
+        sends no power-on: the next card shows at once.
         """
-        if self.chip is None or not self.chip.atr:
+        if self.chip is None or not self.chip.atr or self._next is None:
             self._present()
         return self.chip.atr if self.chip is not None else b""
 

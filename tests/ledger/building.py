@@ -7,7 +7,6 @@ chips: the same `CartonWork`, the same events, one outcome for each card instead
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from actors.hsm.carton_work import CartonWork
 from actors.inventory import Inventory
 from actors.qa.inspection import DONE as INSPECTED_PLACE
 from actors.sorting import Sorting
-from domain.bodies import Writing
+from domain.bodies import Body, Writing
 from domain.changes import Changes, Committed, EventType
 from domain.codes import Code
 from domain.lines import (
@@ -174,13 +173,6 @@ class Building:
         self.queries.close()
         self.ledger.close()
 
-    def copy(self, folder: Path) -> Path:
-        """The ledger as a file of its own, with its head file; call `close` before."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in (self.path, self.head_file):
-            shutil.copy(path, folder / path.name)
-        return folder / self.path.name
-
     # What the world does.
 
     def take_return(self, file: FactoryReturn) -> Receipt:
@@ -208,7 +200,27 @@ class Building:
         writing = self.writing(Line.KEY_REPLACEMENT)
         body = self.cartons.take(carton, writing)
         assert body is not None
-        body = writing.change(
+        body = self._release(writing, body, number, order_id, branch)
+        self.commit(writing)
+        writing = self.writing(Line.KEY_REPLACEMENT)
+        writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
+        self.commit(writing)
+
+    def replace_keys_together(self, carton: str, records: Sequence[SealedRecord]) -> None:
+        """A whole carton, released and done in one commit."""
+        self.cartons.load([carton])
+        writing = self.writing(Line.KEY_REPLACEMENT)
+        for r in records:
+            body = self.cartons.take(carton, writing)
+            assert body is not None
+            body = self._release(writing, body, r.record_number, r.order_id, r.branch_code)
+            writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
+        self.commit(writing)
+
+    def _release(
+        self, writing: Writing, body: Body, number: int, order_id: str, branch: str
+    ) -> Body:
+        return writing.change(
             body,
             EventType.KEY_WRITE_RELEASED,
             {"station": "S1", "reader": "R1", "keys": ["MK"]},
@@ -218,10 +230,6 @@ class Building:
             lease=body.lease + 1,
             released=True,
         )
-        self.commit(writing)
-        writing = self.writing(Line.KEY_REPLACEMENT)
-        writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
-        self.commit(writing)
 
     def set_apart(
         self, carton: str, code: str, number: int | None = None, order_id: str = ""
@@ -266,6 +274,9 @@ class Building:
         """Sorting does what it can: to the end if the batch is complete."""
         while asyncio.run(self.sorting.step()):
             pass
+
+    def acknowledge(self, *outbox_ids: str) -> None:
+        asyncio.run(self.sorting.acknowledge(outbox_ids))
 
     def sign_heads(self) -> int:
         """As the floor does: sign, keep outside, record."""
@@ -329,5 +340,5 @@ def one_of_each(folder: Path) -> Building:
     b.inspect(bad=frozenset({records[3].order_id}))
     b.sign_heads()
     b.sort()
-    asyncio.run(b.sorting.acknowledge(["RETURN-B1-1"]))
+    b.acknowledge("RETURN-B1-1")
     return b

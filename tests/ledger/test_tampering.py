@@ -148,7 +148,7 @@ def test_each_row_put_in_is_found(finished: Finished, copy: Path, table: str) ->
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        *((f"drop table {table}", "") for table in sorted(TABLES)),
+        *((f"drop table {table}", table) for table in sorted(TABLES)),
         ("drop index commit_command", "commit_command"),
         ("create table another (x)", "another"),
         (
@@ -169,10 +169,13 @@ def test_another_schema_is_found(
     assert named in report.finding
 
 
+GARBAGE = (
+    "", "{", "[]", "null", "12", '"x"', "{}", '{"a": 1}', "[" * 100_000, '{"a":NaN}', "\ud7ff\x00",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "garbage",
-    ["", "{", "[]", "null", "12", '"x"', "{}", '{"a": 1}', "[" * 100_000, '{"a":NaN}', "\ud7ff\x00"],
-    ids=lambda g: g[:10].encode("unicode_escape").decode() or "empty",
+    "garbage", GARBAGE, ids=lambda g: g[:10].encode("unicode_escape").decode() or "empty"
 )
 @pytest.mark.parametrize(("table", "column"), [("event", "data"), ("commit_link", "reply")])
 def test_garbage_for_json_is_reported_and_breaks_nothing(
@@ -195,7 +198,8 @@ def compute_anew(connection: pyodbc.Connection) -> None:
     lines = [r[0] for r in connection.execute("select distinct line from commit_link").fetchall()]
     for line in lines:
         previous = GENESIS
-        for link in dicts(connection, "select * from commit_link where line = ? order by number", line):
+        ordered = "select * from commit_link where line = ? order by number"
+        for link in dicts(connection, ordered, line):
             events = dicts(
                 connection,
                 "select type, body_id, order_id, place, condition, data from event"
@@ -381,4 +385,6 @@ def test_bytes_of_the_file_changed_at_will_break_nothing(finished: Finished, cop
         path.write_bytes(whole[:at] + b"\xa5" * 64 + whole[at + 64 :])
         (copy / "ledger.db-wal").unlink(missing_ok=True)
         (copy / "ledger.db-shm").unlink(missing_ok=True)
-        finished.verify(copy)
+        report = finished.verify(copy)
+        # What is overwritten may be free space; else something is said.
+        assert report.ok is (report.finding == "")
