@@ -211,7 +211,7 @@ class LineShell:
     """The actor around one line. `stepping`: the line has a `step` to be called again and again
     (at once while it says that there is more, else after a pause)."""
 
-    STEP_SECONDS = 0.3
+    STEP_SECONDS = 0.5
 
     def __init__(
         self,

@@ -219,7 +219,7 @@ def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
 @click.option("--cards", type=click.IntRange(1, 100_000), default=3_000, show_default=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--fresh", is_flag=True, help="Remove a demo that is there and begin anew.")
-@click.option("--readers", type=click.IntRange(1, 16), default=8, show_default=True)
+@click.option("--readers", type=click.IntRange(1, 8), default=8, show_default=True)
 @reporting
 def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     """Run one batch delivery through the whole centre, on real parts.

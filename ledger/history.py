@@ -66,6 +66,8 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
     """Everything that befell a card, oldest first: its order's events, its own, its lines in a
     centre return. `identifier` is a body id, an order id (with all bodies that it ever had) or an
     identification code. Empty if the ledger knows nothing of it."""
+    if not identifier:
+        return []
     bodies, orders, records = _named(queries, identifier)
     steps = [
         (r["id"], Step(r["at"], r["line"], r["number"], _words(r), r["body_id"], r["order_id"]))

@@ -173,9 +173,11 @@ class Replay:
         if before is None:
             raise _fault(commit, "卡体未收入", "the body was never received", event)
         data = event["data"]
-        after = replace(before, order_id=event["order_id"], **_borne(data))
+        changed = {"order_id": event["order_id"], **_borne(data)}
         if event["place"]:
-            after = replace(after, place=event["place"], condition=event["condition"])
+            changed |= {"place": event["place"], "condition": event["condition"]}
+        after = replace(before, **changed)
+        if event["place"]:
             if not is_legal(before.place, after.place):
                 raise _fault(commit, "非法移动", "not a legal transition", event)
             expected[before.account, after.account] += 1

@@ -235,10 +235,11 @@ def branch_table(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
         return table.setdefault((bank, branch), empty)
 
     for r in queries.rows(
-        "select o.bank, o.branch, b.place, count(*) as n from orders o"
-        " left join body b on b.order_id = o.order_id and b.body_id ="
-        "  (select x.body_id from body x where x.order_id = o.order_id"
-        "   order by x.live desc, x.body_id desc limit 1)"
+        # Of the bodies that an order ever had, the live one, else the newest.
+        "select o.bank, o.branch, b.place, count(*) as n from orders o left join"
+        "  (select order_id, place, row_number() over"
+        "    (partition by order_id order by live desc, body_id desc) as nth"
+        "   from body where order_id <> '') b on b.order_id = o.order_id and b.nth = 1"
         " where o.batch_id = ? group by o.bank, o.branch, b.place",
         batch_id,
     ):

@@ -17,9 +17,10 @@ from typing import Any, Self
 import grpc
 
 from station_agents.virtual.pcscd import Pcscd
+from station_agents.virtual.tray_process import TrayProcess
 from stubs import station_pb2 as pb
 from stubs.station_pb2_grpc import StationServicer, add_StationServicer_to_server
-from tests.virtual.floor import SELECT
+from tests.virtual.floor import SELECT, card_line, write_tray
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
@@ -46,6 +47,22 @@ SELECTING = segment((SELECT, "9000"))
 
 def verdict(stack: str = "good", next_stage: str = "") -> pb.CentreTurn:
     return pb.CentreTurn(verdict=pb.Verdict(stack=stack, next_stage=next_stage, code="OK"))
+
+
+def until_card(number: int, script: Script) -> Script:
+    """`script` for all cards but that one, whose opening stays without an answer: when it comes,
+    the card before it was ejected."""
+    return lambda turn: None if _is_opening_of(number, turn) else script(turn)
+
+
+def _is_opening_of(number: int, turn: pb.StationTurn) -> bool:
+    return turn.opening.face_number == card_line(number)["face_number"]
+
+
+def tray_of(service: Pcscd, directory: Path, *cards: dict[str, Any]) -> TrayProcess:
+    """A tray process with these cards; the first lies in reader 0, the second in reader 1."""
+    path = write_tray(directory / "tray-1.jsonl", list(cards))
+    return TrayProcess([path], service.addresses, directory / "tray.sock")
 
 
 class ScriptedCentre(StationServicer):

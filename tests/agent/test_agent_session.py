@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from station_agents.virtual.pcscd import Pcscd
-from station_agents.virtual.tray_process import TrayProcess
 from stubs import station_pb2 as pb
 from tests.agent.floor import (
     SELECTING,
@@ -15,18 +14,15 @@ from tests.agent.floor import (
     answered,
     openings,
     segment,
+    tray_of,
+    until_card,
     verdict,
     words,
 )
-from tests.virtual.floor import READ_NAME, SELECT, card_line, write_tray
+from tests.virtual.floor import READ_NAME, SELECT, card_line
 
 # Le is not the record's length: the chip answers 6C20, and gives the record when asked again.
 READ_NAME_WRONG_LE = READ_NAME[:-1] + b"\x05"
-
-
-def tray_of(service: Pcscd, directory: Path, *cards: dict[str, object]) -> TrayProcess:
-    path = write_tray(directory / "tray-1.jsonl", list(cards))
-    return TrayProcess([path], service.addresses, directory / "tray.sock")
 
 
 def test_silent_chip_is_reported_with_its_face_number(
@@ -35,28 +31,30 @@ def test_silent_chip_is_reported_with_its_face_number(
     """A chip that stays silent through three power-ons is reported as such, with what is printed
     on it, once; it goes where the verdict says, and the next one is opened."""
 
-    def script(turn: pb.StationTurn) -> pb.CentreTurn:
-        return verdict("rejected" if turn.WhichOneof("content") == "no_answer" else "good")
+    def script(turn: pb.StationTurn) -> pb.CentreTurn | None:
+        if turn.WhichOneof("content") == "no_answer":
+            return verdict("rejected")
+        return None if turn.opening.face_number == last else verdict("good")
 
-    # Card 1 comes to lie in the other reader.
-    cards = [card_line(0, silent=True), card_line(1), card_line(2), card_line(3, silent=True),
-             card_line(4)]  # fmt: skip
+    # Card 1 comes to lie in the other reader. The last opening tells that all else is done.
+    last = "A00000005"
+    cards = [card_line(n, silent=n in (2, 3)) for n in range(6)]
     with (
         tray_of(service, short_directory, *cards) as tray,
         ScriptedCentre(free_port(), script) as centre,
         AgentProcess(service, tray.control, centre.address, short_directory) as agent,
     ):
-        turns = centre.until(lambda turns: turns if len(turns) == 4 else None)
+        turns = centre.until(lambda turns: turns if len(turns) == 5 else None)
         assert [t.WhichOneof("content") for t in turns] == [
-            "no_answer", "opening", "no_answer", "opening",
+            "opening", "no_answer", "no_answer", "opening", "opening",
         ]  # fmt: skip
-        assert turns[0].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000000")
-        assert turns[1].opening.atr.hex().upper() == cards[2]["atr"]
-        assert turns[1].opening.face_number == "A00000002"
-        assert turns[2].no_answer.face_number == "A00000003"
-        assert len({t.presentation for t in turns}) == 4
-        assert agent.stop() == 0
+        assert turns[0].opening.atr.hex().upper() == cards[0]["atr"]
+        assert turns[1].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000002")
+        assert turns[2].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000003")
+        assert turns[3].opening.face_number == "A00000004"
+        assert len({t.presentation for t in turns}) == 5
         assert tray.ask("status")["stacks"] == {"good": 2, "rejected": 2, "held": 0}
+        assert agent.stop() == 0
 
 
 def test_segment_stops_at_the_first_unexpected_status_word(
@@ -80,19 +78,20 @@ def test_segment_stops_at_the_first_unexpected_status_word(
             case _:
                 return verdict("held")
 
+    cards = [card_line(n) for n in range(3)]
     with (
-        tray_of(service, short_directory, card_line(0)) as tray,
-        ScriptedCentre(free_port(), script) as centre,
+        tray_of(service, short_directory, *cards) as tray,
+        ScriptedCentre(free_port(), until_card(2, script)) as centre,
         AgentProcess(service, tray.control, centre.address, short_directory) as agent,
     ):
-        turns = centre.until(lambda turns: turns if len(turns) == 3 else None)
+        turns = centre.until(lambda turns: turns if len(turns) == 4 else None)
         assert words(turns[1]) == [0x9000, 0x6A83, 0x9000, 0x9000]
         assert turns[1].answers.steps[2].data[:2] == bytes.fromhex("091E")
         assert not turns[1].answers.broken
         assert words(turns[2]) == [0x9000]
-        assert [t.number for t in turns] == [0, 1, 2]
+        assert [t.number for t in turns] == [0, 1, 2, 0]
+        assert tray.ask("status")["stacks"] == {"good": 0, "rejected": 0, "held": 1}
         assert agent.stop() == 0
-        assert tray.ask("status")["stacks"]["held"] == 1
 
 
 def test_next_stage_is_another_presentation_of_a_fresh_chip(
@@ -112,19 +111,19 @@ def test_next_stage_is_another_presentation_of_a_fresh_chip(
         )
 
     with (
-        tray_of(service, short_directory, card_line(0), card_line(1), card_line(2)) as tray,
-        ScriptedCentre(free_port(), script) as centre,
+        tray_of(service, short_directory, *(card_line(n) for n in range(4))) as tray,
+        ScriptedCentre(free_port(), until_card(3, script)) as centre,
         AgentProcess(service, tray.control, centre.address, short_directory) as agent,
     ):
-        turns = centre.until(lambda turns: turns if len(turns) == 8 else None)
-        assert [(t.stage, t.number) for t in turns] == 2 * [
+        turns = centre.until(lambda turns: turns if len(turns) == 9 else None)
+        assert [(t.stage, t.number) for t in turns[:8]] == 2 * [
             ("key_replacement", 0), ("key_replacement", 1), ("inspection", 0), ("inspection", 1),
         ]  # fmt: skip
-        assert len({t.presentation for t in turns}) == 4
+        assert len({t.presentation for t in turns[:8]}) == 4
         # The selection of the first stage is gone with the power.
         assert words(turns[3]) == [0x6985]
-        assert agent.stop() == 0
         assert tray.ask("status")["stacks"]["good"] == 2
+        assert agent.stop() == 0
 
 
 def test_restart_opens_anew_and_wait_asks_again(
@@ -143,17 +142,17 @@ def test_restart_opens_anew_and_wait_asks_again(
         ]
     )
     with (
-        tray_of(service, short_directory, card_line(0)) as tray,
-        ScriptedCentre(free_port(), lambda turn: next(answers)) as centre,
+        tray_of(service, short_directory, *(card_line(n) for n in range(3))) as tray,
+        ScriptedCentre(free_port(), until_card(2, lambda turn: next(answers))) as centre,
         AgentProcess(service, tray.control, centre.address, short_directory) as agent,
     ):
-        turns = centre.until(lambda turns: turns if len(turns) == 6 else None)
-        assert [t.number for t in turns] == [0, 0, 0, 0, 1, 1]
+        turns = centre.until(lambda turns: turns if len(turns) == 7 else None)
+        assert [t.number for t in turns] == [0, 0, 0, 0, 1, 1, 0]
         assert len({t.presentation for t in turns[:3]}) == 3
         assert turns[2] == turns[3]
         assert turns[4] == turns[5]
-        assert agent.stop() == 0
         assert tray.ask("status")["stacks"]["good"] == 1
+        assert agent.stop() == 0
 
 
 def test_two_readers_side_by_side(

@@ -76,9 +76,7 @@ class Client:
         right: list[bool] = []
 
         def run(reader: str) -> None:
-            right.append(
-                all(self.transmit(reader, apdu)[1].endswith("9000") for _ in range(count))
-            )
+            right.append(all(self.transmit(reader, apdu)[1].endswith("9000") for _ in range(count)))
 
         threads = [threading.Thread(target=run, args=(reader,)) for reader in readers]
         start = time.monotonic()

@@ -61,9 +61,7 @@ def challenge(card: VirtualCard) -> bytes:
 
 
 def authenticate(card: VirtualCard, memory: CardMemory, key_id: int = MK) -> bytes:
-    return card.process(
-        external_authenticate(key_id, memory.keys[key_id].value, challenge(card))
-    )
+    return card.process(external_authenticate(key_id, memory.keys[key_id].value, challenge(card)))
 
 
 def sw(card: VirtualCard, apdu: str | bytes) -> str:

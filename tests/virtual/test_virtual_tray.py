@@ -266,9 +266,7 @@ def test_a_wrong_try_is_counted_although_the_power_goes(
         assert on_file(tmp_path)["00000"].memory.keys[EAK].tries_left == left
 
 
-def test_pcscd_killed_and_started_again(
-    service: Pcscd, terminal: Terminal, tmp_path: Path
-) -> None:
+def test_pcscd_killed_and_started_again(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:
     """After a kill of pcscd the same directory has the same ports and names, the tray comes back
     by itself, and the card has lost its power but not its place."""
     reader = service.readers[0]
