@@ -75,6 +75,15 @@ def decide_pack(
     return writing
 
 
+def whole_destinations(bodies: list[Body], limit: int) -> list[Body]:
+    """Of bodies ordered by destination and cut off at `limit`: those whose destination is not
+    cut, so that none gets one package more than it needs. One destination alone stays as it is."""
+    last = bodies[-1].destination
+    if len(bodies) < limit or bodies[0].destination == last:
+        return bodies
+    return [b for b in bodies if b.destination != last]
+
+
 def decide_ship(command_id: str, bodies: Sequence[Body]) -> Writing:
     """Hand closed packages to the courier."""
     writing = Writing(Line.SORTING, command_id)
@@ -206,6 +215,7 @@ class Sorting:
             batch_id, WORK, CHUNK,
         )  # fmt: skip
         if sorted_bodies:
+            sorted_bodies = whole_destinations(sorted_bodies, CHUNK)
             with_temporary = {
                 r["order_id"]
                 for r in q.rows(

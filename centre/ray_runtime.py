@@ -14,7 +14,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_DEDUP_LOGS"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # the lines are what this machine is for
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
 import ray
@@ -43,7 +42,8 @@ def start(run: Path) -> None:
         object_store_memory=STORE_BYTES,
         _temp_dir=str(directory),
         _node_ip_address="127.0.0.1",
-        _system_config={"automatic_object_spilling_enabled": False},
+        # The lines are what this machine is for: Ray would run them at niceness 15.
+        _system_config={"automatic_object_spilling_enabled": False, "worker_niceness": 0},
     )
 
 

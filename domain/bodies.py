@@ -112,9 +112,7 @@ class Writing:
         )
         self.insert("body", row)
 
-    def change(
-        self, body: Body, event: EventType, data: Row | None = None, **changed: Any
-    ) -> Body:
+    def change(self, body: Body, event: EventType, data: Row | None = None, **changed: Any) -> Body:
         """Change `body` and say so in an event; `place` and `condition` among `changed` move it.
         Answers the body as it will be. The commit fails if its place or lease had changed."""
         after = replace(body, **changed)

@@ -84,22 +84,32 @@ class Words(NamedTuple):
 WORDS: dict[Code, Words] = {
     Code.OK: Words("正常", "in order", ""),
     Code.MALFORMED: Words("格式无法识别", "cannot be read", "check the sender's format"),
-    Code.TRAILER_MISSING: Words("缺少尾记录", "the trailer is missing", "send the whole file again"),
+    Code.TRAILER_MISSING: Words(
+        "缺少尾记录", "the trailer is missing", "send the whole file again"
+    ),
     Code.COUNT_DIFFERS: Words("记录数不符", "the count differs", "send the whole file again"),
     Code.DIGEST_DIFFERS: Words("摘要不符", "the digest differs", "send the whole file again"),
     Code.FILE_TOO_LARGE: Words("文件过大", "too many records", "split the file"),
-    Code.ID_REUSED: Words("编号已用于其他内容", "this id was used for other content", "use a new id"),
+    Code.ID_REUSED: Words(
+        "编号已用于其他内容", "this id was used for other content", "use a new id"
+    ),
     Code.BATCH_TAKEN: Words("该批次已接收", "this batch was taken before", "send a correction"),
     Code.DELIVERY_UNKNOWN: Words("无此送货单", "no such delivery", "wait for the delivery note"),
     Code.DELIVERY_SIGNED: Words("该送货已签收", "signed for before, other counts", "count again"),
     Code.CARTON_NOT_COUNTED: Words("有箱未清点", "a carton has no count", "count every carton"),
-    Code.CARTON_UNKNOWN: Words("箱号不在送货单", "the carton is not on the note", "check the label"),
+    Code.CARTON_UNKNOWN: Words(
+        "箱号不在送货单", "the carton is not on the note", "check the label"
+    ),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
     Code.BAD_CHECK_DIGIT: Words("校验位错误", "the check digit is wrong", "correct the number"),
-    Code.UNKNOWN_BANK: Words("银行代码未登记", "the bank is not registered", "correct the bank code"),
+    Code.UNKNOWN_BANK: Words(
+        "银行代码未登记", "the bank is not registered", "correct the bank code"
+    ),
     Code.UNKNOWN_BRANCH: Words("网点未登记", "the branch is not registered", "correct the branch"),
-    Code.REPEATED_NUMBER: Words("号码重复", "the number stands twice", "correct or drop the record"),
+    Code.REPEATED_NUMBER: Words(
+        "号码重复", "the number stands twice", "correct or drop the record"
+    ),
     Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
     Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),
     Code.NOT_IN_RETURN: Words("识别码不在回盘", "not in the factory return", "ask the factory"),
@@ -118,13 +128,17 @@ WORDS: dict[Code, Words] = {
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
-    Code.KEY_QUOTA_EXCEEDED: Words("超出箱的密钥配额", "the carton's key quota is used up", "recount"),
+    Code.KEY_QUOTA_EXCEEDED: Words(
+        "超出箱的密钥配额", "the carton's key quota is used up", "recount"
+    ),
     Code.KEY_BLOCK_BAD: Words("密钥块无效", "the key block cannot be read", "ask for a new block"),
     Code.KEY_CHECK_VALUE_DIFFERS: Words("密钥校验值不符", "check value differs", "ask the factory"),
     Code.KEY_BLOCK_REPEATED_DIFFERENT: Words(
         "该批次已有其他密钥", "other keys of this batch are in the token", "ask the factory"
     ),
-    Code.RECORD_UNSEALABLE: Words("密封记录无法打开", "a sealed record does not open", "centre verify"),
+    Code.RECORD_UNSEALABLE: Words(
+        "密封记录无法打开", "a sealed record does not open", "centre verify"
+    ),
     Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
     Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),

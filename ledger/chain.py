@@ -87,9 +87,7 @@ def _check_line(queries: Queries, line: str, chain: Chain) -> None:
     chain.newest[line] = {k: previous[k] for k in ("line", "number", "hash", "at", "epoch")}
 
 
-def _stored(
-    queries: Queries, table: str, line: str, after: int, last: int
-) -> dict[int, list[Row]]:
+def _stored(queries: Queries, table: str, line: str, after: int, last: int) -> dict[int, list[Row]]:
     found: dict[int, list[Row]] = {}
     for row in queries.rows(
         f"select * from {table} where line = ? and number > ? and number <= ?"
@@ -100,9 +98,7 @@ def _stored(
     return found
 
 
-def _check_link(
-    link: Row, previous: Row, events: Sequence[Row], movements: Sequence[Row]
-) -> None:
+def _check_link(link: Row, previous: Row, events: Sequence[Row], movements: Sequence[Row]) -> None:
     def fault(chinese: str, english: str, table: str = "commit_link") -> Fault:
         return Fault(chinese, english, table=table, line=link["line"], number=link["number"])
 

@@ -34,9 +34,7 @@ from ledger.connection import ROWS_PER_STATEMENT, as_json, connect
 GENESIS = "0" * 64
 
 
-def link_hash(
-    previous: str, head: Row, events: Sequence[Row], movements: Sequence[Row]
-) -> str:
+def link_hash(previous: str, head: Row, events: Sequence[Row], movements: Sequence[Row]) -> str:
     """The hash of one commit: SHA-256 over the canonical JSON of what it holds and the link
     before. `head` has line, number, epoch, at, command_id, payload_hash and reply."""
     return hashlib.sha256(

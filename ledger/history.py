@@ -90,9 +90,7 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
     return [step for _, step in sorted(steps, key=lambda s: s[0])]
 
 
-def _named(
-    queries: Queries, identifier: str
-) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+def _named(queries: Queries, identifier: str) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """The bodies, the orders and the refused records that an id stands for."""
     bodies = queries.rows(
         "select body_id, order_id, identification_code from body where body_id = ?"

@@ -184,14 +184,9 @@ class Queries:
             found[r["identification_code"]].update(r)
         bodies = {
             b.identification_code: b
-            for b in self.bodies(
-                "b.identification_code in (select value from json_each(?))", codes
-            )
+            for b in self.bodies("b.identification_code in (select value from json_each(?))", codes)
         }
-        return {
-            c: Identified(**f, body=bodies.get(c))
-            for c, f in found.items()
-        }
+        return {c: Identified(**f, body=bodies.get(c)) for c, f in found.items()}
 
     def orders_by_number(self, kind: str, values: Sequence[str]) -> dict[str, Identified]:
         """The order that a look-up value stands for, with its body if it has one."""
@@ -210,9 +205,7 @@ class Queries:
                 as_json([r["order_id"] for r in found]),
             )
         }
-        return {
-            r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found
-        }
+        return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
 
     def carton(self, carton_id: str) -> Carton | None:
         """A carton that was signed for."""

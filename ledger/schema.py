@@ -76,6 +76,9 @@ TABLES: tuple[str, ...] = (
     """create unique index body_identification on body (kind, identification_code)
         where identification_code <> ''""",
     "create unique index body_order on body (order_id) where order_id <> '' and live = 1",
+    # The unique ones are partial, and look-ups by chip or order name neither kind nor life.
+    "create index body_chip on body (identification_code)",
+    "create index body_bound on body (order_id)",
     "create index body_place on body (place, batch_id)",
     "create index body_carton on body (carton_id)",
     "create index body_batch on body (batch_id)",

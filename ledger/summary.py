@@ -1,7 +1,7 @@
 """What the centre has to say about its bodies, out of the ledger: sums of movements, no counters.
 
-    advised + surplus = received + missing
-    received = shipped + rejected + held + in_work + destroyed
+advised + surplus = received + missing
+received = shipped + rejected + held + in_work + destroyed
 """
 
 from __future__ import annotations

@@ -63,9 +63,7 @@ def _compare(
         raise fault("多出一行", "a row that no event made")
     for column, value in expected.items():
         if row[column] != value or type(row[column]) is not type(value):
-            raise fault(
-                f"列 {column} 与事件不符", f"column {column} is not what the events say"
-            )
+            raise fault(f"列 {column} 与事件不符", f"column {column} is not what the events say")
 
 
 def _check_count(queries: Queries, table: str, expected: int) -> None:

@@ -175,11 +175,11 @@ def _check_schema(queries: Queries) -> None:
         )
     }
     expected = {_name(ddl): " ".join(ddl.split()) for ddl in schema.TABLES}
-    for name in sorted({*present, *expected}):
+    for name in sorted(set(present) - set(expected)):
+        raise Fault("多出表、索引或触发器", "is not part of the ledger", table=name)
+    for name in expected:
         if name not in present:
             raise Fault("缺少表或索引", "a table or an index is missing", table=name)
-        if name not in expected:
-            raise Fault("多出表、索引或触发器", "is not part of the ledger", table=name)
         if present[name].lower() != expected[name].lower():
             raise Fault("表结构被改动", "has another shape than this program's", table=name)
     for row in queries.rows("pragma integrity_check(1)"):

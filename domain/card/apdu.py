@@ -31,8 +31,7 @@ class SW(IntEnum):
 def matches(status_word: int, pattern: str) -> bool:
     """Whether `status_word` fits `pattern`: four hex digits, where `x` stands for any digit."""
     return len(pattern) == 4 and all(
-        p in "xX" or p.upper() == s
-        for p, s in zip(pattern, f"{status_word:04X}", strict=True)
+        p in "xX" or p.upper() == s for p, s in zip(pattern, f"{status_word:04X}", strict=True)
     )
 
 

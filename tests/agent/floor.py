@@ -56,7 +56,7 @@ def until_card(number: int, script: Script) -> Script:
 
 
 def _is_opening_of(number: int, turn: pb.StationTurn) -> bool:
-    return turn.opening.face_number == card_line(number)["face_number"]
+    return bool(turn.opening.face_number == card_line(number)["face_number"])
 
 
 def tray_of(service: Pcscd, directory: Path, *cards: dict[str, Any]) -> TrayProcess:

@@ -168,13 +168,12 @@ def test_two_readers_side_by_side(
     with (
         tray_of(service, short_directory, *cards) as tray,
         ScriptedCentre(free_port(), script) as centre,
-        AgentProcess(
-            service, tray.control, centre.address, short_directory, readers=2
-        ) as agent,
+        AgentProcess(service, tray.control, centre.address, short_directory, readers=2) as agent,
     ):
         centre.until(lambda turns: len(answered(turns)) == 6)
+        # The last of each reader may not be on its stack yet; the other four are fed again.
         tray.ask("feed", stack="good")
-        centre.until(lambda turns: len(answered(turns)) >= 12)
+        centre.until(lambda turns: len(answered(turns)) >= 10)
         faces = [t.opening.face_number for t in openings(centre.turns)]
         assert sorted(faces[:6]) == [card["face_number"] for card in cards]
         assert {t.reader for t in centre.turns} == set(service.readers)

@@ -159,14 +159,22 @@ def _equation(e: Evidence) -> None:
 
 def _count(e: Evidence, bank: str | None) -> dict[str, int]:
     bank_of = {c["carton_id"]: c["bank_code"] for c in e.note["cartons"]}
-    refused = {f["order_id"] for f in e.truth["faults"]
-               if FAULTS.get(f["fault"], ("",))[0] == "surplus"}  # fmt: skip
-    cards = [c for c in e.cards.values() if bank in (None, bank_of[c["carton_id"]])]
-    accepted = [r for r in e.records
-                if r["order_id"] not in refused
-                and bank in (None, bank_of[r["carton_id"]])]  # fmt: skip
-    temporary = sum(c["count"] for c in e.note["cartons"]
-                    if c["kind"] == "temporary_card" and bank in (None, c["bank_code"]))  # fmt: skip
+
+    def mine(code: str) -> bool:
+        return bank in (None, code)
+
+    refused = {
+        f["order_id"] for f in e.truth["faults"] if FAULTS.get(f["fault"], ("",))[0] == "surplus"
+    }
+    cards = [c for c in e.cards.values() if mine(bank_of[c["carton_id"]])]
+    accepted = [
+        r for r in e.records if r["order_id"] not in refused and mine(bank_of[r["carton_id"]])
+    ]
+    temporary = sum(
+        c["count"]
+        for c in e.note["cartons"]
+        if c["kind"] == "temporary_card" and mine(c["bank_code"])
+    )
     lines = [r for r in e.lines if bank in (None, r["bank"])]
     results = Counter(r["result"] for r in lines)
     held = sum(1 for c in cards if c.get("stack") == "held")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -116,9 +117,7 @@ BORNE_VALUES = {
 
 
 @given(st.fixed_dictionaries(BORNE_VALUES), st.fixed_dictionaries(BORNE_VALUES))
-def test_events_alone_tell_the_whole_row(
-    first: dict[str, object], then: dict[str, object]
-) -> None:
+def test_events_alone_tell_the_whole_row(first: dict[str, Any], then: dict[str, Any]) -> None:
     """Whatever a body is born with and whatever changes, the data of its events, one over the
     other, and their places give its row again."""
     body = Body.from_row({**BODY.row(), **first})

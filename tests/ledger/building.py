@@ -21,7 +21,7 @@ from actors.inventory import Inventory
 from actors.qa.inspection import DONE as INSPECTED_PLACE
 from actors.sorting import Sorting
 from domain.bodies import Body, Writing
-from domain.changes import Changes, Committed, EventType
+from domain.changes import Changes, Committed, EventType, Row
 from domain.codes import Code
 from domain.lines import (
     FactoryReturn,
@@ -281,15 +281,13 @@ class Building:
     def sign_heads(self) -> int:
         """As the floor does: sign, keep outside, record."""
         links = heads.unsigned_heads(self.queries)
-        signed = [heads.signed_head(link, self._sign(link)) for link in links]
+        signed = [heads.signed_head(link, self.sign(link)) for link in links]
         heads.append_head_file(self.head_file, signed)
         self.ledger.record_heads(signed)
         return len(signed)
 
-    def _sign(self, link: dict[str, str | int]) -> bytes:
-        digest = heads.head_digest(
-            str(link["line"]), int(link["number"]), str(link["hash"]), str(link["at"])
-        )
+    def sign(self, link: Row) -> bytes:
+        digest = heads.head_digest(link["line"], link["number"], link["hash"], link["at"])
         r, s = decode_dss_signature(self.key.sign(digest, ec.ECDSA(Prehashed(hashes.SHA256()))))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 

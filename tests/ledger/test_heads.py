@@ -46,7 +46,7 @@ def test_the_digest_is_of_all_that_a_head_says() -> None:
 
 def test_a_signature_fits_its_head_alone(building: Building) -> None:
     """Raw r ‖ s over the digest; another head, key, length or spelling is not right."""
-    head = signed_head(LINK, building._sign(LINK))
+    head = signed_head(LINK, building.sign(LINK))
     key = load_public_key(building.public_key)
     assert is_signed(head, key)
     assert not is_signed({**head, "number": 8}, key)

@@ -14,7 +14,6 @@ from ledger.connection import connect
 from ledger.history import batch_overview, body_history, place_in_words
 from ledger.queries import Queries
 from ledger.summary import COUNTS, branch_table, summary
-from ledger.verify import verify
 from tests.ledger.building import (
     REFUSED,
     SOCIAL,
@@ -110,9 +109,7 @@ def test_a_row_that_was_moved_by_hand_is_not_reconciled(tmp_path: Path) -> None:
     b = one_of_each(tmp_path)
     b.close()
     connection = connect(b.path, write=True)
-    connection.execute(
-        "update body set place = 'sorting/packed' where body_id = 'C1.0001'"
-    ).close()
+    connection.execute("update body set place = 'sorting/packed' where body_id = 'C1.0001'").close()
     connection.close()
     queries = Queries(b.path)
     assert summary(queries)["reconciled"] is False
@@ -153,8 +150,8 @@ def test_an_order_is_in_work_until_its_card_may_not_come_any_more(tmp_path: Path
 
 
 def test_a_summary_of_a_demo_takes_no_time(tmp_path: Path) -> None:
-    """3,000 cards through all stages: the summary, the verification and the bodies' pages stay
-    far below what a person notices (measured 0.1 s and 1 s; the limits allow a loaded machine)."""
+    """3,000 cards through all stages: the summary takes 0.04 s alone on two cores; the
+    limit allows a loaded machine, and no query that looks at each card by itself."""
     b = Building.make(tmp_path)
     records = [record(n, carton=f"C{n // 250}") for n in range(LARGE)]
     b.take_return(factory_return(records))
@@ -171,7 +168,6 @@ def test_a_summary_of_a_demo_takes_no_time(tmp_path: Path) -> None:
     assert totals["shipped"] == LARGE
     assert totals["reconciled"]
     assert took < 1.0
-    assert verify(b.path, None, None).ok
     b.close()
 
 

@@ -287,9 +287,7 @@ def test_the_finding_names_line_commit_body_and_table(finished: Finished, copy: 
         assert part in finding
 
 
-def test_history_computed_anew_contradicts_the_signed_heads(
-    finished: Finished, copy: Path
-) -> None:
+def test_history_computed_anew_contradicts_the_signed_heads(finished: Finished, copy: Path) -> None:
     """A legal history (another station) with right hashes is not the one that was signed."""
     with opened(copy) as connection:
         connection.execute(

@@ -1,0 +1,68 @@
+"""Uses `station_agents.reader` in a process of its own (libpcsclite reads its socket's name once).
+
+`python -m tests.agent.reader_client chain READER HEX ...` prints the answers to commands;
+`… overhead READER HEX COUNT ROUNDS` prints, for each round, seconds of a bare loop over
+SCardTransmit and of a segment of the same commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from threading import Event
+from typing import Any, cast
+
+from smartcard import scard
+
+from station_agents.pcsc import Service
+from station_agents.reader import Reader
+from station_agents.session import Session, Station
+from stubs import station_pb2 as pb
+
+
+def bare(reader: Reader, apdu: list[int], count: int) -> float:
+    handle, pci = reader._handle, reader._pci
+    start = time.perf_counter()
+    for _ in range(count):
+        code, _ = scard.SCardTransmit(handle, pci, apdu)
+        if code != 0:
+            raise RuntimeError(hex(code & 0xFFFFFFFF))
+    return time.perf_counter() - start
+
+
+def as_segment(reader: Reader, apdu: list[int], count: int) -> float:
+    unused = cast(Any, None)
+    station = Station("S1", ["inspection"], unused, unused, Event())
+    session = Session(station, reader, unused)
+    steps = [pb.Step(apdu=bytes(apdu), expect=["9000"], name="read") for _ in range(count)]
+    answers = pb.Answers()
+    start = time.perf_counter()
+    if not session._run_steps(steps, answers) or len(answers.steps) != count:
+        raise RuntimeError("the segment stopped")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    what, name, *rest = sys.argv[1:]
+    stopping = Event()
+    reader = Reader(Service(stopping), name, stopping)
+    reader.power_on()
+    if what == "chain":
+        answers = [bytes(reader.transmit(list(bytes.fromhex(h)))).hex() for h in rest]
+        sys.stdout.write(json.dumps(answers))
+    else:
+        select, apdu = (list(bytes.fromhex(h)) for h in rest[:2])
+        count, rounds = int(rest[2]), int(rest[3])
+        reader.transmit(select)
+        times = [(bare(reader, apdu, count), as_segment(reader, apdu, count))
+                 for _ in range(rounds)]  # fmt: skip
+        sys.stdout.write(json.dumps(times))
+    reader.close()
+    sys.stdout.flush()
+    os._exit(0)  # the destructors of libpcsclite would ask a service that may be gone
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""Sorting: by branch into packages, to the courier, into the return; from any commit on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.sorting import PACKAGE_SIZE, decide_pack, return_lines
+from domain.bodies import Body
+from domain.codes import Code
+from domain.lines import NoteCarton
+from ledger.summary import summary
+from ledger.verify import verify
+from tests.ledger.building import (
+    REFUSED,
+    SOCIAL,
+    TEMPORARY,
+    Building,
+    Killed,
+    factory_return,
+    note,
+    one_of_each,
+    record,
+)
+
+
+@pytest.fixture
+def b(tmp_path: Path) -> Iterator[Building]:
+    building = Building.make(tmp_path)
+    yield building
+    building.close()
+    report = verify(building.path, None, None)
+    assert report.ok, report.finding
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Building]:
+    building = one_of_each(tmp_path_factory.mktemp("finished"))
+    yield building
+    building.close()
+
+
+def inspected(b: Building, cards: int = 6, temporary: int = 1) -> None:
+    """A batch that stands before sorting: every third holder has a temporary card."""
+    records = [
+        record(n, branch=f"102-43010{2 + n % 2}", has_temporary=n % 3 == 0)
+        for n in range(1, cards + 1)
+    ]
+    b.take_return(factory_return(records))
+    b.take_note(
+        note(
+            [
+                NoteCarton("C1", "102", SOCIAL, cards, ""),
+                NoteCarton("T1", "102", TEMPORARY, temporary, "430102"),
+            ]
+        )
+    )
+    b.sign_for("D1", C1=cards, T1=temporary)
+    b.replace_keys_together("C1", records)
+    for n in range(temporary):
+        b.replace_keys("T1", 900 + n)
+    b.inspect()
+
+
+def packages(b: Building) -> list[dict[str, Any]]:
+    return b.queries.rows(
+        "select p.*, (select count(*) from body x where x.package_id = p.package_id) as inside"
+        " from package p order by package_id"
+    )
+
+
+def test_a_package_is_of_one_destination_kind_and_sort_of_holder(b: Building) -> None:
+    """Holders of a temporary card lie apart, so that the branch can take theirs back; temporary
+    cards go to the window of their division."""
+    inspected(b)
+    b.sort()
+    found = [(p["destination"], p["kind"], p["has_temporary"], p["count"]) for p in packages(b)]
+    assert sorted(found) == [
+        ("102-430102", SOCIAL, 0, 2),
+        ("102-430102", SOCIAL, 1, 1),
+        ("102-430103", SOCIAL, 0, 2),
+        ("102-430103", SOCIAL, 1, 1),
+        ("430102", TEMPORARY, 0, 1),
+    ]
+    assert all(p["count"] == p["inside"] for p in packages(b))
+    temporary = {
+        r["package_id"]
+        for r in b.queries.rows(
+            "select x.package_id from body x join orders o on o.order_id = x.order_id"
+            " where o.has_temporary = 1"
+        )
+    }
+    assert temporary == {p["package_id"] for p in packages(b) if p["has_temporary"]}
+
+
+def test_a_package_holds_no_more_than_its_size() -> None:
+    """A pile that is larger becomes several packages, numbered on."""
+    bodies = [
+        Body(f"C.{n:04d}", SOCIAL, "102", "B1", "C", "sorting/work", destination="102-430102",
+             order_id=f"O{n}")
+        for n in range(PACKAGE_SIZE * 2 + 1)
+    ]  # fmt: skip
+    changes = decide_pack("x", "B1", bodies, set(), 5).changes()
+    rows = next(i.rows for i in changes.inserts if i.table == "package")
+    assert [(r["package_id"], r["count"]) for r in rows] == [
+        ("B1-P0005", PACKAGE_SIZE),
+        ("B1-P0006", PACKAGE_SIZE),
+        ("B1-P0007", 1),
+    ]
+
+
+def test_nothing_is_packed_before_the_batch_is_complete(b: Building) -> None:
+    """While a card of the batch is at another line, or a delivery is not signed for, what is
+    sorted waits; the return is written once, when nothing is left."""
+    inspected(b)
+    b.take_note(note([NoteCarton("C2", "102", SOCIAL, 1, "")], delivery_id="D2"))
+    b.sort()
+    assert packages(b) == []
+    assert summary(b.queries)["in_work"] == 7
+    b.sign_for("D2", C2=1)
+    b.sort()
+    assert packages(b) == []
+    b.set_apart("C2", Code.CHIP_SILENT)
+    b.sort()
+    assert summary(b.queries)["in_work"] == 0
+    assert len(b.queries.rows("select * from outbox")) == 2
+    b.sort()
+    assert len(b.queries.rows("select * from event where type = 'return_written'")) == 1
+
+
+def returned(b: Building) -> list[dict[str, Any]]:
+    return b.queries.rows("select * from return_line order by position")
+
+
+def test_the_return_has_one_line_for_every_order_and_every_other_body(finished: Building) -> None:
+    """Each order once; each body without order once; the results are those of the places."""
+    lines = returned(finished)
+    orders = finished.queries.rows("select order_id from orders")
+    by_order = Counter(line["order_id"] for line in lines if line["order_id"])
+    assert by_order == Counter([o["order_id"] for o in orders] + [REFUSED.order_id])
+    assert Counter(line["result"] for line in lines) == {
+        "shipped": 19,
+        "rejected": 2,
+        "missing": 1,
+        "held": 2,
+        "surplus": 2,
+    }
+    assert [line["position"] for line in lines] == list(range(1, len(lines) + 1))
+    for line in lines:
+        assert bool(line["package_id"]) is (line["result"] == "shipped")
+        assert bool(line["reason"]) is (line["result"] != "shipped")
+        assert bool(line["final"]) is (line["result"] in ("shipped", "rejected"))
+
+
+@pytest.mark.parametrize(
+    ("order_id", "result", "reason"),
+    [
+        ("B1-000001", "shipped", ""),
+        ("B1-000004", "rejected", Code.DATA_DIFFERS),
+        ("B1-000011", "rejected", Code.CHIP_SILENT),
+        ("B1-000012", "missing", Code.NOT_DELIVERED),
+        ("B1-000021", "held", Code.FORMAL_KEYS_FOREIGN),
+        ("B1-000022", "held", Code.OVER_COUNT),
+        ("B1-000090", "surplus", Code.BAD_CHECK_DIGIT),
+    ],
+)
+def test_what_befell_a_card_is_its_line(
+    finished: Building, order_id: str, result: str, reason: str
+) -> None:
+    """Reason and result of each fate; the body of a refused record goes under that record."""
+    (line,) = [r for r in returned(finished) if r["order_id"] == order_id]
+    assert (line["result"], line["reason"]) == (result, reason)
+
+
+def test_a_body_without_order_has_a_line_of_its_own(finished: Building) -> None:
+    """By body id and kind: the stranger, and the temporary cards."""
+    lines = [r for r in returned(finished) if not r["order_id"]]
+    assert sorted((r["body_id"][:2], r["kind"], r["result"]) for r in lines) == [
+        ("C1", SOCIAL, "surplus"),
+        ("T1", TEMPORARY, "shipped"),
+        ("T1", TEMPORARY, "shipped"),
+    ]
+
+
+def test_return_lines_of_nothing() -> None:
+    """Orders without any body are missing; no orders and no bodies make no lines."""
+    assert return_lines([], [], {}) == []
+    (line,) = return_lines([{"order_id": "O", "bank": "102", "branch": "102-430102"}], [], {})
+    assert (line["result"], line["reason"], line["final"]) == ("missing", Code.NOT_DELIVERED, 0)
+
+
+def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:
+    """Killed after every single commit, before anybody was told, sorting goes on from the
+    ledger: nothing is packed, shipped or returned twice, and nothing is left."""
+    inspected(b, cards=9, temporary=2)
+    kills = 0
+    while True:
+        b.doors["sorting"].cut = 1
+        try:
+            b.sort()
+            break
+        except Killed:
+            kills += 1
+            b.restart()
+    assert kills == 4  # sorted, packed, shipped, returned
+    totals = summary(b.queries)
+    assert (totals["shipped"], totals["in_work"]) == (11, 0)
+    for event_type, n in (("body_packed", 11), ("body_shipped", 11), ("return_written", 1)):
+        found = b.queries.rows("select id from event where type = ?", event_type)
+        assert len(found) == n
+    assert len(returned(b)) == 11
+
+
+def test_an_acknowledged_return_is_sent_no_more(b: Building) -> None:
+    """Acknowledged once; a repeat and an unknown id change nothing."""
+    inspected(b)
+    b.sort()
+    b.acknowledge("RETURN-B1-1")
+    events = "select id from event where type = 'return_acknowledged'"
+    for again in (["RETURN-B1-1"], ["nothing"], []):
+        asyncio.run(b.sorting.acknowledge(again))
+    assert len(b.queries.rows(events)) == 1
+    (left,) = b.queries.rows("select id from outbox where acknowledged = 0")
+    assert left["id"] == "LISTS-B1"
