@@ -22,7 +22,7 @@ from centre.config import Config, ConfigError
 from centre.gateway_actor import GatewayShell
 from centre.home import write_whole
 from centre.wiring import Wiring, now, production
-from domain.changes import Away, Refused
+from domain.changes import Away, EventType, Refused
 from domain.places import Line
 from ledger import heads
 from ledger.queries import Queries
@@ -130,14 +130,18 @@ class Supervisor:
         self._stop.set()
 
     async def run(self) -> None:
-        """Until `stop`; then heads are signed once more."""
+        """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
+        courier, and at the end."""
         queries = Queries(self._floor.config.ledger)
-        signed_at = time.monotonic()
+        signed_at, handed_over = time.monotonic(), _last_shipped(queries)
         while not self._stop.is_set():
             state = await self._floor.ping()
             self._write(state)
             self._tell(state)
-            if time.monotonic() - signed_at >= self._floor.config.head_seconds:
+            shipped = _last_shipped(queries)
+            due = time.monotonic() - signed_at >= self._floor.config.head_seconds
+            if due or shipped != handed_over:
+                handed_over = shipped
                 signed_at = time.monotonic()
                 await self._sign(queries)
             try:
@@ -167,6 +171,11 @@ class Supervisor:
             log.info("floor.ready", listen=self._listen)
             self._say(f"就绪 ready, doors on {self._listen}")
         self._was_ready = not waiting
+
+
+def _last_shipped(queries: Queries) -> int:
+    found = queries.one("select max(id) as id from event where type = ?", EventType.BODY_SHIPPED)
+    return (found and found["id"]) or 0
 
 
 def up(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
@@ -33,18 +33,31 @@ def token_config(config: Config) -> TokenConfig:
     return TokenConfig(str(config.module), config.conf, config.token, config.pin_file)
 
 
+class _Cartons:
+    """What a provider asks of the ledger about cartons; connected at the first question, in the
+    provider's own process."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._ledger = ledger
+        self._queries: Queries | None = None
+
+    def _open(self) -> Queries:
+        if self._queries is None:
+            self._queries = Queries(self._ledger)
+        return self._queries
+
+    def quota(self, carton_id: str) -> int:
+        return self._open().carton_quota(carton_id)
+
+    def drawn(self, carton_id: str) -> list[str]:
+        return self._open().carton_drawn(carton_id)
+
+
 def make_provider(config: Config) -> Provider:
-    """The key provider over PKCS#11. The number of bodies of a carton, its quota of card keys,
-    is asked from the ledger."""
-    os.environ["SOFTHSM2_CONF"] = str(config.conf)
-    queries: list[Queries] = []
-
-    def quota(carton_id: str) -> int:
-        if not queries:
-            queries.append(Queries(config.ledger))
-        return queries[0].carton_quota(carton_id)
-
-    return Pkcs11Provider(token_config(config), load_profile(config.profile), quota)
+    """The key provider over PKCS#11. A carton's quota of card keys is asked from the ledger."""
+    cartons = _Cartons(config.ledger)
+    profile = load_profile(config.profile)
+    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn)
 
 
 def make_inventory(

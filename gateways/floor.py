@@ -28,8 +28,9 @@ class Limits:
     turns_in_queue: int = 4_096
     """Turns that wait for one stage; a turn that finds it full is answered Wait(BUSY). Also how
     many answers a station may leave unread before its next turns are read."""
-    turns_per_call: int = 256
-    """Turns that go to a line in one call."""
+    turns_per_call: int = 128
+    """Turns that go to a line in one call. What inspection reads back is personal data: a call
+    stays under the 100 KB up to which Ray carries arguments outside its object store."""
     gather_milliseconds: float = 3.0
     """For how long the first turn of a call waits for others."""
     personal_data_days: int = 90

@@ -222,6 +222,13 @@ class Queries:
         found = self.one("select count(*) as n from body where carton_id = ?", carton_id)
         return found["n"] if found else 0
 
+    def carton_drawn(self, carton_id: str) -> list[str]:
+        """Identification codes of a carton's chips whose first WRITE KEY was released."""
+        found = self.rows(
+            "select identification_code from body where carton_id = ? and released = 1", carton_id
+        )
+        return [r["identification_code"] for r in found]
+
     def sealed(self, order_ids: Sequence[str]) -> dict[str, str]:
         """The sealed record of each order, as stored (base64)."""
         found = self.rows(

@@ -105,7 +105,9 @@ async def work(arguments: argparse.Namespace, at: Callable[[str], None] = nothin
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     door = Door(arguments.door)
-    service = Service(stopping, one_each=arguments.contexts == "reader")
+    service = Service(
+        stopping, readers=len(arguments.readers), one_each=arguments.contexts == "reader"
+    )
     with contextlib.closing(Journal(arguments.journal)) as journal:
         station = Station(arguments.station, arguments.stages, door, journal, stopping, at)
         feeders = [TrayFeeder(arguments.control, i, stopping) for _, i in arguments.readers]

@@ -35,6 +35,7 @@ _GET_RESPONSE: Final = (0xC0, 0x00, 0x00)
 _CHANNEL: Final = 0x03
 # Answers in one chain of 61xx; a chip that never ends is not waited for.
 _MOST_PARTS: Final = 64
+_TIMEOUT: Final = code_of(scard.SCARD_E_TIMEOUT)
 _INVALID_HANDLE: Final = code_of(scard.SCARD_E_INVALID_HANDLE)
 
 _CARD_GONE: Final = CARD_ABSENT | frozenset(
@@ -53,8 +54,8 @@ class Patience:
     """Wait for a card to show, each try."""
     seconds_after_accident: float = 2.0
     """The same after reader, service or feeder came back: they too find each other late."""
-    slice_seconds: float = 0.1
-    """The longest wait in one call on a context that other readers use too."""
+    look_seconds: float = 0.05
+    """Between two looks, where the context is shared and can't be kept for a wait."""
 
 
 class Reader:
@@ -147,29 +148,24 @@ class Reader:
         return ReaderLost("the reader fails", code)
 
     def _await_card(self, seconds: float) -> None:
-        """Until pcscd sees a card in the reader, at most `seconds`. Errors as of `power_on`."""
+        """Until the service sees a card in the reader, at most `seconds`. Errors as of `power_on`."""
         end = time.monotonic() + seconds
+        shared = self._service.shared
         context = self._service.context(self.name)
-        one_each = self._service.one_each
         known = scard.SCARD_STATE_UNAWARE
         while (left := end - time.monotonic()) > 0:
-            length = left if one_each else min(left, self._patience.slice_seconds)
             code, states = scard.SCardGetStatusChange(
-                context, max(1, int(length * 1000)), [(self.name, known)]
+                context, 0 if shared else max(1, int(left * 1000)), [(self.name, known)]
             )
-            if code not in (SUCCESS, scard.SCARD_E_TIMEOUT):
+            if code == SUCCESS:
+                if states[0][1] & scard.SCARD_STATE_PRESENT:
+                    return
+                known = states[0][1] & ~scard.SCARD_STATE_CHANGED
+            elif code_of(code) != _TIMEOUT:
                 self._context = context
                 raise self._error(code_of(code))
-            if code == SUCCESS:
-                state = states[0][1]
-                if state & scard.SCARD_STATE_PRESENT:
-                    return
-                known = state & ~scard.SCARD_STATE_CHANGED
-            if not one_each:
-                # Lets the other readers have the context in between.
-                wait(self._stopping, 0.02)
-            elif self._stopping.is_set():
-                wait(self._stopping, 0)
+            # A call that waits would keep the context from the other readers as long.
+            wait(self._stopping, min(left, self._patience.look_seconds) if shared else 0)
 
     def transmit(self, apdu: list[int]) -> list[int]:
         """Send one command; data and the two bytes of the status word.

@@ -52,12 +52,19 @@ class Pkcs11Provider:
 
     known_answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
 
-    def __init__(self, config: TokenConfig, profile: Profile, quota: Callable[[str], int]) -> None:
-        """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known. What
+    def __init__(
+        self,
+        config: TokenConfig,
+        profile: Profile,
+        quota: Callable[[str], int],
+        drawn: Callable[[str], Sequence[str]],
+    ) -> None:
+        """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known.
+        `drawn(carton_id)`: identification codes of its chips that had their keys before. What
         it raises passes through `perform`. Nothing is opened here."""
         self.token = KeyToken(config)
         self._profile = profile
-        self._quota = CartonQuota(quota)
+        self._quota = CartonQuota(quota, drawn)
         self._cities = CityKeys(self.token)
         self._data_keys = sealing.DataKeys(self.token)
         self._lock = threading.Lock()

@@ -1,8 +1,9 @@
 """Uses `station_agents.reader` in a process of its own (libpcsclite reads its socket's name once).
 
 `python -m tests.agent.reader_client chain READER HEX ...` prints the answers to commands;
-`… overhead READER HEX COUNT ROUNDS` prints, for each round, seconds of a bare loop over
-SCardTransmit and of a segment of the same commands.
+`… overhead READER SELECT HEX COUNT ROUNDS` prints, for each round, what a bare loop over
+SCardTransmit took and what a segment of the same commands took: seconds by the clock and seconds
+of this thread's processor time.
 """
 
 from __future__ import annotations
@@ -21,27 +22,38 @@ from station_agents.reader import Reader
 from station_agents.session import Session, Station
 from stubs import station_pb2 as pb
 
+Spent = tuple[float, float]
 
-def bare(reader: Reader, apdu: list[int], count: int) -> float:
+
+def now() -> Spent:
+    return time.perf_counter(), time.thread_time()
+
+
+def spent_since(start: Spent) -> Spent:
+    clock, processor = now()
+    return clock - start[0], processor - start[1]
+
+
+def bare(reader: Reader, apdu: list[int], count: int) -> Spent:
     handle, pci = reader._handle, reader._pci
-    start = time.perf_counter()
+    start = now()
     for _ in range(count):
         code, _ = scard.SCardTransmit(handle, pci, apdu)
         if code != 0:
             raise RuntimeError(hex(code & 0xFFFFFFFF))
-    return time.perf_counter() - start
+    return spent_since(start)
 
 
-def as_segment(reader: Reader, apdu: list[int], count: int) -> float:
+def as_segment(reader: Reader, apdu: list[int], count: int) -> Spent:
     unused = cast(Any, None)
     station = Station("S1", ["inspection"], unused, unused, Event())
     session = Session(station, reader, unused)
     steps = [pb.Step(apdu=bytes(apdu), expect=["9000"], name="read") for _ in range(count)]
     answers = pb.Answers()
-    start = time.perf_counter()
+    start = now()
     if not session._run_steps(steps, answers) or len(answers.steps) != count:
         raise RuntimeError("the segment stopped")
-    return time.perf_counter() - start
+    return spent_since(start)
 
 
 def main() -> None:

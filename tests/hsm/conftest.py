@@ -10,7 +10,7 @@ from actors.hsm import ceremony
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken
 from domain.card.profile import load_profile
-from tests.conformance.provider_suite import quota
+from tests.conformance.provider_suite import drawn, quota
 from tests.hsm.place import Home, blank_token
 
 
@@ -30,6 +30,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def provider(home: Home) -> Iterator[Pkcs11Provider]:
-    provider = Pkcs11Provider(home.config, home.profile, quota)
+    provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
     yield provider
     provider.close()

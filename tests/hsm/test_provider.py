@@ -28,7 +28,7 @@ from domain.provider import (
     RecordUnsealable,
 )
 from tests.conformance.card_side import Factory, identification_code
-from tests.conformance.provider_suite import Specimen, check_key_provider, quota
+from tests.conformance.provider_suite import Specimen, check_key_provider, drawn, quota
 from tests.hsm.place import Home
 
 
@@ -37,7 +37,7 @@ def test_conformance(home: Home) -> None:
 
     @contextmanager
     def make() -> Iterator[Specimen]:
-        provider: Provider = Pkcs11Provider(home.config, home.profile, quota)
+        provider: Provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
         try:
             yield Specimen(provider, home.profile, home.transport_public_key, home.head_public_key)
         finally:
@@ -168,7 +168,8 @@ from actors.hsm.token import TokenConfig
 from domain.card.profile import load_profile
 module, conf, label, pin_file, me = sys.argv[1:]
 provider = Pkcs11Provider(
-    TokenConfig(module, Path(conf), label, Path(pin_file)), load_profile("ssc-3des"), lambda c: 0)
+    TokenConfig(module, Path(conf), label, Path(pin_file)), load_profile("ssc-3des"), lambda c: 0,
+    lambda c: [])
 out = {}
 for batch in range(5):
     batch_id = f"race-{batch}"

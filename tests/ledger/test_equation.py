@@ -68,6 +68,7 @@ class Floor(RuleBasedStateMachine):
         self.batches: list[Batch] = []
         self.deliveries: list[Delivered] = []
         self.numbers = 0
+        self.plan((3, 2), 2)
 
     def number(self) -> int:
         self.numbers += 1
@@ -75,6 +76,9 @@ class Floor(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.batches) < 3)
     @rule(sizes=st.tuples(st.integers(0, 4), st.integers(0, 4)), deliveries=st.integers(1, 2))
+    def plan_another(self, sizes: tuple[int, int], deliveries: int) -> None:
+        self.plan(sizes, deliveries)
+
     def plan(self, sizes: tuple[int, int], deliveries: int) -> None:
         """A batch and its delivery notes; nothing of it is here yet."""
         name = f"B{len(self.batches)}"
@@ -102,9 +106,8 @@ class Floor(RuleBasedStateMachine):
             for n in range(refused)
         ]  # fmt: skip
         name = batch.batch
-        self.b.take_return(
-            factory_return(batch.records, bad, file_id=name, batch=name, digest=name)
-        )
+        file = factory_return(batch.records, bad, file_id=name, batch=name, digest=name)
+        self.b.take_return(file)
         batch.taken = True
         for bank in BANKS:
             batch.waiting[bank] = [r for r in batch.records if r.bank_code == bank]
@@ -130,12 +133,28 @@ class Floor(RuleBasedStateMachine):
         ]
 
     @precondition(lambda self: self.workable())
-    @rule(data=st.data(), apart=st.none() | st.sampled_from(APART), known=st.booleans())
-    def read_chip(self, data: st.DataObject, apart: Code | None, known: bool) -> None:
-        """One card of a carton: on it goes, or apart; beyond the count it is held."""
+    @rule(
+        data=st.data(),
+        fates=st.lists(st.none() | st.sampled_from(APART), min_size=1, max_size=6),
+        known=st.booleans(),
+        restart=st.booleans(),
+    )
+    def read_chips(
+        self, data: st.DataObject, fates: list[Code | None], known: bool, restart: bool
+    ) -> None:
+        """Some cards of a carton, maybe after every line was killed and rebuilt."""
+        if restart:
+            self.b.restart()
         batch, carton = data.draw(st.sampled_from(self.workable()))
+        for fate in fates:
+            self.read_chip(batch, carton, fate, known)
+
+    def read_chip(self, batch: Batch, carton: NoteCarton, apart: Code | None, known: bool) -> None:
+        """On it goes, or apart; beyond the count it is held."""
         mine = batch.waiting[carton.bank_code] if carton.kind == SOCIAL else []
-        order = mine.pop() if mine and (known or apart is None) else None
+        order = (
+            mine.pop() if mine and (apart is None or (known and apart not in UNADVISED)) else None
+        )
         number, order_id, branch = self.number(), "", ""
         if order is not None:
             number, order_id = order.record_number, order.order_id
@@ -154,20 +173,14 @@ class Floor(RuleBasedStateMachine):
             reason = apart or Code.NOT_IN_RETURN
             self.b.set_apart(carton.carton_id, reason, number, order_id)
 
-    @rule(bad=st.booleans())
-    def inspect(self, bad: bool) -> None:
+    @precondition(lambda self: self.workable())
+    @rule(bad=st.booleans(), sort=st.booleans())
+    def inspect(self, bad: bool, sort: bool) -> None:
         waiting = self.b.queries.bodies("b.place = 'transit/key_replacement>inspection'")
         failed = {waiting[0].order_id} - {""} if bad and waiting else set()
         self.b.inspect(bad=frozenset(failed), at_once=2)
-
-    @rule()
-    def sort(self) -> None:
-        self.b.sort()
-
-    @rule()
-    def restart(self) -> None:
-        """Every line is killed and rebuilt from the ledger."""
-        self.b.restart()
+        if sort:
+            self.b.sort()
 
     @invariant()
     def the_equation_holds(self) -> None:

@@ -107,7 +107,9 @@ class SmallFloor:
         (place / "transport.pem").write_bytes(pem)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
-        provider = Pkcs11Provider(config, load_profile("ssc-3des"), queries.carton_quota)
+        provider = Pkcs11Provider(
+            config, load_profile("ssc-3des"), queries.carton_quota, queries.carton_drawn
+        )
         floor = cls(place, ledger, queries, provider, Nearby(provider))
         floor.restart_lines()
         return floor
