@@ -148,7 +148,7 @@ class Reader:
         return ReaderLost("the reader fails", code)
 
     def _await_card(self, seconds: float) -> None:
-        """Until the service sees a card in the reader, at most `seconds`. Errors as of `power_on`."""
+        """Until the service sees a card there, at most `seconds`. Errors as of `power_on`."""
         end = time.monotonic() + seconds
         shared = self._service.shared
         context = self._service.context(self.name)
