@@ -165,7 +165,7 @@ def verify(home: Path, ledger: Path | None) -> None:
     key = config.head_public_key
     report = verify_ledger(
         ledger or config.ledger,
-        config.head_file if config.head_file.exists() else None,
+        config.head_file,
         key.read_bytes() if key.exists() else None,
     )
     show.report(report)

@@ -117,7 +117,8 @@ def report(found: Report) -> None:
     if found.ok:
         _console.print("账实相符 the ledger holds together")
     else:
-        _console.print(f"不符 does not fit: {found.finding}")
+        # The finding may quote what somebody wrote into the database.
+        _console.print(f"不符 does not fit: {found.finding}", markup=False)
     _console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
         f"签名 signed heads {found.signatures}; "
