@@ -24,6 +24,7 @@ from station_agents.reader import Reader
 from stubs import station_pb2 as pb
 
 _WAIT_FOR_CARD_SECONDS: Final = 60.0
+_SHORTEST_WAIT_SECONDS: Final = 0.01
 _OK: Final = 0x9000
 
 
@@ -155,7 +156,8 @@ class Session:
                              next_stage=answer.verdict.next_stage)  # fmt: skip
                     return answer.verdict
                 case "wait":
-                    wait(self._station.stopping, answer.wait.milliseconds / 1000)
+                    seconds = max(answer.wait.milliseconds / 1000, _SHORTEST_WAIT_SECONDS)
+                    wait(self._station.stopping, seconds)
                 case "restart":
                     raise Again(answer.restart.code)
                 case other:
