@@ -11,13 +11,15 @@ from typing import Any
 import pyodbc
 
 from domain.bodies import Body
+from domain.changes import EventType
 from domain.codes import UNADVISED
-from domain.places import Kind
+from domain.places import MISSING_READ, Kind
 from ledger.connection import as_json, connect, rows
 
 BODY = (
     "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
-    " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id"
+    " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
+    " b.ticket"
 )
 
 
@@ -52,6 +54,15 @@ class Group:
     advised: int
     counted: int
     unadvised: int
+    found: int = 0
+    """Cards beyond the count that an order waits for."""
+
+    @property
+    def missing(self) -> int:
+        """Advised bodies that are not here: short at the count, or stood for by a stranger."""
+        short = self.advised - self.counted
+        strangers = max(0, self.unadvised - max(0, -short))
+        return max(0, short) + strangers - self.found
 
 
 class Queries:
@@ -95,6 +106,14 @@ class Queries:
         """The accepted factory return of a batch."""
         return self.one(
             "select * from file_in where batch_id = ? and kind = 'factory_return'", batch_id
+        )
+
+    def is_closed(self, batch_id: str) -> bool:
+        """Whether the centre return of a batch was written."""
+        return bool(
+            self.rows(
+                "select id from outbox where batch_id = ? and kind = 'centre_return'", batch_id
+            )
         )
 
     def delivery(self, delivery_id: str) -> dict[str, Any] | None:
@@ -142,8 +161,22 @@ class Queries:
                 as_json(sorted(UNADVISED - {"OVER_COUNT"})),
             )
         }
+        found = {
+            (r["bank"], r["kind"]): r["n"]
+            for r in self.rows(
+                "select b.bank, b.kind, count(*) as n from event e"
+                " join body b on b.body_id = e.body_id"
+                " where e.type = ? and e.data->>'source' = ? and b.batch_id = ?"
+                " group by b.bank, b.kind",
+                EventType.BODY_RECEIVED,
+                MISSING_READ,
+                batch_id,
+            )
+        }
         return {
-            key: Group(advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0))
+            key: Group(
+                advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0), found.get(key, 0)
+            )
             for key in {*advised, *counted}
         }
 
@@ -206,6 +239,18 @@ class Queries:
             )
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
+
+    def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
+        """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""
+        pairs = [list(pair) for pair in tickets if pair[1]]
+        if not pairs:
+            return {}
+        found = self.bodies(
+            "b.ticket <> '' and (b.carton_id, b.ticket) in"
+            " (select value->>0, value->>1 from json_each(?))",
+            json.dumps(pairs),
+        )
+        return {(b.carton_id, b.ticket): b for b in found}
 
     def carton(self, carton_id: str) -> Carton | None:
         """A carton that was signed for."""

@@ -140,11 +140,18 @@ class Session:
                 raise Again("silent, but not the card that was looked at") from None
             log.warning("chip.silent", code=f"{e.code:08X}")
             turn.no_answer.CopyFrom(
-                pb.NoAnswer(carton_id=look.carton_id, face_number=look.face_number)
+                pb.NoAnswer(
+                    carton_id=look.carton_id, face_number=look.face_number, ticket=look.ticket
+                )
             )
         else:
             turn.opening.CopyFrom(
-                pb.Opening(atr=atr, carton_id=look.carton_id, face_number=look.face_number)
+                pb.Opening(
+                    atr=atr,
+                    carton_id=look.carton_id,
+                    face_number=look.face_number,
+                    ticket=look.ticket,
+                )
             )
         while True:
             answer = self._station.door.ask(turn)

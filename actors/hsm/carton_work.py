@@ -113,6 +113,7 @@ class CartonWork:
         *,
         identification_code: str,
         order_id: str,
+        ticket: str,
         station: str,
     ) -> str:
         """Move a card out of work with a reason; answers the stack where it goes. A card beyond
@@ -120,7 +121,7 @@ class CartonWork:
         state = self._cartons[carton_id]
         body = body or self.take(carton_id, writing)
         if body is None:
-            self._over_count(writing, state, identification_code, order_id)
+            self._over_count(writing, state, identification_code, order_id, ticket)
             return "held"
         is_held = code in HELD
         data = {"station": station}
@@ -135,6 +136,7 @@ class CartonWork:
             live=is_held,
             identification_code=body.identification_code or identification_code,
             order_id=body.order_id or order_id,
+            ticket=ticket,
         )
         return "held" if is_held else "rejected"
 
@@ -155,9 +157,22 @@ class CartonWork:
         return True
 
     def _over_count(
-        self, writing: Writing, state: _InWork, identification_code: str, order_id: str
+        self,
+        writing: Writing,
+        state: _InWork,
+        identification_code: str,
+        order_id: str,
+        ticket: str,
     ) -> None:
+        """A card that was not counted: an advised one that counts as missing is found by it, any
+        other is surplus."""
         carton = state.carton
+        key = (carton.batch_id, carton.bank, carton.kind)
+        group = self._groups.get(key, Group(0, 0, 0))
+        source = SURPLUS_READ
+        if order_id and group.missing > 0:
+            source = MISSING_READ
+            self._groups[key] = replace(group, found=group.found + 1)
         state.bodies += 1
         body = Body(
             f"{carton.carton_id}.{state.bodies:04d}",
@@ -169,5 +184,6 @@ class CartonWork:
             Code.OVER_COUNT,
             identification_code,
             order_id,
+            ticket=ticket,
         )
-        writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))
+        writing.receive(body, Account(source, carton.kind, carton.bank))

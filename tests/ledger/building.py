@@ -244,6 +244,7 @@ class Building:
             None,
             identification_code="" if number is None else code_of(number),
             order_id=order_id,
+            ticket="",
             station="S1",
         )
         self.commit(writing)

@@ -262,9 +262,9 @@ class Station:
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
         content: Any = (
-            Opening(atr, plastic.carton_id, plastic.face_number)
+            Opening(atr, plastic.carton_id, plastic.face_number, plastic.card_id)
             if atr
-            else NoAnswer(plastic.carton_id, plastic.face_number)
+            else NoAnswer(plastic.carton_id, plastic.face_number, plastic.card_id)
         )
         while True:
             self.turns += 1
