@@ -206,7 +206,7 @@ def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
     """
     from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
 
-    request = SignForDeliveryRequest(command_id=f"sign-{delivery}", delivery_id=delivery)
+    request = SignForDeliveryRequest(delivery_id=delivery)
     for text in counts:
         carton, _, number = text.rpartition("=")
         if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:

@@ -223,6 +223,7 @@ class _Opening:
             self._keep(
                 station,
                 [*self._demo.station_command, "--station", station, "--door", door,
+                 "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
                  "--log-file", str(self._config.logs / f"{station}.log")],

@@ -182,9 +182,7 @@ class Building:
         return asyncio.run(self.inventory.accept_note(delivery))
 
     def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
-        return asyncio.run(
-            self.inventory.sign_for(SignFor(f"sign-{delivery_id}", delivery_id, counts))
-        )
+        return asyncio.run(self.inventory.sign_for(SignFor(delivery_id, counts)))
 
     def writing(self, line: Line) -> Writing:
         self.commands += 1

@@ -207,7 +207,7 @@ def count(delivery: Delivery) -> SignFor:
     for tray in delivery.trays:
         for plastic in read_tray(tray)[0].cards.values():
             counts[plastic.carton_id] += 1
-    return SignFor(f"sign:{delivery.delivery_id}", delivery.delivery_id, counts)
+    return SignFor(delivery.delivery_id, counts)
 
 
 class Chip:
