@@ -11,9 +11,8 @@ from typing import Any
 import pyodbc
 
 from domain.bodies import Body
-from domain.changes import EventType
 from domain.codes import UNADVISED
-from domain.places import MISSING_READ, Kind
+from domain.places import Kind
 from ledger.connection import as_json, connect, rows
 
 BODY = (
@@ -54,15 +53,6 @@ class Group:
     advised: int
     counted: int
     unadvised: int
-    found: int = 0
-    """Cards beyond the count that an order waits for."""
-
-    @property
-    def missing(self) -> int:
-        """Advised bodies that are not here: short at the count, or stood for by a stranger."""
-        short = self.advised - self.counted
-        strangers = max(0, self.unadvised - max(0, -short))
-        return max(0, short) + strangers - self.found
 
 
 class Queries:
@@ -161,22 +151,8 @@ class Queries:
                 as_json(sorted(UNADVISED - {"OVER_COUNT"})),
             )
         }
-        found = {
-            (r["bank"], r["kind"]): r["n"]
-            for r in self.rows(
-                "select b.bank, b.kind, count(*) as n from event e"
-                " join body b on b.body_id = e.body_id"
-                " where e.type = ? and e.data->>'source' = ? and b.batch_id = ?"
-                " group by b.bank, b.kind",
-                EventType.BODY_RECEIVED,
-                MISSING_READ,
-                batch_id,
-            )
-        }
         return {
-            key: Group(
-                advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0), found.get(key, 0)
-            )
+            key: Group(advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0))
             for key in {*advised, *counted}
         }
 

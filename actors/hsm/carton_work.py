@@ -164,15 +164,9 @@ class CartonWork:
         order_id: str,
         ticket: str,
     ) -> None:
-        """A card that was not counted: an advised one that counts as missing is found by it, any
-        other is surplus."""
+        """A card that was not counted is surplus, whoever waits for it: the count decides until
+        it is made anew."""
         carton = state.carton
-        key = (carton.batch_id, carton.bank, carton.kind)
-        group = self._groups.get(key, Group(0, 0, 0))
-        source = SURPLUS_READ
-        if order_id and group.missing > 0:
-            source = MISSING_READ
-            self._groups[key] = replace(group, found=group.found + 1)
         state.bodies += 1
         body = Body(
             f"{carton.carton_id}.{state.bodies:04d}",
@@ -186,4 +180,4 @@ class CartonWork:
             order_id,
             ticket=ticket,
         )
-        writing.receive(body, Account(source, carton.kind, carton.bank))
+        writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))
