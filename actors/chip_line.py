@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from domain.bodies import Writing
+from domain.card.profile import Profile
 from domain.card.segment import Answers
 from domain.changes import Away, Refused
 from domain.codes import Code
@@ -87,12 +88,20 @@ class ChipLine(Generic[SessionT, FactsT]):
     line: Line
 
     def __init__(
-        self, ledger: LedgerDoor, provider: KeyProvider, queries: Queries, command_prefix: str
+        self,
+        ledger: LedgerDoor,
+        provider: KeyProvider,
+        queries: Queries,
+        profile: Profile,
+        command_prefix: str,
+        random: Callable[[int], bytes],
     ) -> None:
         """`command_prefix` is new for each instance, so that its command ids are."""
         self._ledger = ledger
         self._provider = provider
         self._queries = queries
+        self._profile = profile
+        self._random = random
         self._prefix = command_prefix
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()

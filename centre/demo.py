@@ -281,7 +281,7 @@ def _watch(config: Config, batch_id: str, screen: Screen) -> None:
         outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
         if outbox and all(r["acknowledged"] for r in outbox):
             break
-        time.sleep(0.3)
+        time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)
     queries.close()
 
@@ -326,7 +326,7 @@ def ask_tray(control: Path, request: dict[str, Any]) -> dict[str, Any]:
             # The tray is being started again.
             if time.monotonic() > deadline:
                 raise DemoError("the tray does not answer") from None
-            time.sleep(0.2)
+            time.sleep(0.2)  # until its keeper has started it
             continue
         if "error" in answer:
             raise DemoError(f"the tray: {answer['error']}")

@@ -88,9 +88,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
         command_prefix: str,
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(ledger, provider, queries, command_prefix)
-        self._profile = profile
-        self._random = random
+        super().__init__(ledger, provider, queries, profile, command_prefix, random)
         self._cartons = CartonWork(queries)
 
     def forget(self) -> None:
@@ -242,7 +240,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
         answer = answers.of(session.segment, "internal authenticate")
         state = key_state(self._profile, read_keys(session.segment, answers))
         proof = answer.data if answer else b""
-        if not answers.complete(session.segment) or len(proof) != 8 or state.temporary:
+        if (
+            not answers.complete(session.segment)
+            or len(proof) != CHALLENGE_BYTES
+            or state.temporary
+        ):
             return self._apart(turn, session, Code.KEY_NOT_PROVEN)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:

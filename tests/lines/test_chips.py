@@ -238,6 +238,23 @@ def test_a_challenge_of_another_length_is_no_reason_to_wait_for_ever(
     assert (found.stack, found.code) == ("rejected", "CHIP_UNREADABLE")
 
 
+def test_a_wrong_length_at_inspection_is_rejected_too(
+    floor: SmallFloor, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keyed in order, and then GET CHALLENGE answers 4 bytes: rejected, not waited for."""
+    chip = good_chips(floor, delivery)[-21]
+    process = chip.card.process
+
+    async def run() -> Verdict | None:
+        await Station(floor).present(chip, Line.KEY_REPLACEMENT)
+        monkeypatch.setattr(
+            chip.card, "process", lambda a: process(a)[4:] if a[1] == 0x84 else process(a)
+        )
+        return await Station(floor).present(chip, Line.INSPECTION)
+
+    assert asyncio.run(run()) == Verdict("", "rejected", "KEY_NOT_PROVEN")
+
+
 def test_a_repeated_turn_gets_the_same_answer(floor: SmallFloor, delivery: Delivery) -> None:
     """A station that lost an answer asks again: no second commit, no other bytes."""
     chip = good_chips(floor, delivery)[-3]
