@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from station_agents.metrics import DOOR_CONNECTED
 from station_agents.pausing import Stopping
 from stubs import station_pb2 as pb
 from stubs.station_pb2_grpc import StationStub
@@ -126,6 +127,7 @@ class Door:
 
     def _disconnected(self) -> None:
         self._connected = False
+        DOOR_CONNECTED.set(0)
         self._outgoing.clear()
         self._written.set()
 
@@ -134,6 +136,7 @@ class Door:
         await call.wait_for_connection()
         log.info("door.connected", door=self._address, turns=len(self._unanswered))
         self._connected = True
+        DOOR_CONNECTED.set(1)
         self._outgoing = [asked.turn for asked in self._unanswered.values()]
         self._wake.set()
         tasks = {
