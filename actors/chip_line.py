@@ -107,6 +107,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
         self._one_at_a_time = asyncio.Lock()
+        metrics.expect_chip_line(self.line)
 
     # What a subclass says.
 
@@ -143,7 +144,7 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
         """Answer a chunk of turns, at most one of each presentation."""
-        metrics.CHUNK_TURNS.labels(self.line).observe(len(turns))
+        metrics.chunk_turns(self.line).observe(len(turns))
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []

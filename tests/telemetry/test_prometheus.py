@@ -35,6 +35,7 @@ LINES = {"inventory", "sorting", *CHIP_LINES}
 STATIONS = {"station-1", "station-2"}
 INSTANCES = {"supervisor", "ledger", "provider", "gateway", *LINES, *STATIONS}
 KILLED = "inspection"
+INSPECTED = 'sum(card_centre_cards_total{stage="inspection"})'
 
 
 @dataclass(frozen=True)
@@ -59,33 +60,38 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A centre whose cards are all shipped or set apart and whose return was taken, with the
     Prometheus that saw all of it; the actor KILLED was killed on the way."""
     place = tmp_path_factory.mktemp("watched")
-    home = place / "home"
+    home, go = place / "home", place / "go"
     with (place / "demo.out").open("wb") as out:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "tests.telemetry.observed_demo", str(home), str(CARDS)],
+            [sys.executable, "-m", "tests.telemetry.observed_demo", *map(str, (home, CARDS, go))],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**os.environ, "XDG_STATE_HOME": str(place / "state")},
             start_new_session=True,
         )
+    assert demo.stdin is not None
     configuration = home / "prometheus" / "prometheus.yml"
     try:
         until(lambda: configuration.exists() or demo.poll() is not None, "the centre starts")
         with prometheus(configuration, place / "data") as server:
             until(lambda: server.value("sum(up)") == len(INSTANCES), "all are seen")
             before = _started(server)
+            go.touch()
+            until(lambda: bool(server.value(INSPECTED)), "cards are inspected")
             _kill(home)
             until(lambda: _started(server) > before, "the new process is seen")
             until(lambda: _all_done(server), "all work is done")
+            done = server.value("vector(time())") or 0.0
+            until(lambda: (server.value("min(timestamp(up))") or 0.0) > done, "all are asked again")
             yield Watched(home, server, before, _pages(home))
-        assert demo.stdin is not None
         demo.stdin.close()
         assert demo.wait(60) == 0, (place / "demo.out").read_text()[-3000:]
     finally:
         if demo.poll() is None:
             os.killpg(demo.pid, signal.SIGKILL)
             demo.wait()
+            demo.stdin.close()
     assert not list((home / "prometheus" / "targets").iterdir()), "an orderly end leaves targets"
 
 
