@@ -197,8 +197,8 @@ def _lists(e: Evidence) -> None:
     assert all(r["package"] for r in shipped)
     lists = {p.name for p in (e.home / "lists").glob("*/*")}
     for destination in {r["branch"] for r in shipped}:
-        assert f"{destination}-sorting.csv" in lists
-        assert f"{destination}-packing.csv" in lists
+        for name in ("sorting.csv", "sorting.pdf", "packing.csv", "packing.pdf"):
+            assert f"{destination}-{name}" in lists
     holders = {r["order_id"]: r["has_temporary_card"] for r in e.records}
     mixed: dict[str, set[bool]] = {}
     for r in shipped:

@@ -223,8 +223,9 @@ def test_lists_say_where_each_card_lies(place: Place) -> None:
     assert asyncio.run(outbox.dispatch())
     lists = place.path.parent / "lists" / BATCH
     assert sorted(p.name for p in lists.iterdir()) == [
-        f"{BRANCH}-packing.csv", f"{BRANCH}-sorting.csv",
-        f"{WINDOW}-packing.csv", f"{WINDOW}-sorting.csv",
+        f"{destination}-{name}"
+        for destination in (BRANCH, WINDOW)
+        for name in ("packing.csv", "packing.pdf", "sorting.csv", "sorting.pdf")
     ]  # fmt: skip
     header, *rows = read_table(lists / f"{BRANCH}-sorting.csv")
     assert header[0].startswith("包号")
