@@ -99,6 +99,10 @@ class Config:
         return self.home / "exchange" / "centre-transport.pem"
 
     @property
+    def inbox(self) -> Path:
+        return self.home / "inbox"
+
+    @property
     def run(self) -> Path:
         return self.home / "run"
 

@@ -27,6 +27,7 @@ class Code(StrEnum):
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
     BAD_FORMAT = "BAD_FORMAT"
+    BAD_CODING = "BAD_CODING"
     BAD_CHECK_DIGIT = "BAD_CHECK_DIGIT"
     UNKNOWN_BANK = "UNKNOWN_BANK"
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
@@ -65,9 +66,9 @@ class Code(StrEnum):
 
 UNADVISED = frozenset(
     {
-        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CHECK_DIGIT, Code.UNKNOWN_BANK,
-        Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN, Code.WRONG_KIND,
-        Code.OVER_COUNT,
+        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CODING, Code.BAD_CHECK_DIGIT,
+        Code.UNKNOWN_BANK, Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN,
+        Code.WRONG_KIND, Code.OVER_COUNT,
     }
 )  # fmt: skip
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
@@ -102,6 +103,9 @@ WORDS: dict[Code, Words] = {
     ),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
+    Code.BAD_CODING: Words(
+        "字符不是 GB18030 编码", "bytes are not GB 18030", "correct the field's coding"
+    ),
     Code.BAD_CHECK_DIGIT: Words("校验位错误", "the check digit is wrong", "correct the number"),
     Code.UNKNOWN_BANK: Words(
         "银行代码未登记", "the bank is not registered", "correct the bank code"
