@@ -122,7 +122,7 @@ class Outbox:
     async def _centre_return(self, file_id: str, batch_id: str) -> None:
         path = self._out / "return" / f"{file_id}.jsonl"
         if file_id not in self._written or not path.exists():
-            lines = await write_return(self._queries, self._provider, file_id, path)
+            lines = await write_return(self._queries, self._provider, file_id, batch_id, path)
             self._written.add(file_id)
             log.info("outbox.written", outbox_id=file_id, lines=lines)
         if not self._card_management:
