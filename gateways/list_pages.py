@@ -144,7 +144,7 @@ def packing_pages(batch_id: str, destination: str, packages: Sequence[PackageShe
             Text(MARGIN, 36.5, f"共 {len(packages)} 包　{total} 张", 14, heading=True, width=120)
         )
         page.marks.append(
-            Text(RIGHT, 36.5, f"{len(packages)} packages, {total} cards", 8, align="right",
+            Text(RIGHT, 36.5, f"packages {len(packages)}, cards {total}", 8, align="right",
                  grey=0.4, width=60)
         )  # fmt: skip
         page.marks += _packing_heads()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from counterparts.return_file import drop, file_bytes, record_line
 from domain.changes import Away
 from domain.codes import UNADVISED, Code
 from domain.factory_return import FactoryRecord
@@ -170,6 +171,20 @@ def test_a_faulty_record_is_refused_by_itself(tmp_path: Path) -> None:
         for r in all_records:
             assert r.identity_number not in shown
             assert r.name not in shown
+
+    asyncio.run(run())
+
+
+def test_the_counterpart_s_file_is_taken(tmp_path: Path) -> None:
+    """What card management's stand-in drops is the file of the document, byte for byte."""
+
+    async def run() -> None:
+        async with opened(tmp_path) as box:
+            content = file_bytes("F1", BATCH, map(record_line, good_records(RECORDS)))
+            assert content == WHOLE
+            drop(box.path, "F", content)
+            assert await box.inbox.look() == 1
+            assert box.code() == "OK"
 
     asyncio.run(run())
 
