@@ -27,10 +27,11 @@ def record_line(record: FactoryReturnRecord) -> bytes:
     return "|".join(("D", *values)).encode("gb18030")
 
 
-def file_bytes(file_id: str, batch_id: str, lines: Iterable[bytes]) -> bytes:
-    """A whole file out of record lines (which a demo may have spoilt before)."""
+def file_bytes(file_id: str, batch_id: str, lines: Iterable[bytes], *, corrects: str = "") -> bytes:
+    """A whole file out of record lines (which a demo may have spoilt before). `corrects`: the id
+    of the return whose refused records it sends again."""
     records = list(lines)
-    head = f"H|FACTORY-RETURN-1|{file_id}|{batch_id}".encode("ascii")
+    head = f"H|FACTORY-RETURN-1|{file_id}|{batch_id}|{corrects}".encode("ascii")
     body = b"".join(line + b"\n" for line in (head, *records))
     digest = hashlib.sha256(body).hexdigest()
     return body + f"T|{len(records)}|{digest}\n".encode("ascii")

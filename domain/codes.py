@@ -34,6 +34,7 @@ class Code(StrEnum):
     UNKNOWN_BANK = "UNKNOWN_BANK"
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
+    NOTHING_TO_CORRECT = "NOTHING_TO_CORRECT"
     # One card body
     CHIP_SILENT = "CHIP_SILENT"
     CHIP_UNREADABLE = "CHIP_UNREADABLE"
@@ -71,10 +72,13 @@ UNADVISED = frozenset(
     {
         Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CODING, Code.BAD_CHECK_DIGIT,
         Code.UNKNOWN_BANK, Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN,
-        Code.WRONG_KIND, Code.OVER_COUNT,
+        Code.NOTHING_TO_CORRECT, Code.WRONG_KIND, Code.OVER_COUNT,
     }
 )  # fmt: skip
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
+
+CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OVER_COUNT}
+"""Those of them that end when a correction of the return has a record for the body."""
 
 
 class Words(NamedTuple):
@@ -118,6 +122,9 @@ WORDS: dict[Code, Words] = {
     Code.UNKNOWN_BRANCH: Words("网点未登记", "the branch is not registered", "correct the branch"),
     Code.REPEATED_NUMBER: Words(
         "号码重复", "the number stands twice", "correct or drop the record"
+    ),
+    Code.NOTHING_TO_CORRECT: Words(
+        "没有可更正的记录", "no refused record to correct", "check file, order and card"
     ),
     Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
     Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),

@@ -1,4 +1,5 @@
-"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10))."""
+"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), and its
+corrections."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ class CardManagementDoor(CardManagementServicer):
                 file = await read_frame(_parts(request_iterator), limits)
             receipt = await take_return(
                 self._floor,
-                FramedReturn(file.file_id, file.batch_id, file.digest, _records(file)),
+                FramedReturn(
+                    file.file_id, file.batch_id, file.digest, _records(file), file.corrects
+                ),
             )
             log.info(
                 "factory_return.answered",

@@ -40,12 +40,13 @@ class Unread:
 @dataclass(frozen=True, repr=False)
 class FramedReturn:
     """A factory return whose count and digest are right. `digest` in hex; `records` in their
-    order, read when they are asked for."""
+    order, read when they are asked for; `corrects`: of a correction, the return's id."""
 
     file_id: str
     batch_id: str
     digest: str
     records: Iterable[FactoryRecord | Unread]
+    corrects: str = ""
 
 
 Good = list[tuple[int, FactoryRecord]]
@@ -115,7 +116,9 @@ async def _hand_over(
     refused: Sequence[RefusedRecord],
 ) -> Receipt:
     days = floor.limits.personal_data_days
-    return await floor.inventory.accept_return(
+    inventory = floor.inventory
+    accept = inventory.accept_correction if file.corrects else inventory.accept_return
+    return await accept(
         FactoryReturn(
             file_id=file.file_id,
             batch_id=file.batch_id,
@@ -123,5 +126,6 @@ async def _hand_over(
             records=tuple(records),
             refused=tuple(refused),
             expires_on=(floor.today() + timedelta(days=days)).isoformat(),
+            corrects=file.corrects,
         )
     )

@@ -18,6 +18,7 @@ LAYOUT = load_layout("factory_return")
 RESULT = load_layout("factory_return_result")
 FORMAT = "FACTORY-RETURN-1"
 
+_IDS = ("file_id", "batch_id", "corrects")
 _FLAGS = {"1": True, "0": False}
 
 
@@ -27,6 +28,7 @@ class Named:
 
     file_id: str = ""
     batch_id: str = ""
+    corrects: str = ""
 
 
 def largest_file(max_records: int) -> int:
@@ -52,7 +54,7 @@ def names_of(data: bytes) -> Named:
         header = LAYOUT.read(LAYOUT.header, _content(data.partition(b"\n")[0]))
     except BadLine as e:
         header = e.read
-    return Named(*(v if is_id(v := header.get(n, "")) else "" for n in ("file_id", "batch_id")))
+    return Named(*(v if is_id(v := header.get(n, "")) else "" for n in _IDS))
 
 
 def read_file(data: bytes, max_records: int) -> FramedReturn:
@@ -69,7 +71,7 @@ def read_file(data: bytes, max_records: int) -> FramedReturn:
         raise FrameRefused(Code.FILE_TOO_LARGE, f"at most {max_records} records")
     digest = hashlib.sha256(data[: len(data) - len(lines[-1])]).hexdigest()
     _check_trailer(lines[-1], len(records), digest)
-    return FramedReturn(named.file_id, named.batch_id, digest, _Records(records))
+    return FramedReturn(named.file_id, named.batch_id, digest, _Records(records), named.corrects)
 
 
 def _header(lines: Sequence[bytes]) -> Named:
@@ -81,10 +83,10 @@ def _header(lines: Sequence[bytes]) -> Named:
         raise FrameRefused(Code.MALFORMED, f"header.{e.field}") from None
     if header["format"] != FORMAT:
         raise FrameRefused(Code.MALFORMED, "header.format")
-    for name in ("file_id", "batch_id"):
-        if not is_id(header[name]):
+    for name in _IDS:
+        if not is_id(header[name]) and (header[name] or name != "corrects"):
             raise FrameRefused(Code.MALFORMED, f"header.{name}")
-    return Named(header["file_id"], header["batch_id"])
+    return Named(*(header[name] for name in _IDS))
 
 
 def _check_trailer(line: bytes, records: int, digest: str) -> None:

@@ -54,9 +54,14 @@ def line_of(r: FactoryRecord, **other: str) -> bytes:
 
 
 def file_of(
-    lines: list[bytes], *, file_id: str = "F1", batch_id: str = BATCH, end: bytes = b"\n"
+    lines: list[bytes],
+    *,
+    file_id: str = "F1",
+    batch_id: str = BATCH,
+    corrects: str = "",
+    end: bytes = b"\n",
 ) -> bytes:
-    head = f"H|FACTORY-RETURN-1|{file_id}|{batch_id}".encode()
+    head = f"H|FACTORY-RETURN-1|{file_id}|{batch_id}|{corrects}".encode()
     body = b"".join(line + end for line in (head, *lines))
     return body + f"T|{len(lines)}|{hashlib.sha256(body).hexdigest()}".encode() + end
 
@@ -197,6 +202,7 @@ def frame_faults() -> list[tuple[str, bytes, Code]]:
         ("no header", WHOLE.partition(b"\n")[2], Code.MALFORMED),
         ("another format", WHOLE.replace(b"RETURN-1", b"RETURN-2", 1), Code.MALFORMED),
         ("a path as file id", file_of(lines, file_id="../F1"), Code.MALFORMED),
+        ("a path as what it corrects", file_of(lines, corrects="../F0"), Code.MALFORMED),
         ("no batch id", file_of(lines, batch_id=""), Code.MALFORMED),
         ("no records", file_of([]), Code.MALFORMED),
         ("no trailer", WHOLE[: -len(trailer)], Code.TRAILER_MISSING),
