@@ -48,7 +48,8 @@ _HANAZONO = tuple(f"/usr/share/fonts/truetype/hanazono/HanaMin{part}.ttf" for pa
 DEBIAN_FONTS = ListFonts(
     text=(_NOTO.format("Regular"), *_HANAZONO), heading=(_NOTO.format("Bold"), *_HANAZONO)
 )
-"""fonts-noto-cjk and fonts-hanazono: all but the ideographs of extensions G and H."""
+"""fonts-noto-cjk and fonts-hanazono: all ideographs up to extension F, but not those that came with
+Unicode 13 and later (U+4DB6-4DBF, U+9FF0-9FFF, extensions G and H)."""
 
 
 @dataclass(frozen=True)

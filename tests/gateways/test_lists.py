@@ -4,6 +4,7 @@ what goes to a table is complete."""
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,6 +50,39 @@ def test_characters_come_from_the_first_font_that_draws_them(chains: tuple[Chain
     outlined = {chr(c) for c, name in names.items() if tables["glyf"][name].numberOfContours}
     assert outlined == {BASIC, EXTENSION_B, EXTENSION_D, GETA}
     assert font == chains[0].small_font(BASIC + EXTENSION_B + EXTENSION_D + UNDRAWN, "T")
+
+
+RARE = "㐱䶮鿦𬱖𠀀𪛖𪜀𫜴𫝀𫠝𫠠𬺡𬺰𮯠"
+"""Of real names, and the first and last of extensions B to F."""
+
+
+def test_rare_characters_of_names_are_drawn_in_the_file(chains: tuple[Chain, Chain]) -> None:
+    """Each is read back from the printed list, and the font in the file has an outline for it."""
+    cards = [CardLine(n, f"A{n:08d}", f"{c}*", f"B1-{n:06d}") for n, c in enumerate(RARE, 1)]
+    sheet = PackageSheet("B1-P0001", "社会保障卡", len(cards), False, cards)
+    result = printed(sorting_pages("B1", BRANCH, [sheet]), chains)
+    assert result.missing == ()
+    (page,) = pypdf.PdfReader(io.BytesIO(result.pdf)).pages
+    text = page.extract_text()
+    assert [c for c in RARE if f"{c}*" not in text] == []
+    assert set(RARE) <= drawn_by(page)
+
+
+def drawn_by(page: pypdf.PageObject) -> set[str]:
+    """The characters of which the fonts of a page have an outline."""
+    drawn = set()
+    for reference in page["/Resources"]["/Font"].values():  # type: ignore[index]
+        font = reference.get_object()
+        if "/ToUnicode" not in font:
+            continue
+        meant = re.findall(r"<(\w\w)> <(\w+)>\n", font["/ToUnicode"].get_data().decode("ascii"))
+        tables = TTFont(io.BytesIO(font["/FontDescriptor"]["/FontFile2"].get_data()))
+        glyphs = tables["cmap"].tables[0].cmap
+        for code, text in meant:
+            name = glyphs.get(int(code, 16))
+            if name and tables["glyf"][name].numberOfContours:
+                drawn.add(bytes.fromhex(text).decode("utf-16-be"))
+    return drawn
 
 
 def test_what_no_font_draws_is_marked_and_named(chains: tuple[Chain, Chain]) -> None:
