@@ -37,6 +37,10 @@ def file_bytes(file_id: str, batch_id: str, lines: Iterable[bytes], *, corrects:
     return body + f"T|{len(records)}|{digest}\n".encode("ascii")
 
 
+CORRECTION = "correction.txt"
+"""In the `sent` of a delivery: the file that follows its factory return."""
+
+
 def drop(inbox: Path, name: str, content: bytes) -> None:
     """Hand the file over: the centre sees it whole or not at all."""
     partial = inbox / f"{name}.part"

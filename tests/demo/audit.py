@@ -19,6 +19,7 @@ FAULTS = {
     "other_person": ("rejected", "DATA_DIFFERS"),
     "carton_short": ("missing", "NOT_DELIVERED"),
     "unknown_bank": ("surplus", "UNKNOWN_BANK"),
+    "sent_again": ("shipped", ""),
     "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
     "repeated_identity": ("surplus", "REPEATED_NUMBER"),
 }
@@ -85,6 +86,7 @@ def audit(home: Path) -> Evidence:
     _chips(e)
     _equation(e)
     _lists(e)
+    _correction(e)
     return e
 
 
@@ -138,7 +140,7 @@ def _chips(e: Evidence) -> None:
     for card_id, card in e.cards.items():
         fault = planted.get(card_id)
         assert card.get("stack") == stacks.get(fault or "", "good"), (card_id, fault)
-        if fault is None:
+        if fault in (None, "sent_again"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
         elif fault in ("silent_chip", "not_in_return", "unknown_bank"):
@@ -189,6 +191,16 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
         "in_work": 0,
         "destroyed": 0,
     }
+
+
+def _correction(e: Evidence) -> None:
+    """What was sent again came as a file, and every record of it was taken."""
+    again = sum(f["fault"] == "sent_again" for f in e.truth["faults"])
+    results = [f.read_text("gb18030").splitlines() for f in
+               (e.home / "inbox" / "done").glob("*correction.txt.result.txt")]  # fmt: skip
+    assert [(r[0].split("|")[1:3], r[0].split("|")[7:9], r[1:]) for r in results] == [
+        (["1", "OK"], [str(again)] * 2, ["T|0"])
+    ] * bool(again)
 
 
 def _lists(e: Evidence) -> None:
