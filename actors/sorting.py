@@ -14,10 +14,9 @@ from typing import Any
 
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
-from domain.codes import CORRECTABLE, UNADVISED, Code
+from domain.codes import UNADVISED, Code
 from domain.lines import LedgerDoor
 from domain.places import PACKED, Line, courier, transit, work
-from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
@@ -205,14 +204,9 @@ class Sorting:
             " and not exists (select 1 from body b where b.batch_id = f.batch_id"
             "  and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
-            " and not exists (select 1 from body b"
-            "  join orders o on o.identification_code = b.identification_code"
-            "  where b.batch_id = f.batch_id and b.place = 'key_replacement/held'"
-            "  and b.condition in (select value from json_each(?)))"
-            " order by f.batch_id",
-            as_json(sorted(CORRECTABLE)),
+            " order by f.batch_id"
         )
-        return [r["batch_id"] for r in found]
+        return [r["batch_id"] for r in found if not self._queries.advised_since(1, r["batch_id"])]
 
     async def _finish(self, batch_id: str) -> bool:
         """Pack, ship, or write the return of a batch: the first of these that is left to do."""
@@ -256,8 +250,11 @@ class Sorting:
         refused = {
             r["identification_code"]: r
             for r in q.rows(
-                "select order_id, bank, code, identification_code from refused_record"
-                " where batch_id = ? and identification_code <> ''",
+                # Not under an order that was accepted by another record or a correction: it has
+                # its own line.
+                "select order_id, bank, code, identification_code from refused_record r"
+                " where batch_id = ? and identification_code <> ''"
+                " and not exists (select 1 from orders o where o.order_id = r.order_id)",
                 batch_id,
             )
         }
