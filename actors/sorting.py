@@ -245,8 +245,9 @@ class Sorting:
             "select order_id, bank, branch from orders where batch_id = ? order by order_id",
             batch_id,
         )
+        deliveries = len(q.deliveries(batch_id))
         if batch_id not in self._complete_batches():
-            return  # a correction came in between
+            return  # a correction or a note came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
@@ -262,6 +263,7 @@ class Sorting:
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
         writing.guard("orders", {"batch_id": batch_id}, len(orders))
+        writing.guard("delivery", {"batch_id": batch_id}, deliveries)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)
