@@ -28,6 +28,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.BODY_REJECTED: ("报废", "rejected"),
     EventType.BODY_HELD: ("暂扣", "held"),
     EventType.BODY_SORTED: ("分拣", "sorted"),
+    EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
+    EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
     EventType.BODY_PACKED: ("装包", "packed"),
     EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),
     EventType.RETURN_WRITTEN: ("写入中心回盘", "in the centre return"),
@@ -37,6 +39,7 @@ LINES: Mapping[str, tuple[str, str]] = {
     Line.INVENTORY: ("库房", "inventory"),
     Line.KEY_REPLACEMENT: ("换密钥", "key replacement"),
     Line.INSPECTION: ("检卡", "inspection"),
+    Line.SAMPLING: ("抽检", "sampling"),
     Line.SORTING: ("分拣", "sorting"),
 }
 RESULTS: Mapping[str, str] = {

@@ -41,10 +41,16 @@ STAGES: Mapping[str, tuple[tuple[Line, EventType], ...]] = {
         (Line.INSPECTION, EventType.BODY_HELD),
     ),
     "sorting": ((Line.SORTING, EventType.BODY_SORTED),),
+    "sampling": (
+        (Line.SAMPLING, EventType.SAMPLE_PASSED),
+        (Line.SAMPLING, EventType.BODY_REJECTED),
+    ),
     "packing": ((Line.SORTING, EventType.BODY_PACKED),),
     "shipping": ((Line.SORTING, EventType.BODY_SHIPPED),),
 }
 """The events with which a card leaves a stage, done or set apart."""
+OPTIONAL_STAGES = frozenset({"sampling"})
+"""Not every floor has them: they are named where something happened."""
 
 
 def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
@@ -201,6 +207,8 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
     result = {}
     for stage, pairs in STAGES.items():
         mine = [found[str(line), str(kind)] for line, kind in pairs if (line, kind) in found]
+        if not mine and stage in OPTIONAL_STAGES:
+            continue
         cards, seconds = sum(r["n"] for r in mine), 0.0
         if mine:
             first, last = min(r["first"] for r in mine), max(r["last"] for r in mine)
