@@ -17,7 +17,7 @@ ROWS = (
     (150_001, 500_000), (500_001, 10_000_000),
 )  # fmt: skip
 # Table 1 as it is printed: S-1 S-2 S-3 S-4, I II III.
-TABLE_1 = """
+TABLE_1 = """\
 A A A A A A B
 A A A A A B C
 A A B B B C D
@@ -33,11 +33,11 @@ C D F H K M N
 D E G J L N P
 D E G J M P Q
 D E H K N Q R
-""".split("\n")[1:-1]
+""".splitlines()
 COLUMNS = (Level.S_1, Level.S_2, Level.S_3, Level.S_4, Level.I, Level.II, Level.III)
 
 # Table 2-A as it is printed, AQL 0.10 to 4.0: Ac, or the arrow (v, ^).
-TABLE_2A = """
+TABLE_2A = """\
 A    2   v  v  v  v  v  v  v  v  v
 B    3   v  v  v  v  v  v  v  v  0
 C    5   v  v  v  v  v  v  v  0  ^
@@ -54,7 +54,7 @@ N  500   1  2  3  5  7 10 14 21  ^
 P  800   2  3  5  7 10 14 21  ^  ^
 Q 1250   3  5  7 10 14 21  ^  ^  ^
 R 2000   5  7 10 14 21  ^  ^  ^  ^
-""".split("\n")[1:-1]
+""".splitlines()
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)))
