@@ -144,9 +144,11 @@ class LotWork:
         ]
 
     def _sample(self, lot: Lot) -> list[Body]:
-        """The bodies that the seed of a lot draws, of which none was drawn yet."""
+        """The bodies that the seed of a lot draws, of which none was drawn yet. What was set apart
+        since the lot was presented is passed over."""
         members = {b.body_id: b for b in self._bodies(lot, (WORK,), lot.size)}
-        return [members[i] for i in draw(members, lot.sample_size, bytes.fromhex(lot.seed))]
+        size = min(lot.sample_size, len(members))
+        return [members[i] for i in draw(members, size, bytes.fromhex(lot.seed))]
 
     def _bodies(self, lot: Lot, places: Sequence[str], limit: int) -> list[Body]:
         return self._queries.bodies(

@@ -74,15 +74,6 @@ class Plan:
     reject: int
     """Re: it is not with so many or more."""
 
-    @property
-    def whole(self) -> bool:
-        """Every unit is inspected."""
-        return self.sample_size == self.lot_size
-
-    def accepts(self, nonconforming: int) -> bool:
-        """Whether a lot with so many nonconforming units in its sample is accepted."""
-        return nonconforming <= self.accept
-
 
 def code_letter(lot_size: int, level: Level = Level.II) -> str:
     """Table 1. Raises ValueError for an empty lot. The table begins at 2; a lot of one unit is
