@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actors.qa.sampling import AQLS
+
 TEMPLATE = """\
 # Configuration of the card centre (省制卡中心). Paths are relative to this file.
 
@@ -34,6 +36,11 @@ token = "centre"
 pin_file = "keys/pin"
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
+
+[sampling]
+# Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of a
+# delivery are sampled before they are packed, such as "0.65". Empty: no sample is drawn.
+aql = ""
 
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.
@@ -68,6 +75,7 @@ class Config:
     token: str
     pin_file: Path
     profile: str
+    sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
     log_format: str
@@ -124,7 +132,7 @@ def load(home: Path) -> Config:
         raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{file.name}: {e}") from None
-    names = ("doors", "card_management", "ledger", "keys", "retention", "limits", "log")
+    names = ("doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "log")
     t = {name: _Table(whole, name) for name in names}
     if whole:
         raise ConfigError(f"[{min(whole)}]: no such table")
@@ -140,6 +148,7 @@ def load(home: Path) -> Config:
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
         profile=t["keys"].take("profile", str),
+        sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
         log_format=t["log"].take("format", str),
@@ -160,6 +169,8 @@ def _check(config: Config) -> None:
         )
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.sampling_aql and config.sampling_aql not in AQLS:
+        raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
     if config.max_records_per_file <= 0:

@@ -28,6 +28,7 @@ from centre.demo_screen import Screen
 from centre.floor import door_of
 from centre.home import initialise, write_whole
 from centre.processes import Keeper, Kept
+from domain.places import DRAWN
 from ledger.queries import Queries
 from ledger.summary import summary
 
@@ -101,7 +102,7 @@ def run(demo: Demo) -> dict[str, Any]:
                 _Opening(demo, config, keeper, made, sockets).run(screen)
                 if demo.on_start is not None:
                     demo.on_start(keeper, sockets)
-                _watch(config, made["batch_id"], screen)
+                _watch(config, made["batch_id"], screen, sockets / "tray.sock")
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
         finally:
             screen.say("收工 closing")
@@ -262,17 +263,30 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
         time.sleep(0.1)  # another process's file: there is no event to wait for
 
 
-def _watch(config: Config, batch_id: str, screen: Screen) -> None:
-    """Show the stages until the return was taken by card management."""
+def _watch(config: Config, batch_id: str, screen: Screen, control: Path) -> None:
+    """Show the stages until the return was taken by card management; feed the good stack again
+    when samples were drawn from it."""
     queries = Queries(config.ledger)
     while True:
         screen.update(queries, batch_id)
+        if queries.one("select 1 as n from body where batch_id = ? and place = ? limit 1",
+                       batch_id, DRAWN):  # fmt: skip
+            _feed_again(control, screen)
         outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
         if outbox and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)
     screen.update(queries, batch_id)
     queries.close()
+
+
+def _feed_again(control: Path, screen: Screen) -> None:
+    """An operator takes the good stack and feeds it again, once everything lies on a stack."""
+    status = ask_tray(control, {"op": "status"})
+    if status["hopper"] or status["in_readers"] or not status["stacks"].get("good"):
+        return
+    fed = ask_tray(control, {"op": "feed", "stack": "good"})["fed"]
+    screen.say(f"抽样复检，重新上卡 {fed} 张 the good stack is fed again for the samples")
 
 
 def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from domain.card.segment import Answers, Segment
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import Line, Standing, transit, work
+from domain.places import DRAWN, Line, Standing, transit, work
 from domain.provider import Answer, Authenticate, Chip, KeyChange, KeySet, Prove
 from domain.turns import NoAnswer, Opening, StationTurn
 from ledger.queries import Identified, Queries
@@ -303,9 +303,12 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
 
 def _seen_before(body: Body) -> Outcome[Session]:
-    """A chip that this line is done with: on to inspection, or to the stack where it belongs."""
+    """A chip that this line is done with: on to the stage that waits for it, or to the stack
+    where it belongs."""
     if body.place == DONE:
         return Outcome(verdict("", Code.OK, Line.INSPECTION))
+    if body.place == DRAWN:
+        return Outcome(verdict("", Code.OK, Line.SAMPLING))
     if body.standing in (Standing.REJECTED, Standing.HELD):
         return Outcome(verdict(str(body.standing), body.condition))
     return Outcome(verdict("good"))

@@ -8,7 +8,7 @@ from actors.qa.reading import ReadingLine
 from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
-from domain.places import AFTER_INSPECTION, Line, Standing, transit
+from domain.places import AFTER_INSPECTION, DRAWN, Line, Standing, transit
 from domain.turns import Verdict
 
 ARRIVED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
@@ -23,13 +23,15 @@ class Inspection(ReadingLine):
 
     def elsewhere(self, body: Body | None, code: str = Code.OK) -> Verdict:
         """A chip that does not wait for inspection: back to key replacement if that is not done,
-        to its stack if it is known where it belongs."""
+        on to sampling if it was drawn, to its stack if it is known where it belongs."""
         if body is None:
             if code != Code.OK:
                 return verdict("held", code)
             return verdict("", Code.OK, Line.KEY_REPLACEMENT)
         if body.standing in (Standing.REJECTED, Standing.HELD):
             return verdict(str(body.standing), body.condition)
+        if body.place == DRAWN:
+            return verdict("", Code.OK, Line.SAMPLING)
         if body.place in AFTER_INSPECTION or body.standing == Standing.SHIPPED:
             return verdict("good" if code == Code.OK else "held", code)
         return verdict("", Code.OK, Line.KEY_REPLACEMENT)

@@ -90,8 +90,9 @@ def test_a_good_stack_fed_again_is_read_as_far_as_it_was_drawn_and_ships(
 
 
 def test_one_drawn_card_that_is_not_as_ordered_holds_its_lot(floor: SmallFloor) -> None:
-    """A chip that passed and then changed: sampling finds it as inspection would have. Its lot is
-    held, the others ship, and the whole ledger verifies."""
+    """A chip that passed and then changed: sampling finds it as inspection would have. Fed at a
+    station that begins with key replacement, which sends the drawn on. The lot is held, the
+    others ship, and the whole ledger verifies."""
     delivery = floor.deliver(seed=22, cards=60)
     before = summary(floor.queries)
     good = asyncio.run(to_the_draw(floor, floor.chips(delivery)))
@@ -103,7 +104,7 @@ def test_one_drawn_card_that_is_not_as_ordered_holds_its_lot(floor: SmallFloor) 
     )
 
     async def read_again() -> dict[int, Verdict]:
-        verdicts = {id(c): await Station(floor, first=Line.SAMPLING).run(c) for c in good}
+        verdicts = {id(c): await Station(floor).run(c) for c in good}
         await sort(floor)
         return verdicts
 
@@ -136,7 +137,7 @@ def test_a_drawn_card_that_is_silent_now_is_found_by_its_face(floor: SmallFloor)
     silent = next(c for c in good if c.plastic.face_number and code_of(c) in drawn)
     dead = Chip(silent.plastic)
     dead.card.power_on = lambda: b""  # type: ignore[method-assign]
-    station = Station(floor, first=Line.SAMPLING)
+    station = Station(floor)
     assert asyncio.run(station.run(dead)) == Verdict("", "rejected", "CHIP_SILENT")
     other = floor.chips(floor.deliver(seed=24, cards=8))[0]
     verdict = asyncio.run(Station(floor, first=Line.SAMPLING).run(other))
