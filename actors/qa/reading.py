@@ -170,7 +170,9 @@ class ReadingLine(ChipLine[Session, Facts]):
         challenge = answers.of(session.segment, "get challenge")
         complete = answers.complete(session.segment) and proof and challenge
         if not complete or state.temporary or state.reason:
-            return Prepared(lambda _a, w: self._reject(w, body, Code.KEY_NOT_PROVEN, "versions"))
+            failed = answers.failed_step(session.segment)
+            detail = f"{failed[0].name}: {failed[1].status_word:04X}" if failed else "versions"
+            return Prepared(lambda _a, w: self._reject(w, body, Code.KEY_NOT_PROVEN, detail))
         assert proof is not None
         assert challenge is not None
         requests = self._proofs(session, known, body, proof.data, challenge.data)
