@@ -221,6 +221,11 @@ class Reader:
         """Something on the way to the card came back: the card may show itself late."""
         self._after_accident = True
 
+    def emptied(self) -> None:
+        """No card lies here. A handle that outlived its card would open the next one before the
+        service has seen it come; when it does it powers it on itself, in the midst of a session."""
+        self._drop()
+
     def await_return(self) -> None:
         """After ServiceLost: until the service is back. Raises Stopping."""
         self._service.await_return(self.name)

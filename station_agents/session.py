@@ -104,6 +104,7 @@ class Session:
         look = self._feeder.look()
         if not look.loaded:
             self._log.info("feeder.empty")
+            self._reader.emptied()
             while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
                 pass
             return
