@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from domain.bodies import Writing
+from domain.card.profile import Profile
 from domain.card.segment import Answers
 from domain.changes import Away, Refused
 from domain.codes import Code
@@ -57,10 +58,12 @@ class Outcome(Generic[SessionT]):
 @dataclass(frozen=True)
 class Prepared(Generic[SessionT]):
     """A turn ready to be decided: `finish` gets the provider's answers, in order. When the
-    provider refuses one of them (no key, no quota) the station waits and asks again."""
+    provider refuses one of them (no key, no quota) the station waits and asks again. `claim`
+    names the card, as far as it is known: one chunk decides one turn of each."""
 
     finish: Callable[[Sequence[Answer], Writing], Outcome[SessionT]]
     requests: Sequence[Request] = field(default=())
+    claim: str = ""
 
 
 class Held(Exception):
@@ -85,12 +88,20 @@ class ChipLine(Generic[SessionT, FactsT]):
     line: Line
 
     def __init__(
-        self, ledger: LedgerDoor, provider: KeyProvider, queries: Queries, command_prefix: str
+        self,
+        ledger: LedgerDoor,
+        provider: KeyProvider,
+        queries: Queries,
+        profile: Profile,
+        command_prefix: str,
+        random: Callable[[int], bytes],
     ) -> None:
         """`command_prefix` is new for each instance, so that its command ids are."""
         self._ledger = ledger
         self._provider = provider
         self._queries = queries
+        self._profile = profile
+        self._random = random
         self._prefix = command_prefix
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
@@ -168,7 +179,9 @@ class ChipLine(Generic[SessionT, FactsT]):
         outcomes: list[Outcome[SessionT]] = []
         try:
             facts = await self.look_up(fresh)
-            prepared = [self._prepare(turn, session, facts) for turn, session in fresh]
+            prepared = self._one_of_each(
+                [self._prepare(turn, session, facts) for turn, session in fresh], fresh
+            )
             requests = [r for p in prepared for r in p.requests]
             answers = await self._provider.perform(requests) if requests else []
             at = 0
@@ -187,7 +200,26 @@ class ChipLine(Generic[SessionT, FactsT]):
             log.warning("line.refused", line=self.line, code=e.code, detail=e.detail)
             self.forget()
             return [Outcome(Restart(e.code)) for _ in fresh]
+        except Exception:
+            # A fault of the program: what was taken from memory is read again.
+            self.forget()
+            raise
         return outcomes
+
+    def _one_of_each(
+        self,
+        prepared: Sequence[Prepared[SessionT]],
+        fresh: Sequence[tuple[StationTurn, SessionT | None]],
+    ) -> list[Prepared[SessionT]]:
+        """Two presentations of one card are decided one after the other: the second waits."""
+        claimed: set[str] = set()
+        chosen = []
+        for p, (_, session) in zip(prepared, fresh, strict=True):
+            if p.claim and p.claim in claimed:
+                p = _waiting(Code.BUSY, RETRY_MILLISECONDS, session)
+            claimed.add(p.claim)
+            chosen.append(p)
+        return chosen
 
     def _after_failure(
         self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing
@@ -209,8 +241,7 @@ class ChipLine(Generic[SessionT, FactsT]):
                 return self.go_on(turn, session, turn.content, facts)
             return self.open(turn, turn.content, facts)
         except Held as e:
-            wait: Outcome[SessionT] = Outcome(Wait(e.milliseconds, e.code), session)
-            return Prepared(lambda _answers, _writing: wait)
+            return _waiting(e.code, e.milliseconds, session)
 
     def _restart(self, turn: StationTurn, code: str) -> CentreTurn:
         self._known.pop(turn.presentation, None)
@@ -227,6 +258,11 @@ class ChipLine(Generic[SessionT, FactsT]):
             while len(self._known) > MAX_SESSIONS:
                 self._known.popitem(last=False)
         return reply
+
+
+def _waiting(code: str, milliseconds: int, session: SessionT | None) -> Prepared[SessionT]:
+    wait: Outcome[SessionT] = Outcome(Wait(milliseconds, code), session)
+    return Prepared(lambda _answers, _writing: wait)
 
 
 def _finish(

@@ -45,6 +45,8 @@ class Inventory:
             )
             vault = q.bodies("b.batch_id = ? and b.place = ?", file.batch_id, VAULT)
             writing, receipt = decide_return(file, repeated, q.groups(file.batch_id), vault)
+            if not receipt.taken:
+                return replace(receipt, accepted=False, code=Code.NOTHING_TAKEN)
             committed = await self._ledger.commit(writing.changes())
             return replace(receipt, repeated=committed.repeated)
 
@@ -54,6 +56,8 @@ class Inventory:
             known = self._known(note.delivery_id, note.digest)
             if known:
                 return known
+            if self._queries.is_closed(note.batch_id):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {note.batch_id} is out")
             again = self._queries.known_cartons([c.carton_id for c in note.cartons])
             if again:
                 return Receipt(False, Code.ID_REUSED, f"carton {again[0]} is on another note")
@@ -77,6 +81,8 @@ class Inventory:
                     return Receipt(True, records=len(cartons), taken=len(cartons), repeated=True)
                 return Receipt(False, Code.DELIVERY_SIGNED, command.delivery_id)
             batch_id = delivery["batch_id"]
+            if self._queries.is_closed(batch_id):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {batch_id} is out")
             issue = self._queries.batch_return(batch_id) is not None
             groups = self._queries.groups(batch_id)
             writing = decide_sign_for(command, cartons, groups, issue=issue)

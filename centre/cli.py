@@ -162,12 +162,13 @@ def verify(home: Path, ledger: Path | None) -> None:
     from ledger.verify import verify as verify_ledger
 
     config = load(home)
-    key = config.head_public_key
-    report = verify_ledger(
-        ledger or config.ledger,
-        config.head_file if config.head_file.exists() else None,
-        key.read_bytes() if key.exists() else None,
-    )
+    if not config.head_public_key.exists():
+        raise ConfigError(
+            f"{config.head_public_key} is missing: without it no signature can be checked; "
+            "`centre init` takes it from the token again"
+        )
+    public_key = config.head_public_key.read_bytes()
+    report = verify_ledger(ledger or config.ledger, config.head_file, public_key)
     show.report(report)
     sys.exit(0 if report.ok else REFUSED)
 
@@ -205,11 +206,11 @@ def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
     """
     from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
 
-    request = SignForDeliveryRequest(command_id=f"sign-{delivery}", delivery_id=delivery)
+    request = SignForDeliveryRequest(delivery_id=delivery)
     for text in counts:
         carton, _, number = text.rpartition("=")
-        if not carton or not number.isascii() or not number.isdigit():
-            raise click.UsageError(f"{text}: CARTON=COUNT is needed")
+        if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:
+            raise click.UsageError(f"{text}: CARTON=COUNT is needed, at most 999999")
         request.counts.append(CartonCount(carton_id=carton, counted=int(number)))
     _answer(home, "SignForDelivery", request)
 

@@ -130,7 +130,7 @@ def load(home: Path) -> Config:
         whole = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
-    except tomllib.TOMLDecodeError as e:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = ("doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "log")
     t = {name: _Table(whole, name) for name in names}
@@ -161,7 +161,7 @@ def load(home: Path) -> Config:
 
 def _check(config: Config) -> None:
     host, _, port = config.listen.rpartition(":")
-    if host not in ("127.0.0.1", "localhost", "[::1]") or not port.isdigit():
+    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
         raise ConfigError('[doors] listen: a loopback address and port, such as "127.0.0.1:0"')
     if not config.module.exists():
         raise ConfigError(

@@ -25,7 +25,7 @@ from typing import Any
 from centre import logs
 from centre.config import Config
 from centre.demo_screen import Screen
-from centre.floor import door_of
+from centre.floor import state_of
 from centre.home import initialise, write_whole
 from centre.processes import Keeper, Kept
 from domain.places import DRAWN
@@ -76,16 +76,27 @@ def prepare_home(demo: Demo) -> Config:
         raise DemoError(f"{home} is not empty: choose another OUT")
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
+    logs.configure(home / "log" / "demo.log", "json")
     return initialise(home)
 
 
 @contextmanager
-def _sockets() -> Iterator[Path]:
-    """A short directory for unix sockets, whose paths are limited to 107 bytes."""
+def _sockets(note: Path) -> Iterator[Path]:
+    """A short directory for unix sockets, whose paths are limited to 107 bytes. `note` keeps its
+    name, so that the next run removes what a kill left behind."""
+    if note.exists():
+        _remove_sockets(Path(note.read_text(encoding="utf-8")))
     directory = Path(tempfile.mkdtemp(prefix="cards-"))
+    note.write_text(str(directory), encoding="utf-8")
     try:
         yield directory
     finally:
+        _remove_sockets(directory)
+        note.unlink()
+
+
+def _remove_sockets(directory: Path) -> None:
+    if directory.name.startswith("cards-") and directory.parent == Path(tempfile.gettempdir()):
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -96,13 +107,14 @@ def run(demo: Demo) -> dict[str, Any]:
     screen = Screen(demo.home)
     made = _make_delivery(demo, config)
     keeper = Keeper()
-    with _sockets() as sockets:
+    with _sockets(config.run / "sockets-directory") as sockets:
         try:
             with screen:
                 _Opening(demo, config, keeper, made, sockets).run(screen)
                 if demo.on_start is not None:
                     demo.on_start(keeper, sockets)
                 _watch(config, made["batch_id"], screen, sockets / "tray.sock")
+                _wait_for_readers(sockets / "tray.sock")
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
         finally:
             screen.say("收工 closing")
@@ -212,6 +224,7 @@ class _Opening:
             self._keep(
                 station,
                 [*self._demo.station_command, "--station", station, "--door", door,
+                 "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
                  "--log-file", str(self._config.logs / f"{station}.log")],
@@ -243,11 +256,9 @@ def _ready_line(kept: Kept, keeper: Keeper) -> dict[str, Any]:
 
 def _wait_for_door(home: Path, keeper: Keeper) -> str:
     for _ in _while_waiting("centre", keeper):
-        state = home / "run" / "state.json"
-        if state.exists():
-            actors = json.loads(state.read_text("utf-8"))["actors"]
-            if actors["gateway"]["state"] == "ready":
-                return door_of(home)
+        state = state_of(home)
+        if state is not None and state["actors"]["gateway"]["state"] == "ready":
+            return str(state["listen"])
     raise AssertionError("unreachable")
 
 
@@ -275,7 +286,7 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path) -> None
         outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
         if outbox and all(r["acknowledged"] for r in outbox):
             break
-        time.sleep(0.3)
+        time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)
     queries.close()
 
@@ -287,6 +298,17 @@ def _feed_again(control: Path, screen: Screen) -> None:
         return
     fed = ask_tray(control, {"op": "feed", "stack": "good"})["fed"]
     screen.say(f"抽样复检，重新上卡 {fed} 张 the good stack is fed again for the samples")
+
+
+def _wait_for_readers(control: Path) -> None:
+    """The last cards have their verdicts; a station that was killed has still to eject them."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        status = ask_tray(control, {"op": "status"})
+        if not status["hopper"] and not status["in_readers"]:
+            return
+        time.sleep(0.2)  # another process's machine: there is no event to wait for
+    raise DemoError("cards were left in the readers: run the demo again")
 
 
 def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:
@@ -318,7 +340,7 @@ def ask_tray(control: Path, request: dict[str, Any]) -> dict[str, Any]:
             # The tray is being started again.
             if time.monotonic() > deadline:
                 raise DemoError("the tray does not answer") from None
-            time.sleep(0.2)
+            time.sleep(0.2)  # until its keeper has started it
             continue
         if "error" in answer:
             raise DemoError(f"the tray: {answer['error']}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from actors.hsm.token import write_softhsm_conf
 from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
 from centre import logs, ray_runtime
 from centre.config import Config, ConfigError
@@ -44,12 +45,20 @@ def choose_address(config: Config) -> str:
     host, _, port = config.listen.rpartition(":")
     kept = config.run / "doors.json"
     if port == "0" and kept.exists():
-        earlier: str = json.loads(kept.read_text(encoding="utf-8"))["listen"]
-        if _is_free(host, int(earlier.rpartition(":")[2])):
+        earlier = _kept_address(kept)
+        if earlier and _is_free(host, int(earlier.rpartition(":")[2])):
             return earlier
     address = f"{host}:{_free_port(host) if port == '0' else port}"
     write_whole(kept, json.dumps({"listen": address}).encode())
     return address
+
+
+def _kept_address(kept: Path) -> str:
+    try:
+        address = str(json.loads(kept.read_text(encoding="utf-8"))["listen"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return address if address.rpartition(":")[2].isdecimal() else ""
 
 
 def _is_free(host: str, port: int) -> bool:
@@ -185,14 +194,12 @@ def up(
 ) -> None:
     """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp."""
     config.run.mkdir(parents=True, exist_ok=True)
-    lock = os.open(config.run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise AlreadyUp(f"a centre is up in {config.home}") from None
+    lock = take_home(config.home)
+    if lock is None:
+        raise AlreadyUp(f"a centre is up in {config.home}")
     logs.configure(config.logs / "supervisor.log", config.log_format)
     listen = choose_address(config)
+    write_softhsm_conf(config.conf.parent)
     say(f"启动 starting, home {config.home}")
     ray_runtime.start(config.run)
     try:
@@ -214,10 +221,35 @@ async def _supervise(
     await supervisor.run()
 
 
+def take_home(home: Path) -> int | None:
+    """Hold the home against other centres until the descriptor is closed or its process ends;
+    None if a centre is up there."""
+    lock = os.open(home / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def state_of(home: Path) -> dict[str, Any] | None:
+    """What the running centre of `home` last said of itself; None if none is up there. A state
+    that a killed centre left behind is not believed: its lock is gone with it."""
+    try:
+        lock = take_home(home)
+        if lock is not None:
+            os.close(lock)
+            return None
+        state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
+        return {"at": state["at"], "listen": state["listen"], "actors": dict(state["actors"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def door_of(home: Path) -> str:
     """Where the running centre of `home` listens. Raises ConfigError if none is up."""
-    try:
-        content = json.loads((home / "run" / "state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        raise ConfigError(f"no centre is up in {home}: `centre up --home {home}`") from None
-    return str(content["listen"])
+    state = state_of(home)
+    if state is None:
+        raise ConfigError(f"no centre is up in {home}: `centre up --home {home}`")
+    return str(state["listen"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from centre.config import Config
+from centre.floor import state_of
 from domain.codes import in_words
 from ledger.history import batch_overview, body_history
 from ledger.queries import Queries
@@ -37,10 +37,9 @@ def receipt(message: Any) -> dict[str, Any]:
 
 def status(config: Config, queries: Queries) -> bool:
     """Parts and places; whether the centre is up and every part ready."""
-    state = config.run / "state.json"
+    content = state_of(config.home)
     ready = False
-    if state.exists():
-        content = json.loads(state.read_text(encoding="utf-8"))
+    if content is not None:
         table = Table("部件 part", "状态 state", "说明 note", title=f"{content['listen']}")
         for name, health in content["actors"].items():
             table.add_row(name, health["state"], str(health.get("note", "")))
@@ -117,7 +116,8 @@ def report(found: Report) -> None:
     if found.ok:
         _console.print("账实相符 the ledger holds together")
     else:
-        _console.print(f"不符 does not fit: {found.finding}")
+        # The finding may quote what somebody wrote into the database.
+        _console.print(f"不符 does not fit: {found.finding}", markup=False)
     _console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
         f"签名 signed heads {found.signatures}; "

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from domain.changes import Changes, Event, EventType, Insert, Row, Update
+from domain.changes import Changes, Event, EventType, Insert, Refused, Row, Update
+from domain.codes import Code
 from domain.places import Account, Movement, Standing, is_legal, standing
 
 
@@ -15,7 +16,8 @@ from domain.places import Account, Movement, Standing, is_legal, standing
 class Body:
     """One piece of plastic. `identification_code` and `order_id` are empty until a chip was read
     and bound; `lease` only grows, one for each time that its first writing segment was released;
-    `live` is false once it can no longer be its order's card."""
+    `live` is false once it can no longer be its order's card. `ticket` is the feeder's mark of a
+    card that could not be read: only by it is such a card known again when presented twice."""
 
     body_id: str
     kind: str
@@ -31,6 +33,7 @@ class Body:
     live: bool = True
     destination: str = ""
     package_id: str = ""
+    ticket: str = ""
 
     @property
     def account(self) -> Account:
@@ -51,11 +54,13 @@ class Body:
 
 _SET = (
     "identification_code", "order_id", "place", "condition", "lease", "released", "live",
-    "destination", "package_id",
+    "destination", "package_id", "ticket",
 )  # fmt: skip
 
 BORN_WITH = ("kind", "bank", "batch_id", "carton_id")
-BORNE = ("identification_code", "lease", "released", "live", "destination", "package_id")
+BORNE = (
+    "identification_code", "lease", "released", "live", "destination", "package_id", "ticket",
+)  # fmt: skip
 """What the data of a body's events say about it besides place, condition and order: the first
 four once, in the event of its receipt; the rest there and whenever they change. So the events
 alone tell every column of its row (`ledger.replay`)."""
@@ -75,6 +80,7 @@ class Writing:
         self._moves: Counter[tuple[Account, Account]] = Counter()
         self._inserts: dict[str, list[Row]] = {}
         self._updates: dict[str, Row] = {}
+        self._last: dict[str, Body] = {}
         self._other_updates: list[Update] = []
         self.reply: Any = None
 
@@ -114,8 +120,12 @@ class Writing:
 
     def change(self, body: Body, event: EventType, data: Row | None = None, **changed: Any) -> Body:
         """Change `body` and say so in an event; `place` and `condition` among `changed` move it.
-        Answers the body as it will be. The commit fails if its place or lease had changed."""
+        Answers the body as it will be. The commit fails if its place or lease had changed; a
+        body that this command has changed already, handed in as it was before, is refused."""
+        if self._last.get(body.body_id, body) != body:
+            raise Refused(Code.GUARD_FAILED, f"{body.body_id} is changed twice in one command")
         after = replace(body, **changed)
+        self._last[body.body_id] = after
         moved = after.account != body.account
         row, before = after.row(), body.row()
         said = {c: row[c] for c in BORNE if row[c] != before[c]}

@@ -28,7 +28,6 @@ class EventType(StrEnum):
     BODY_RECEIVED = "body_received"  # moves: into the vault
     BODY_ISSUED = "body_issued"  # moves: to a line
     BODY_TAKEN = "body_taken"  # moves: a line takes what was sent
-    BODY_IDENTIFIED = "body_identified"  # chip and order are bound to the body
     KEY_WRITE_RELEASED = "key_write_released"
     KEYS_REPLACED = "keys_replaced"  # moves
     INSPECTED = "inspected"  # moves

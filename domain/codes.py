@@ -20,6 +20,8 @@ class Code(StrEnum):
     FILE_TOO_LARGE = "FILE_TOO_LARGE"
     ID_REUSED = "ID_REUSED"
     BATCH_TAKEN = "BATCH_TAKEN"
+    BATCH_CLOSED = "BATCH_CLOSED"
+    NOTHING_TAKEN = "NOTHING_TAKEN"
     DELIVERY_UNKNOWN = "DELIVERY_UNKNOWN"
     DELIVERY_SIGNED = "DELIVERY_SIGNED"
     CARTON_NOT_COUNTED = "CARTON_NOT_COUNTED"
@@ -37,6 +39,7 @@ class Code(StrEnum):
     NOT_IN_RETURN = "NOT_IN_RETURN"
     OVER_COUNT = "OVER_COUNT"
     WRONG_KIND = "WRONG_KIND"
+    FACE_DIFFERS = "FACE_DIFFERS"
     FORMAL_KEYS_FOREIGN = "FORMAL_KEYS_FOREIGN"
     KEYS_MIXED = "KEYS_MIXED"
     KEY_COUNTER_LOW = "KEY_COUNTER_LOW"
@@ -95,6 +98,8 @@ WORDS: dict[Code, Words] = {
         "编号已用于其他内容", "this id was used for other content", "use a new id"
     ),
     Code.BATCH_TAKEN: Words("该批次已接收", "this batch was taken before", "send a correction"),
+    Code.BATCH_CLOSED: Words("该批次已回盘", "the batch's return was written", "use a new batch"),
+    Code.NOTHING_TAKEN: Words("没有一条可用记录", "no record can be taken", "correct the records"),
     Code.DELIVERY_UNKNOWN: Words("无此送货单", "no such delivery", "wait for the delivery note"),
     Code.DELIVERY_SIGNED: Words("该送货已签收", "signed for before, other counts", "count again"),
     Code.CARTON_NOT_COUNTED: Words("有箱未清点", "a carton has no count", "count every carton"),
@@ -116,6 +121,9 @@ WORDS: dict[Code, Words] = {
     Code.NOT_IN_RETURN: Words("识别码不在回盘", "not in the factory return", "ask the factory"),
     Code.OVER_COUNT: Words("超出清点数", "more cards than were counted", "count the carton again"),
     Code.WRONG_KIND: Words("卡种与箱不符", "the kind differs from the carton's", "ask the factory"),
+    Code.FACE_DIFFERS: Words(
+        "卡面与芯片不属于同一张卡", "face and chip belong to two cards", "report to the factory"
+    ),
     Code.FORMAL_KEYS_FOREIGN: Words(
         "卡内已有非本中心释放的正式密钥",
         "formal keys that this centre never released",

@@ -100,7 +100,6 @@ class Note:
 class SignFor:
     """Signing for a delivery: the blind count of every carton."""
 
-    command_id: str
     delivery_id: str
     counts: dict[str, int] = field(default_factory=dict)
 

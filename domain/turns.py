@@ -9,11 +9,13 @@ from domain.card.segment import Answers, Segment
 
 @dataclass(frozen=True)
 class Opening:
-    """`carton_id` and `face_number` as the station's scanner sees them on carton and card."""
+    """`carton_id` and `face_number` as the station's scanner sees them on carton and card.
+    `ticket` is the feeder's mark of the card that lies there, the same until it is ejected."""
 
     atr: bytes
     carton_id: str
     face_number: str
+    ticket: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class NoAnswer:
 
     carton_id: str
     face_number: str
+    ticket: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,9 @@ LARGEST_KEY_BLOCK = 64 * 1024
 
 def sign_for_from_wire(request: SignForDeliveryRequest) -> SignFor | Receipt:
     """The command, or why it is refused. Whether the cartons are the note's, the line knows."""
-    for name in ("command_id", "delivery_id"):
-        value = getattr(request, name)
-        if not is_id(value):
-            return refusal(Code.BAD_FORMAT if value else Code.FIELD_MISSING, name)
+    if not is_id(request.delivery_id):
+        code = Code.BAD_FORMAT if request.delivery_id else Code.FIELD_MISSING
+        return refusal(code, "delivery_id")
     counts: dict[str, int] = {}
     for place, line in enumerate(request.counts, start=1):
         if not is_id(line.carton_id):
@@ -40,7 +39,7 @@ def sign_for_from_wire(request: SignForDeliveryRequest) -> SignFor | Receipt:
         if line.counted > MAX_CARDS_IN_CARTON:
             return refusal(Code.BAD_FORMAT, f"count {place}, counted")
         counts[line.carton_id] = line.counted
-    return SignFor(request.command_id, request.delivery_id, counts)
+    return SignFor(request.delivery_id, counts)
 
 
 class OperatorDoor(OperatorServicer):

@@ -29,9 +29,10 @@ def station_turn_from_wire(turn: pb.StationTurn) -> StationTurn:
     match turn.WhichOneof("content"):
         case "opening":
             o = turn.opening
-            content = Opening(o.atr, o.carton_id, o.face_number)
+            content = Opening(o.atr, o.carton_id, o.face_number, o.ticket)
         case "no_answer":
-            content = NoAnswer(turn.no_answer.carton_id, turn.no_answer.face_number)
+            n = turn.no_answer
+            content = NoAnswer(n.carton_id, n.face_number, n.ticket)
         case "answers":
             steps = tuple(StepAnswer(s.status_word, s.data) for s in turn.answers.steps)
             content = Answers(steps, turn.answers.broken)
@@ -53,11 +54,13 @@ def station_turn_to_wire(turn: StationTurn) -> pb.StationTurn:
         stage=turn.stage,
     )
     match turn.content:
-        case Opening(atr, carton_id, face_number):
-            opening = pb.Opening(atr=atr, carton_id=carton_id, face_number=face_number)
+        case Opening(atr, carton_id, face_number, ticket):
+            opening = pb.Opening(
+                atr=atr, carton_id=carton_id, face_number=face_number, ticket=ticket
+            )
             wire.MergeFrom(pb.StationTurn(opening=opening))
-        case NoAnswer(carton_id, face_number):
-            no_answer = pb.NoAnswer(carton_id=carton_id, face_number=face_number)
+        case NoAnswer(carton_id, face_number, ticket):
+            no_answer = pb.NoAnswer(carton_id=carton_id, face_number=face_number, ticket=ticket)
             wire.MergeFrom(pb.StationTurn(no_answer=no_answer))
         case Answers(steps, broken):
             answers = pb.Answers(

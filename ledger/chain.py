@@ -190,19 +190,23 @@ class Signed:
 
 def check_heads(
     queries: Queries,
-    kept_outside: Sequence[Row] | None,
+    kept_outside: Sequence[Row],
     key: ec.EllipticCurvePublicKey | None,
 ) -> Signed:
-    """Every head, of the table and of the head file (`kept_outside`; None: not looked at), has a
-    right signature (if there is a `key`) and names a link of this ledger; every head of the
-    table was kept outside too. Raises Fault."""
+    """Every head, of the table and of the head file (`kept_outside`, as it was before this
+    snapshot of the ledger was taken), has a right signature (if there is a `key`) and names a
+    link of this ledger. Raises Fault."""
     signed = Signed()
     for head, link in _with_links(queries, _recorded(queries)):
         _check_head(head, link, key, "head", signed)
-    if kept_outside is None:
-        return signed
     for head, link in _with_links(queries, kept_outside):
         _check_head(head, link, key, "head file", signed)
+    return signed
+
+
+def check_kept_outside(queries: Queries, kept_outside: Sequence[Row]) -> None:
+    """Every head of the table stands in the head file (`kept_outside`, as it is after this
+    snapshot was taken), where it was put first. Raises Fault."""
     outside = {(h["line"], h["number"]) for h in kept_outside}
     for head in _recorded(queries):
         if (head["line"], head["number"]) not in outside:
@@ -210,7 +214,6 @@ def check_heads(
                 "签名头不在外存的头文件中", "a head is not in the head file kept outside",
                 table="head", line=head["line"], number=head["number"],
             )  # fmt: skip
-    return signed
 
 
 def _recorded(queries: Queries) -> Iterator[Row]:

@@ -21,7 +21,6 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
     EventType.BODY_ISSUED: ("发放", "issued"),
     EventType.BODY_TAKEN: ("领用", "taken"),
-    EventType.BODY_IDENTIFIED: ("芯片识别", "identified"),
     EventType.KEY_WRITE_RELEASED: ("放行写入正式密钥", "writing of formal keys released"),
     EventType.KEYS_REPLACED: ("正式密钥写入并验证", "formal keys written and proven"),
     EventType.INSPECTED: ("检卡合格", "inspected, in order"),

@@ -17,7 +17,8 @@ from ledger.connection import as_json, connect, rows
 
 BODY = (
     "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
-    " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id"
+    " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
+    " b.ticket"
 )
 
 
@@ -95,6 +96,14 @@ class Queries:
         """The accepted factory return of a batch."""
         return self.one(
             "select * from file_in where batch_id = ? and kind = 'factory_return'", batch_id
+        )
+
+    def is_closed(self, batch_id: str) -> bool:
+        """Whether the centre return of a batch was written."""
+        return bool(
+            self.rows(
+                "select id from outbox where batch_id = ? and kind = 'centre_return'", batch_id
+            )
         )
 
     def delivery(self, delivery_id: str) -> dict[str, Any] | None:
@@ -206,6 +215,18 @@ class Queries:
             )
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
+
+    def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
+        """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""
+        pairs = [list(pair) for pair in tickets if pair[1]]
+        if not pairs:
+            return {}
+        found = self.bodies(
+            "b.ticket <> '' and (b.carton_id, b.ticket) in"
+            " (select value->>0, value->>1 from json_each(?))",
+            json.dumps(pairs),
+        )
+        return {(b.carton_id, b.ticket): b for b in found}
 
     def carton(self, carton_id: str) -> Carton | None:
         """A carton that was signed for."""

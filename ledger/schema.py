@@ -72,13 +72,14 @@ TABLES: tuple[str, ...] = (
         carton_id text not null, identification_code text not null, order_id text not null,
         place text not null, condition text not null, lease integer not null,
         released integer not null, live integer not null, destination text not null,
-        package_id text not null) strict""",
+        package_id text not null, ticket text not null) strict""",
     """create unique index body_identification on body (kind, identification_code)
         where identification_code <> ''""",
     "create unique index body_order on body (order_id) where order_id <> '' and live = 1",
     # The unique ones are partial, and look-ups by chip or order name neither kind nor life.
     "create index body_chip on body (identification_code)",
     "create index body_bound on body (order_id)",
+    "create unique index body_ticket on body (carton_id, ticket) where ticket <> ''",
     "create index body_place on body (place, batch_id)",
     "create index body_carton on body (carton_id)",
     "create index body_batch on body (batch_id)",
@@ -87,7 +88,7 @@ TABLES: tuple[str, ...] = (
         kind text not null, destination text not null, has_temporary integer not null,
         count integer not null) strict""",
     "create index package_batch on package (batch_id)",
-    # Personal data: sealed under the batch's data key, gone after `expires_on`.
+    # Personal data: sealed under the batch's data key; `expires_on` is the day to delete them.
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,
         expires_on text not null) strict""",

@@ -88,10 +88,10 @@ def verify(
 
     Links: every hash is computed anew, numbers have no gap, epochs never decrease. Heads: those
     of the table and of `head_file` (None: not looked at) are signed by `public_key_pem` (None:
-    not checked) and name links that are there. Meaning: every event can have happened, movements
-    are the sum of the events, tables are what the events say. Balances: no account has the wrong
-    sign, both equations of the centre hold per bank and kind. `today` (default: the day it is)
-    tells which personal data may be gone.
+    not checked) and name links that are there; the file has every head of the table.
+    Meaning: every event can have happened, movements are the sum of the events, tables are what
+    the events say. Balances: no account has the wrong sign, both equations of the centre hold per
+    bank and kind. `today` (default: the day it is) tells which personal data may be gone.
 
     Never raises for what is in the database or the files, whatever it is; changes nothing.
     """
@@ -101,8 +101,21 @@ def verify(
     except (LedgerUnusable, pyodbc.Error) as e:
         return progress.report(f"账本无法打开 · the ledger can't be opened: {_reason(e)}")
     try:
+        # Before the snapshot, which then has every commit that a head of this reading names.
+        kept_outside = _kept_outside(head_file)
         queries.begin()
-        _verify(queries, head_file, public_key_pem, today or datetime.now(UTC).date(), progress)
+        _check_schema(queries)
+        progress.at = "commit_link / event / movement / epoch"
+        walked = chain.check_links(queries)
+        progress.commits, progress.events = walked.commits, walked.events
+        progress.at = "head"
+        key = load_public_key(public_key_pem) if public_key_pem is not None else None
+        signed = chain.check_heads(queries, kept_outside, key)
+        if head_file is not None:
+            chain.check_kept_outside(queries, _kept_outside(head_file))
+        progress.signatures = signed.checked
+        _measure_tail(queries, signed.covered, progress)
+        _check_meaning(queries, today or datetime.now(UTC).date(), progress)
     except Fault as fault:
         return progress.report(str(fault))
     except (pyodbc.Error, MemoryError) as e:
@@ -123,22 +136,7 @@ def _unreadable(at: str, reason: str) -> Fault:
     return Fault("内容无法读取", f"holds what this program never wrote ({reason})", table=at)
 
 
-def _verify(
-    queries: Queries,
-    head_file: Path | None,
-    public_key_pem: bytes | None,
-    today: date,
-    progress: _Progress,
-) -> None:
-    _check_schema(queries)
-    progress.at = "commit_link / event / movement / epoch"
-    walked = chain.check_links(queries)
-    progress.commits, progress.events = walked.commits, walked.events
-    progress.at = "head"
-    key = load_public_key(public_key_pem) if public_key_pem is not None else None
-    signed = chain.check_heads(queries, _kept_outside(queries, head_file), key)
-    progress.signatures = signed.checked
-    _measure_tail(queries, signed.covered, progress)
+def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     progress.at = "event / movement"
     replay = Replay()
     for commit in _commits(queries):
@@ -195,14 +193,10 @@ def _name(ddl: str) -> str:
     return words[3] if words[1] == "unique" else words[2]
 
 
-def _kept_outside(queries: Queries, head_file: Path | None) -> list[dict[str, Any]] | None:
-    if head_file is None:
-        return None
+def _kept_outside(head_file: Path | None) -> list[dict[str, Any]]:
     try:
-        return read_head_file(head_file)
+        return read_head_file(head_file) if head_file is not None else []
     except FileNotFoundError:
-        if queries.one("select 1 as n from head limit 1"):
-            raise Fault("缺少外存头文件", "the head file is missing", table="head file") from None
         return []
     except (HeadFileDamaged, OSError) as e:
         raise Fault("头文件无法读取", str(e), table="head file") from None

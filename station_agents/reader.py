@@ -51,8 +51,8 @@ class Patience:
     tries: int = 3
     """Power-ons before a chip counts as silent."""
     seconds: float = 0.7
-    """Wait for a card to show, each try."""
-    seconds_after_accident: float = 2.0
+    """Wait for a card to show, after each try but the last."""
+    seconds_after_accident: float = 1.5
     """The same after reader, service or feeder came back: they too find each other late."""
     look_seconds: float = 0.05
     """Between two looks, where the context is shared and can't be kept for a wait."""
@@ -81,9 +81,9 @@ class Reader:
         patience = self._patience
         seconds = patience.seconds_after_accident if self._after_accident else patience.seconds
         code = 0
-        for _ in range(patience.tries):
+        for tries_left in range(patience.tries - 1, -1, -1):
             try:
-                code = self._cycle_power()
+                code = self._cycle_power(blindly=tries_left == 0)
             except ReaderError:
                 self._drop()
                 raise
@@ -91,17 +91,24 @@ class Reader:
                 self._after_accident = False
                 return self._atr()
             self._drop()
-            if code in CARD_ABSENT:
+            if code in CARD_ABSENT and tries_left:
                 self._await_card(seconds)
         self._after_accident = False
         raise CardSilent("no answer to power-on", code)
 
-    def _cycle_power(self) -> int:
-        """0, or why there was no answer to power-on: a code of CARD_ABSENT or CARD_MUTE."""
-        if self._handle is None:
+    def _cycle_power(self, *, blindly: bool = False) -> int:
+        """0, or why there was no answer to power-on: a code of CARD_ABSENT or CARD_MUTE.
+
+        `blindly`: also where the service believes that no card is there. It looks a few times a
+        second; a card whose power came and went between two looks, seen by a command only, stays
+        unseen until it is removed (pcscd 1.9.9), though it would answer.
+        """
+        held_before = self._handle is not None
+        if not held_before:
             self._context = self._service.context(self.name)
-            code, handle, protocol = scard.SCardConnect(
-                self._context, self.name, scard.SCARD_SHARE_EXCLUSIVE, _ANY_PROTOCOL
+            share = scard.SCARD_SHARE_DIRECT if blindly else scard.SCARD_SHARE_EXCLUSIVE
+            code, handle, _ = scard.SCardConnect(
+                self._context, self.name, share, 0 if blindly else _ANY_PROTOCOL
             )
             if code != SUCCESS:
                 return self._power_failure(code)
@@ -109,10 +116,11 @@ class Reader:
         code, protocol = scard.SCardReconnect(
             self._handle, scard.SCARD_SHARE_EXCLUSIVE, _ANY_PROTOCOL, scard.SCARD_UNPOWER_CARD
         )
-        if code_of(code) == _INVALID_HANDLE and self._service.alive(self._context):
+        invalid = code_of(code) == _INVALID_HANDLE
+        if invalid and held_before and self._service.alive(self._context):
             # The service lives and forgot the handle, as when it saw the card go and come.
             self._handle = None
-            return self._cycle_power()
+            return self._cycle_power(blindly=blindly)
         if code != SUCCESS:
             return self._power_failure(code)
         self._pci = (
@@ -148,7 +156,7 @@ class Reader:
         return ReaderLost("the reader fails", code)
 
     def _await_card(self, seconds: float) -> None:
-        """Until the service sees a card in the reader, at most `seconds`. Errors as of `power_on`."""
+        """Until the service sees a card there, at most `seconds`. Errors as of `power_on`."""
         end = time.monotonic() + seconds
         shared = self._service.shared
         context = self._service.context(self.name)

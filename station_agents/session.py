@@ -24,6 +24,7 @@ from station_agents.reader import Reader
 from stubs import station_pb2 as pb
 
 _WAIT_FOR_CARD_SECONDS: Final = 60.0
+_SHORTEST_WAIT_SECONDS: Final = 0.01
 _OK: Final = 0x9000
 
 
@@ -140,11 +141,18 @@ class Session:
                 raise Again("silent, but not the card that was looked at") from None
             log.warning("chip.silent", code=f"{e.code:08X}")
             turn.no_answer.CopyFrom(
-                pb.NoAnswer(carton_id=look.carton_id, face_number=look.face_number)
+                pb.NoAnswer(
+                    carton_id=look.carton_id, face_number=look.face_number, ticket=look.ticket
+                )
             )
         else:
             turn.opening.CopyFrom(
-                pb.Opening(atr=atr, carton_id=look.carton_id, face_number=look.face_number)
+                pb.Opening(
+                    atr=atr,
+                    carton_id=look.carton_id,
+                    face_number=look.face_number,
+                    ticket=look.ticket,
+                )
             )
         while True:
             answer = self._station.door.ask(turn)
@@ -156,7 +164,8 @@ class Session:
                              next_stage=answer.verdict.next_stage)  # fmt: skip
                     return answer.verdict
                 case "wait":
-                    wait(self._station.stopping, answer.wait.milliseconds / 1000)
+                    seconds = max(answer.wait.milliseconds / 1000, _SHORTEST_WAIT_SECONDS)
+                    wait(self._station.stopping, seconds)
                 case "restart":
                     raise Again(answer.restart.code)
                 case other:

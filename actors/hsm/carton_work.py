@@ -113,6 +113,7 @@ class CartonWork:
         *,
         identification_code: str,
         order_id: str,
+        ticket: str,
         station: str,
     ) -> str:
         """Move a card out of work with a reason; answers the stack where it goes. A card beyond
@@ -120,7 +121,7 @@ class CartonWork:
         state = self._cartons[carton_id]
         body = body or self.take(carton_id, writing)
         if body is None:
-            self._over_count(writing, state, identification_code, order_id)
+            self._over_count(writing, state, identification_code, order_id, ticket)
             return "held"
         is_held = code in HELD
         data = {"station": station}
@@ -135,6 +136,7 @@ class CartonWork:
             live=is_held,
             identification_code=body.identification_code or identification_code,
             order_id=body.order_id or order_id,
+            ticket=ticket,
         )
         return "held" if is_held else "rejected"
 
@@ -155,8 +157,15 @@ class CartonWork:
         return True
 
     def _over_count(
-        self, writing: Writing, state: _InWork, identification_code: str, order_id: str
+        self,
+        writing: Writing,
+        state: _InWork,
+        identification_code: str,
+        order_id: str,
+        ticket: str,
     ) -> None:
+        """A card that was not counted is surplus, whoever waits for it: the count decides until
+        it is made anew."""
         carton = state.carton
         state.bodies += 1
         body = Body(
@@ -169,5 +178,6 @@ class CartonWork:
             Code.OVER_COUNT,
             identification_code,
             order_id,
+            ticket=ticket,
         )
         writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))

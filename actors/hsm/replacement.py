@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
 from actors.hsm.carton_work import CartonWork
 from actors.hsm.replacement_script import (
+    CHALLENGE_BYTES,
     Identity,
     authenticate_segment,
     identify_segment,
@@ -46,6 +47,7 @@ class Session:
 
     carton_id: str
     face_number: str
+    ticket: str
     segment: Segment
     go_on: str
     identity: Identity | None = None
@@ -53,6 +55,15 @@ class Session:
     body: Body | None = None
     remaining: tuple[str, ...] = ()
     random: bytes = b""
+
+    @property
+    def claim(self) -> str:
+        """Names the card as far as it is known (see `Prepared`)."""
+        if self.identity is not None:
+            return self.identity.identification_code
+        if self.known is not None:
+            return self.known.identification_code
+        return f"{self.carton_id} {self.ticket}" if self.ticket else ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Facts:
 
     identified: Mapping[str, Identified] = field(default_factory=dict)
     faces: Mapping[str, Identified] = field(default_factory=dict)
+    tickets: Mapping[tuple[str, str], Body] = field(default_factory=dict)
 
 
 class KeyReplacement(ChipLine[Session, Facts]):
@@ -76,16 +88,14 @@ class KeyReplacement(ChipLine[Session, Facts]):
         command_prefix: str,
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(ledger, provider, queries, command_prefix)
-        self._profile = profile
-        self._random = random
+        super().__init__(ledger, provider, queries, profile, command_prefix, random)
         self._cartons = CartonWork(queries)
 
     def forget(self) -> None:
         self._cartons.forget()
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
-        codes, faces, cartons = [], set(), set()
+        codes, faces, cartons, tickets = [], set(), set(), []
         for turn, session in turns:
             if isinstance(turn.content, Answers):
                 if session is None:
@@ -93,18 +103,19 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 cartons.add(session.carton_id)
                 if session.go_on == "identified":
                     identity = read_identity(self._profile, session.segment, turn.content)
+                    faces.add(session.face_number)
+                    tickets.append((session.carton_id, session.ticket))
                     if identity is not None:
                         codes.append(identity.identification_code)
-                    elif session.face_number:
-                        faces.add(session.face_number)
             else:
                 cartons.add(turn.content.carton_id)
-                if isinstance(turn.content, NoAnswer) and turn.content.face_number:
+                if isinstance(turn.content, NoAnswer):
                     faces.add(turn.content.face_number)
+                    tickets.append((turn.content.carton_id, turn.content.ticket))
         self._cartons.load(sorted(cartons))
         identified = self._queries.identify(codes) if codes else {}
-        by_face = await self.orders_by_face(faces)
-        return Facts(identified, by_face)
+        by_face = await self.orders_by_face(faces - {""})
+        return Facts(identified, by_face, self._queries.bodies_by_ticket(tickets))
 
     def open(
         self, turn: StationTurn, content: Opening | NoAnswer, facts: Facts
@@ -112,11 +123,14 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if not self._cartons.issued(content.carton_id):
             raise Held(Code.CARTON_NOT_ISSUED, 1_000)
         if isinstance(content, NoAnswer):
-            silent = Session(content.carton_id, content.face_number, Segment(()), "")
-            known = facts.faces.get(content.face_number)
-            return self._apart(turn, silent, Code.CHIP_SILENT, known)
+            silent = Session(
+                content.carton_id, content.face_number, content.ticket, Segment(()), ""
+            )
+            return self._unreadable(turn, silent, Code.CHIP_SILENT, facts)
         segment = identify_segment(self._profile)
-        session = Session(content.carton_id, content.face_number, segment, "identified")
+        session = Session(
+            content.carton_id, content.face_number, content.ticket, segment, "identified"
+        )
         return Prepared(lambda _a, _w: Outcome(segment, session))
 
     def go_on(
@@ -137,14 +151,17 @@ class KeyReplacement(ChipLine[Session, Facts]):
     ) -> Prepared[Session]:
         identity = read_identity(self._profile, session.segment, answers)
         if identity is None:
-            known = facts.faces.get(session.face_number)
-            return self._apart(turn, session, Code.CHIP_UNREADABLE, known)
+            return self._unreadable(turn, session, Code.CHIP_UNREADABLE, facts)
         known = facts.identified[identity.identification_code]
         state = key_state(self._profile, identity.keys)
         session = replace(
             session, identity=identity, known=known, body=known.body, remaining=state.temporary
         )
-        body = known.body
+        body = known.body or facts.tickets.get((session.carton_id, session.ticket))
+        by_face = facts.faces.get(session.face_number)
+        face_order = by_face.order_id if by_face else ""
+        if known.order_id and session.face_number and face_order != known.order_id:
+            return self._two_cards_in_one(turn, session, by_face)
         if body is not None and body.place not in (WORK, *self._cartons.before_work):
             return Prepared(lambda _a, _w: _seen_before(body))
         reason = self._why_not(session.carton_id, identity, known)
@@ -157,14 +174,15 @@ class KeyReplacement(ChipLine[Session, Facts]):
             random = self._random(8)
             segment = proof_segment(self._profile, random)
             after = replace(session, segment=segment, go_on="proven", random=random)
-            return Prepared(lambda _a, _w: Outcome(segment, after))
+            return Prepared(lambda _a, _w: Outcome(segment, after), claim=after.claim)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             segment = authenticate_segment(self._profile, given[0].data)
             return Outcome(segment, replace(session, segment=segment, go_on="authenticated"))
 
         usage = self._profile.loading_usage
-        return Prepared(finish, [Authenticate(chip, KeySet.TEMPORARY, usage, identity.challenge)])
+        asked = Authenticate(chip, KeySet.TEMPORARY, usage, identity.challenge)
+        return Prepared(finish, [asked], session.claim)
 
     def _authenticated(
         self, turn: StationTurn, session: Session, answers: Answers
@@ -179,7 +197,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if first and session.body is None and not self._cartons.has_unbound(session.carton_id):
             return self._apart(turn, session, Code.OVER_COUNT)
         challenge = answers.of(session.segment, "get challenge")
-        assert challenge is not None
+        if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
+            return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
         usage, later = session.remaining[0], session.remaining[1:]
         random = b"" if later else self._random(8)
 
@@ -204,7 +223,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
             )
 
         chip = self._chip(session)
-        return Prepared(finish, [KeyChange(chip, usage, challenge.data)])
+        return Prepared(finish, [KeyChange(chip, usage, challenge.data)], session.claim)
 
     def _written(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
         if answers.complete(session.segment):
@@ -220,7 +239,12 @@ class KeyReplacement(ChipLine[Session, Facts]):
         assert body is not None
         answer = answers.of(session.segment, "internal authenticate")
         state = key_state(self._profile, read_keys(session.segment, answers))
-        if not answers.complete(session.segment) or answer is None or state.temporary:
+        proof = answer.data if answer else b""
+        if (
+            not answers.complete(session.segment)
+            or len(proof) != CHALLENGE_BYTES
+            or state.temporary
+        ):
             return self._apart(turn, session, Code.KEY_NOT_PROVEN)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
@@ -231,7 +255,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
         usage = self._profile.internal_usage
         chip = self._chip(session)
-        return Prepared(finish, [Prove(chip, KeySet.FORMAL, usage, session.random, answer.data)])
+        asked = Prove(chip, KeySet.FORMAL, usage, session.random, proof)
+        return Prepared(finish, [asked], session.claim)
 
     # What is written down.
 
@@ -266,17 +291,39 @@ class KeyReplacement(ChipLine[Session, Facts]):
             return "" if temporary else Code.WRONG_KIND
         return Code.NOT_IN_RETURN
 
-    def _apart(
-        self, turn: StationTurn, session: Session, code: str, known: Identified | None = None
+    def _two_cards_in_one(
+        self, turn: StationTurn, session: Session, by_face: Identified | None
     ) -> Prepared[Session]:
+        """The chip of one order on plastic with the face of another, or of none: the plastic
+        counts, unless the order of its face has a card already."""
+        apart = replace(session, identity=None, known=None, body=None)
+        if by_face is None or (by_face.body and by_face.body.place != WORK):
+            return self._apart(turn, apart, Code.NOT_IN_RETURN)
+        apart = replace(apart, known=by_face, body=by_face.body)
+        return self._apart(turn, apart, Code.FACE_DIFFERS)
+
+    def _unreadable(
+        self, turn: StationTurn, session: Session, code: str, facts: Facts
+    ) -> Prepared[Session]:
+        """A chip that does not say who it is: its face may, and the feeder knows whether it is
+        the one that was presented before."""
+        seen = facts.tickets.get((session.carton_id, session.ticket))
+        if seen is not None:
+            return Prepared(lambda _a, _w: _seen_before(seen))
+        known = facts.faces.get(session.face_number)
+        return self._apart(turn, replace(session, known=known), code)
+
+    def _apart(self, turn: StationTurn, session: Session, code: str) -> Prepared[Session]:
         """Set a card apart with a reason: held when somebody has to decide, rejected else."""
-        session = replace(session, known=known or session.known)
-        return Prepared(lambda _a, writing: self._set_apart(turn, session, code, writing))
+        return Prepared(
+            lambda _a, writing: self._set_apart(turn, session, code, writing), claim=session.claim
+        )
 
     def _set_apart(
         self, turn: StationTurn, session: Session, code: str, writing: Writing
     ) -> Outcome[Session]:
         known, identity = session.known, session.identity
+        named = identity or known
         body = session.body or (known.body if known else None)
         if body is not None and body.place not in (WORK, *self._cartons.before_work):
             return _seen_before(body)
@@ -285,8 +332,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
             session.carton_id,
             code,
             body,
-            identification_code=identity.identification_code if identity else "",
+            # What the face names is this card, should its chip answer one day.
+            identification_code=named.identification_code if named else "",
             order_id=known.order_id if known else "",
+            ticket="" if identity else session.ticket,
             station=turn.station_id,
         )
         return Outcome(verdict(stack, code))

@@ -24,6 +24,7 @@ from domain.card.segment import Answers, Segment, Step
 from domain.codes import Code
 
 TEMPORARY_CATEGORY = "2"
+CHALLENGE_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,8 @@ def read_identity(profile: Profile, segment: Segment, answers: Answers) -> Ident
     category = read_field(profile, segment, answers, "card_category")
     keys = read_keys(segment, answers)
     if not answers.complete(segment) or challenge is None or not keys:
+        return None
+    if len(challenge.data) != CHALLENGE_BYTES:
         return None
     if code is None or category is None or not is_identification_code(code):
         return None

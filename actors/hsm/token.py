@@ -96,6 +96,12 @@ def create_token(directory: Path, pin: str, so_pin: str) -> None:
     _log.info("token_created", label=LABEL)
 
 
+def write_softhsm_conf(directory: Path) -> None:
+    """Write where the token of `directory` lies. A home that was moved or restored elsewhere says
+    so again at each start: SoftHSM2 knows no relative paths."""
+    _write_softhsm_conf(directory / "softhsm2.conf", directory.absolute() / "tokens")
+
+
 def _write_softhsm_conf(path: Path, tokens: Path) -> None:
     text = (
         f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\n"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
 from actors.hsm.replacement_script import (
+    CHALLENGE_BYTES,
     identity_steps,
     key_state,
     read_field,
@@ -78,9 +79,7 @@ class ReadingLine(ChipLine[Session, Facts]):
         command_prefix: str,
         random: Callable[[int], bytes],
     ) -> None:
-        super().__init__(ledger, provider, queries, command_prefix)
-        self._profile = profile
-        self._random = random
+        super().__init__(ledger, provider, queries, profile, command_prefix, random)
         self._holder_fields = tuple(
             f for name, f in profile.fields.items() if name not in NOT_OF_THE_ORDER
         )
@@ -168,7 +167,12 @@ class ReadingLine(ChipLine[Session, Facts]):
         state = key_state(self._profile, read_keys(session.segment, answers))
         proof = answers.of(session.segment, "internal authenticate")
         challenge = answers.of(session.segment, "get challenge")
-        complete = answers.complete(session.segment) and proof and challenge
+        complete = (
+            answers.complete(session.segment)
+            and proof is not None
+            and challenge is not None
+            and len(proof.data) == len(challenge.data) == CHALLENGE_BYTES
+        )
         if not complete or state.temporary or state.reason:
             failed = answers.failed_step(session.segment)
             detail = f"{failed[0].name}: {failed[1].status_word:04X}" if failed else "versions"

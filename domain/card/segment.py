@@ -5,7 +5,6 @@ It ends at the first step whose bytes depend on an answer that the centre has no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.card.apdu import Command, matches
@@ -67,7 +66,3 @@ class Answers:
             and len(self.steps) == len(segment.steps)
             and self.failed_step(segment) is None
         )
-
-
-def names(steps: Sequence[Step]) -> list[str]:
-    return [s.name for s in steps]

@@ -1,6 +1,7 @@
 """Uses `station_agents.reader` in a process of its own (libpcsclite reads its socket's name once).
 
-`python -m tests.agent.reader_client chain READER HEX ...` prints the answers to commands;
+`python -m tests.agent.reader_client chain READER HEX ...` prints the answers to commands,
+"lost" for one that was not carried through, after which the power is cycled;
 `… overhead READER SELECT HEX COUNT ROUNDS` prints, for each round, what a bare loop over
 SCardTransmit took and what a segment of the same commands took: seconds by the clock and seconds
 of this thread's processor time.
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 from smartcard import scard
 
-from station_agents.pcsc import Service
+from station_agents.pcsc import ReaderError, Service
 from station_agents.reader import Reader
 from station_agents.session import Session, Station
 from stubs import station_pb2 as pb
@@ -56,14 +57,21 @@ def as_segment(reader: Reader, apdu: list[int], count: int) -> Spent:
     return spent_since(start)
 
 
+def send(reader: Reader, command: str) -> str:
+    try:
+        return bytes(reader.transmit(list(bytes.fromhex(command)))).hex()
+    except ReaderError:
+        reader.power_on()
+        return "lost"
+
+
 def main() -> None:
     what, name, *rest = sys.argv[1:]
     stopping = Event()
     reader = Reader(Service(stopping), name, stopping)
     reader.power_on()
     if what == "chain":
-        answers = [bytes(reader.transmit(list(bytes.fromhex(h)))).hex() for h in rest]
-        sys.stdout.write(json.dumps(answers))
+        sys.stdout.write(json.dumps([send(reader, command) for command in rest]))
     else:
         select, apdu = (list(bytes.fromhex(h)) for h in rest[:2])
         count, rounds = int(rest[2]), int(rest[3])

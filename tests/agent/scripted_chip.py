@@ -4,43 +4,63 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from typing import Self
 
 ATR = bytes.fromhex("3B6D000000803180650000000000000000")
 GET_ATR = b"\x04"
+AWAY_SECONDS = 0.05
+"""Longer than a terminal needs to notice, shorter than pcscd's pause between looks (0.4 s)."""
 
 
 class ScriptedChip:
-    """Answers at the reader behind `address`; a command that is not in `answers` gets 6D00.
-    `received` is every command in order."""
+    """Answers at the reader behind `address`; a command that is not in `answers` gets 6D00, one
+    whose answer is empty makes the chip lose its power for a moment. `received` is every command
+    in order."""
 
     def __init__(self, address: str, answers: Mapping[bytes, bytes]) -> None:
         host, port = address.split(":")
+        self._address = host, int(port)
         self._answers = answers
         self.received: list[bytes] = []
-        self._line = socket.create_connection((host, int(port)))
-        self._line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._leaving = False
+        self._line = self._connected()
         self._thread = threading.Thread(target=self._serve)
 
+    def _connected(self) -> socket.socket:
+        line = socket.create_connection(self._address)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return line
+
     def _serve(self) -> None:
-        with self._line.makefile("rb") as stream:
-            while header := stream.read(2):
-                message = stream.read(int.from_bytes(header, "big"))
-                if message == GET_ATR:
-                    answer = ATR
-                elif len(message) == 1:
-                    continue
-                else:
-                    self.received.append(message)
-                    answer = self._answers.get(message, b"\x6d\x00")
-                self._line.sendall(len(answer).to_bytes(2, "big") + answer)
+        while not self._leaving:
+            with self._line.makefile("rb") as stream:
+                while header := stream.read(2):
+                    answer = self._answer(stream.read(int.from_bytes(header, "big")))
+                    if answer == b"":
+                        break
+                    if answer is not None:
+                        self._line.sendall(len(answer).to_bytes(2, "big") + answer)
+            if not self._leaving:
+                self._line.close()
+                time.sleep(AWAY_SECONDS)
+                self._line = self._connected()
+
+    def _answer(self, message: bytes) -> bytes | None:
+        if message == GET_ATR:
+            return ATR
+        if len(message) == 1:
+            return None
+        self.received.append(message)
+        return self._answers.get(message, b"\x6d\x00")
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._leaving = True
         self._line.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._line.close()

@@ -117,7 +117,8 @@ def test_agent_goes_on_after_pcscd_was_killed(
     service: Pcscd, short_directory: Path, free_port: Callable[[], int], contexts: str
 ) -> None:
     """pcscd is killed under a parked chip and started again: the segment that meets it is told
-    as broken, both chips are opened anew and finished; no chip was ejected without a verdict."""
+    as broken, both chips are opened anew and finished; no chip was ejected without a verdict.
+    Turns that are sent again together share one message."""
     script = Held(SELECTING)
     cards = [card_line(n) for n in range(4)]
     with (
@@ -140,6 +141,7 @@ def test_agent_goes_on_after_pcscd_was_killed(
         good = centre.until(
             lambda turns: g if len(g := [t for t in answered(turns) if words(t)]) == 4 else None
         )
+        assert centre.largest_message == 2
         assert all(words(t) == [0x9000] and not t.answers.broken for t in good)
         assert {t.presentation for t in good}.isdisjoint(t.presentation for t in before)
         faces = {t.opening.face_number for t in openings(centre.turns)}

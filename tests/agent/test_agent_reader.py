@@ -53,13 +53,24 @@ def test_procedure_status_words_are_followed(service: Pcscd) -> None:
         assert [m.hex() for m in chip.received] == list(answers)
 
 
+def test_a_chip_whose_power_went_unseen_is_not_taken_for_silent(service: Pcscd) -> None:
+    """A chip that loses its power for a moment, in which only a command meets it, is believed
+    absent by pcscd until it is removed: the reader powers it on all the same."""
+    select, fall = "00a40400026f01", "0084000008"
+    table = {bytes.fromhex(select): b"\x90\x00", bytes.fromhex(fall): b""}
+    commands = [select, fall, select]
+    with ScriptedChip(service.addresses[0], table):
+        answers = ask(service, "chain", service.readers[0], *commands)
+    assert answers == ["9000", "lost", "9000"]
+
+
 def test_segments_run_at_the_speed_of_the_reader(service: Pcscd, short_directory: Path) -> None:
     """A segment of commands reaches at least 80 % of a bare loop over SCardTransmit with the same
     commands. What the agent adds is told by its thread's processor time: by the clock alone, what
     others take of the machine would hide it. Of many short rounds the fastest counts."""
     with tray_of(service, short_directory, card_line(0)):
         rounds = ask(
-            service, "overhead", service.readers[0], SELECT.hex(), READ_NAME.hex(), "200", "20"
+            service, "overhead", service.readers[0], SELECT.hex(), READ_NAME.hex(), "200", "12"
         )
     floor = min(clock for (clock, _), _ in rounds)
     added = min(ours for _, (_, ours) in rounds) - min(bare for (_, bare), _ in rounds)

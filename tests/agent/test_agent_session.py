@@ -49,8 +49,12 @@ def test_silent_chip_is_reported_with_its_face_number(
             "opening", "no_answer", "no_answer", "opening", "opening",
         ]  # fmt: skip
         assert turns[0].opening.atr.hex().upper() == cards[0]["atr"]
-        assert turns[1].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000002")
-        assert turns[2].no_answer == pb.NoAnswer(carton_id="C1", face_number="A00000003")
+        assert turns[1].no_answer == pb.NoAnswer(
+            carton_id="C1", face_number="A00000002", ticket="tray-1/00002"
+        )
+        assert turns[2].no_answer == pb.NoAnswer(
+            carton_id="C1", face_number="A00000003", ticket="tray-1/00003"
+        )
         assert turns[3].opening.face_number == "A00000004"
         assert len({t.presentation for t in turns}) == 5
         assert tray.ask("status")["stacks"] == {"good": 2, "rejected": 2, "held": 0}

@@ -101,3 +101,16 @@ class Factory:
 
     def sealed(self, transport: bytes) -> bytes:
         return json.dumps(self.block(transport)).encode()
+
+
+BODIES = {"carton-2": 2, "begun-2": 2, "carton-20": 20, "carton-500": 500}
+
+
+def quota(carton_id: str) -> int:
+    """What a provider under test must be made with."""
+    return BODIES.get(carton_id, 0)
+
+
+def drawn(carton_id: str) -> list[str]:
+    """What a provider under test must be made with: one chip of `begun-2` drew before."""
+    return [identification_code(77)] if carton_id == "begun-2" else []

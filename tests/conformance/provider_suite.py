@@ -35,18 +35,6 @@ from domain.provider import (
 )
 from tests.conformance.card_side import Factory, des3, identification_code, open_write_key
 
-BODIES = {"carton-2": 2, "begun-2": 2, "carton-20": 20, "carton-500": 500}
-
-
-def quota(carton_id: str) -> int:
-    """What a provider under test must be made with."""
-    return BODIES.get(carton_id, 0)
-
-
-def drawn(carton_id: str) -> list[str]:
-    """What a provider under test must be made with: one chip of `begun-2` drew before."""
-    return [_chip("any", 77, carton_id).identification_code] if carton_id == "begun-2" else []
-
 
 @dataclass(frozen=True)
 class Specimen:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,34 @@ def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
     assert (finished / "summary.json").read_bytes() == before
 
 
+@pytest.mark.timeout(120)
+def test_a_centre_goes_up_and_down_by_itself(finished: Path, place: Path) -> None:
+    """`centre up` from a plain shell, on a home that was moved: `status` says so, SIGINT stops it
+    cleanly; after a SIGKILL `status` does not believe what was left behind."""
+    home = place / "moved"
+    shutil.copytree(finished, home)
+    for end in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "centre", "up", "--home", str(home)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={k: v for k, v in environment(place).items() if not k.startswith("RAY_")},
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            assert any("ready" in line for line in process.stdout)
+            assert centre(place, "status", "--home", str(home)).returncode == 0
+            assert centre(place, "up", "--home", str(home)).returncode == 1
+            process.send_signal(end)
+            assert process.wait(30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
+        assert centre(place, "status", "--home", str(home)).returncode == 3
+        assert centre(place, "sign-for", "D1", "C1=1", "--home", str(home)).returncode == 2
+    assert centre(place, "verify", "--home", str(home)).returncode == 0
+
+
 @pytest.mark.timeout(60)
 def test_no_name_number_or_key_is_in_a_log(finished: Path) -> None:
     """Everything that the demo contained, sought in everything that its processes said."""
@@ -176,10 +205,11 @@ def test_no_name_number_or_key_is_in_a_log(finished: Path) -> None:
         content = file.read_bytes()
         found = [s for s in secrets if len(s) > 5 and s in content]
         assert not found, f"{file.name} contains {len(found)} secrets"
-    database = (finished / "ledger.db").read_bytes()
-    for r in e.records:
-        assert r["identity_number"].encode() not in database
-        assert r["bank_card_number"].encode() not in database
+    for file in finished.glob("ledger.db*"):
+        database = file.read_bytes()
+        for r in e.records:
+            for name in ("name", "identity_number", "bank_card_number", "social_card_number"):
+                assert r[name].encode() not in database, f"a {name} stands in {file.name}"
 
 
 CRASHES = {

@@ -113,6 +113,7 @@ BORNE_VALUES = {
     "live": st.booleans(),
     "destination": st.sampled_from(["", "430102"]),
     "package_id": st.sampled_from(["", "P1"]),
+    "ticket": st.sampled_from(["", "T1"]),
 }
 
 
@@ -131,7 +132,7 @@ def test_events_alone_tell_the_whole_row(first: dict[str, Any], then: dict[str, 
     )
     told: dict[str, object] = {"live": 1, "body_id": body.body_id, "order_id": ""}
     told |= dict.fromkeys(("released", "lease"), 0) | {"condition": ""}
-    told |= dict.fromkeys(("identification_code", "destination", "package_id"), "")
+    told |= dict.fromkeys(("identification_code", "destination", "package_id", "ticket"), "")
     for event in w.changes().events:
         told |= {c: event.data[c] for c in (*BORN_WITH, *BORNE) if c in event.data}
         if event.place:

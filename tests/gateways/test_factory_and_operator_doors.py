@@ -100,7 +100,7 @@ def test_a_note_is_taken_once(tmp_path: Path) -> None:
 
 
 def sign_for(*counts: tuple[str, int], **changed: str) -> SignForDeliveryRequest:
-    ids = {"command_id": "S1", "delivery_id": "D1", **changed}
+    ids = {"delivery_id": "D1", **changed}
     return SignForDeliveryRequest(
         **ids, counts=[CartonCount(carton_id=c, counted=n) for c, n in counts]
     )

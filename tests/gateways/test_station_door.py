@@ -112,7 +112,7 @@ def test_turns_of_many_streams_share_calls(tmp_path: Path) -> None:
 
 
 def test_a_call_holds_no_more_than_its_limit(tmp_path: Path) -> None:
-    """600 turns at once are three calls, without waiting for the gathering time in between."""
+    """512 turns at once are four calls, without waiting for the gathering time in between."""
 
     async def run() -> None:
         limits = Limits(gather_milliseconds=2_000)
@@ -122,7 +122,7 @@ def test_a_call_holds_no_more_than_its_limit(tmp_path: Path) -> None:
         ):
             await one.send(*(opening(f"p{n}") for n in range(512)))
             answers = await one.receive(512)
-        assert [len(c) for c in hall.chip_lines[KEYS].calls] == [256, 256]
+        assert [len(c) for c in hall.chip_lines[KEYS].calls] == [128, 128, 128, 128]
         assert len(answers) == 512
 
     asyncio.run(run())

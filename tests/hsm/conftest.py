@@ -10,7 +10,7 @@ from actors.hsm import ceremony
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken
 from domain.card.profile import load_profile
-from tests.conformance.provider_suite import drawn, quota
+from tests.conformance.card_side import drawn, quota
 from tests.hsm.place import Home, blank_token
 
 

@@ -27,8 +27,8 @@ from domain.provider import (
     ProviderError,
     RecordUnsealable,
 )
-from tests.conformance.card_side import Factory, identification_code
-from tests.conformance.provider_suite import Specimen, check_key_provider, drawn, quota
+from tests.conformance.card_side import Factory, drawn, identification_code, quota
+from tests.conformance.provider_suite import Specimen, check_key_provider
 from tests.hsm.place import Home
 
 

@@ -186,9 +186,7 @@ class Building:
         return asyncio.run(self.inventory.accept_note(delivery))
 
     def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
-        return asyncio.run(
-            self.inventory.sign_for(SignFor(f"sign-{delivery_id}", delivery_id, counts))
-        )
+        return asyncio.run(self.inventory.sign_for(SignFor(delivery_id, counts)))
 
     def writing(self, line: Line) -> Writing:
         self.commands += 1
@@ -248,6 +246,7 @@ class Building:
             None,
             identification_code="" if number is None else code_of(number),
             order_id=order_id,
+            ticket="",
             station="S1",
         )
         self.commit(writing)

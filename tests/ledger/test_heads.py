@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from domain.lines import NoteCarton
 from ledger.heads import (
     HeadFileDamaged,
     append_head_file,
@@ -20,7 +22,15 @@ from ledger.heads import (
     signed_head,
     unsigned_heads,
 )
-from tests.ledger.building import Building, one_of_each
+from ledger.verify import verify
+from tests.ledger.building import (
+    TEMPORARY,
+    Building,
+    factory_return,
+    note,
+    one_of_each,
+    record,
+)
 
 LINK = {"line": "sorting", "number": 7, "hash": "ab" * 32, "at": "2024-03-01T08:00:00.000Z"}
 HEADS = [{**LINK, "number": n, "signature": f"{n:0128x}"} for n in range(1, 4)]
@@ -113,3 +123,29 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"number":2', b'"number":"2"'))
     with pytest.raises(HeadFileDamaged, match="line 2"):
         read_head_file(path)
+
+
+def test_a_working_centre_can_be_verified(tmp_path: Path) -> None:
+    """While commits go on and heads are signed, each verification finds its snapshot whole."""
+    building = Building.make(tmp_path)
+    building.take_note(note([NoteCarton("T1", "102", TEMPORARY, 40, "430102")]))
+    building.sign_for("D1", T1=40)
+    building.take_return(factory_return([record(1)]))
+    found: list[str] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            report = verify(building.path, building.head_file, building.public_key)
+            found.append(report.finding)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for n in range(40):
+        building.replace_keys("T1", n)
+        building.sign_heads()
+    done.set()
+    looking.join()
+    assert found
+    assert set(found) == {""}
+    building.close()

@@ -216,7 +216,7 @@ def count(delivery: Delivery) -> SignFor:
     for tray in delivery.trays:
         for plastic in read_tray(tray)[0].cards.values():
             counts[plastic.carton_id] += 1
-    return SignFor(f"sign:{delivery.delivery_id}", delivery.delivery_id, counts)
+    return SignFor(delivery.delivery_id, counts)
 
 
 class Chip:
@@ -275,9 +275,9 @@ class Station:
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
         content: Any = (
-            Opening(atr, plastic.carton_id, plastic.face_number)
+            Opening(atr, plastic.carton_id, plastic.face_number, plastic.card_id)
             if atr
-            else NoAnswer(plastic.carton_id, plastic.face_number)
+            else NoAnswer(plastic.carton_id, plastic.face_number, plastic.card_id)
         )
         while True:
             self.turns += 1

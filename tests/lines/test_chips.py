@@ -12,7 +12,7 @@ from counterparts.faults import Fault
 from domain.card.profile import load_profile
 from domain.places import Line
 from domain.provider import KeyChange
-from domain.turns import Verdict
+from domain.turns import Opening, StationTurn, Verdict
 from ledger.summary import summary
 from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
 
@@ -150,10 +150,113 @@ def test_a_finished_chip_that_is_fed_again_goes_to_its_stack_untouched(
     assert chip.writes == len(PROFILE.keys)
 
 
+def test_a_silent_card_that_is_presented_twice_stays_one_body(floor: SmallFloor) -> None:
+    """A temporary card without a face number, whose station died between verdict and eject: the
+    feeder's ticket says that it is the same card, and no other card's body is used up."""
+    delivery = floor.deliver(seed=14, cards=60)
+    chips = floor.chips(delivery)
+    chip = next(c for c in chips if not c.plastic.face_number)
+    chip.card.atr = b""
+
+    async def run() -> None:
+        for card in [chip, chip, *(c for c in chips if c is not chip), chip]:
+            await Station(floor).run(card)
+
+    asyncio.run(run())
+    silent = floor.queries.bodies(
+        "b.batch_id = ? and b.condition = 'CHIP_SILENT' and b.kind = 'temporary_card'",
+        delivery.batch_id,
+    )
+    assert len(silent) == 1
+    over = floor.queries.bodies("b.batch_id = ? and b.condition = 'OVER_COUNT'", delivery.batch_id)
+    assert over == []
+
+
+def test_a_chip_that_answers_again_after_it_was_rejected_stays_rejected(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """Silent once, known by its face; later it answers. Its order has one body, rejected."""
+    chip = [c for c in good_chips(floor, delivery) if c.plastic.face_number][-4]
+    atr, chip.card.atr = chip.card.atr, b""
+    first = asyncio.run(Station(floor).run(chip))
+    chip.card.atr = atr
+    second = asyncio.run(Station(floor).run(chip))
+    assert (first.stack, second.stack) == ("rejected", "rejected")
+    assert chip.writes == 0
+
+
+def test_two_presentations_of_one_chip_in_one_chunk_take_turns(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """Whatever stations send, one command changes a body once: the second waits."""
+    chip = good_chips(floor, delivery)[-5]
+    line, carton = floor.replacement, chip.plastic.carton_id
+    atr = chip.card.power_on()
+
+    async def run() -> list[str]:
+        def turn(presentation: str, number: int, content: object) -> StationTurn:
+            return StationTurn(
+                "station-1", "R0", presentation, number, Line.KEY_REPLACEMENT, content  # type: ignore[arg-type]
+            )  # fmt: skip
+
+        opening = Opening(atr, carton, chip.plastic.face_number)
+        opened = await line.turns([turn("first", 0, opening), turn("second", 0, opening)])
+        answers = Station(floor).execute(chip, opened[0].content)  # type: ignore[arg-type]
+        replies = await line.turns([turn("first", 1, answers), turn("second", 1, answers)])
+        return [type(r.content).__name__ for r in replies]
+
+    assert asyncio.run(run()) == ["Segment", "Wait"]
+
+
+def test_the_chip_of_one_card_on_the_plastic_of_another_is_rejected(
+    floor: SmallFloor, delivery: Delivery
+) -> None:
+    """A copied chip: its identity is another order's than its face. The order of the face gets
+    its rejected card, and the order of the chip still gets its own."""
+    genuine, copied = good_chips(floor, delivery)[-7:-5]
+    original = copied.plastic.memory
+    copied.plastic.memory.files = {f: dict(r) for f, r in genuine.plastic.memory.files.items()}
+    found = asyncio.run(Station(floor).run(copied))
+    assert (found.stack, found.code) == ("rejected", "FACE_DIFFERS")
+    assert copied.writes == 0
+    assert original is copied.plastic.memory
+    assert asyncio.run(Station(floor).run(genuine)).stack == "good"
+
+
+def test_a_challenge_of_another_length_is_no_reason_to_wait_for_ever(
+    floor: SmallFloor, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chip that answers GET CHALLENGE with 4 bytes cannot be worked on: it is set apart."""
+    chip = good_chips(floor, delivery)[-20]
+    process = chip.card.process
+
+    def short_challenge(apdu: bytes) -> bytes:
+        return process(apdu)[4:] if apdu[1] == 0x84 else process(apdu)
+
+    monkeypatch.setattr(chip.card, "process", short_challenge)
+    found = asyncio.run(Station(floor).run(chip))
+    assert (found.stack, found.code) == ("rejected", "CHIP_UNREADABLE")
+
+
+def test_a_wrong_length_at_inspection_is_rejected_too(
+    floor: SmallFloor, delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keyed in order, and then GET CHALLENGE answers 4 bytes: rejected, not waited for."""
+    chip = good_chips(floor, delivery)[-21]
+    process = chip.card.process
+
+    async def run() -> Verdict | None:
+        await Station(floor).present(chip, Line.KEY_REPLACEMENT)
+        monkeypatch.setattr(
+            chip.card, "process", lambda a: process(a)[4:] if a[1] == 0x84 else process(a)
+        )
+        return await Station(floor).present(chip, Line.INSPECTION)
+
+    assert asyncio.run(run()) == Verdict("", "rejected", "KEY_NOT_PROVEN")
+
+
 def test_a_repeated_turn_gets_the_same_answer(floor: SmallFloor, delivery: Delivery) -> None:
     """A station that lost an answer asks again: no second commit, no other bytes."""
-    from domain.turns import Opening, StationTurn
-
     chip = good_chips(floor, delivery)[-3]
     turn = StationTurn(
         "station-1", "R0", "repeated", 0, Line.KEY_REPLACEMENT,
