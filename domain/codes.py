@@ -61,6 +61,7 @@ class Code(StrEnum):
     BUSY = "BUSY"
     CARTON_NOT_ISSUED = "CARTON_NOT_ISSUED"
     SESSION_UNKNOWN = "SESSION_UNKNOWN"
+    SESSION_LOST = "SESSION_LOST"
     STAGE_UNKNOWN = "STAGE_UNKNOWN"
     EPOCH_STALE = "EPOCH_STALE"
     GUARD_FAILED = "GUARD_FAILED"
@@ -154,6 +155,7 @@ WORDS: dict[Code, Words] = {
     Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
     Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),
+    Code.SESSION_LOST: Words("芯片掉电", "the chip lost its session", "the chip is read again"),
     Code.SESSION_UNKNOWN: Words("会话已失效", "the session is not known", "the chip is read again"),
     Code.STAGE_UNKNOWN: Words("无此工序", "no such stage", "check the station's stages"),
     Code.EPOCH_STALE: Words("已被替换", "another instance took over", "none"),

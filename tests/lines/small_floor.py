@@ -241,11 +241,13 @@ class Chip:
 @dataclass
 class Station:
     """Runs one chip through its sessions. `cut_at`: the number of the APDU (1, 2, ...) at which
-    power goes, before it or, with `after`, after the chip has executed it."""
+    power goes, before it or, with `after`, after the chip has executed it. `reset_at`: the APDU
+    before which the chip loses its power unseen and gets it back at once."""
 
     floor: SmallFloor
     cut_at: int = 0
     after: bool = False
+    reset_at: int = 0
     apdus: int = 0
     turns: int = 0
     first: str = Line.KEY_REPLACEMENT
@@ -298,6 +300,8 @@ class Station:
             self.apdus += 1
             if self.apdus == self.cut_at and not self.after:
                 raise PowerCut
+            if self.apdus == self.reset_at:
+                chip.card.power_on()
             answer = chip.card.process(step.apdu)
             if self.apdus == self.cut_at:
                 raise PowerCut
