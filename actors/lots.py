@@ -1,5 +1,6 @@
 """Inspection lots at sorting (GB/T 2828.1): what was sorted is not packed before the sample of its
-lot was read again and the lot accepted.
+lot was read again and the lot accepted. Each lot goes its own way: one whose sample is not back
+keeps no other waiting.
 
 A lot goes: presented (plan and seed are on record) - drawn (the sample is sent to be read again)
 - accepted, or refused and held. Each step is one commit or more, and the ledger tells where it
@@ -11,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from actors.qa.sampling import Level, draw, plan
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType
 from domain.codes import Code
 from domain.places import DRAWN, READ_AGAIN, Line, held, rejected, work
+from domain.sampling import Level, plan
 from ledger.connection import as_json
 from ledger.digests import digest_of
-from ledger.lots import Lot, LotState, lots_of
+from ledger.lots import Lot, LotState, draw, lots_of
 from ledger.queries import Queries
 
 WORK = work(Line.SORTING)
@@ -30,7 +31,7 @@ Seed = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class LotPlan:
-    """How lots are sampled; AQL as in `actors.qa.sampling.AQLS`."""
+    """How lots are sampled; AQL as in `domain.sampling.AQLS`."""
 
     seed: Seed
     aql: str = "0.65"
@@ -65,8 +66,8 @@ def decide_present(command_id: str, lots: Sequence[Lot]) -> Writing:
 
 
 def decide_draw(command_id: str, samples: Sequence[tuple[Lot, Sequence[Body]]]) -> Writing:
-    """Send the samples of lots to be read again, all in one: once a card of the batch is out,
-    nothing of it is drawn or packed before that card is back."""
+    """Send the samples of lots to be read again, all that are presented in one: an operator feeds
+    them together."""
     writing = Writing(Line.SORTING, command_id)
     for lot, sample in samples:
         writing.event(_of_lot(EventType.SAMPLE_DRAWN, lot, drawn=len(sample)))
@@ -110,8 +111,8 @@ class LotWork:
         self._how = how
 
     def next(self, batch_id: str, command_id: str) -> Writing | None:
-        """The next commit; None if all lots are accepted, or refused and held. Asked only while
-        no drawn card waits to be read."""
+        """The next commit; None if every lot is accepted, or refused and held, or waits for its
+        sample."""
         lots = lots_of(self._queries, batch_id)
         fresh = self._to_present(batch_id, {lot.lot_id for lot in lots})
         if fresh:
@@ -120,7 +121,7 @@ class LotWork:
         if presented:
             return decide_draw(command_id, [(lot, self._sample(lot)) for lot in presented])
         for lot in lots:
-            if lot.state is LotState.DRAWN:
+            if lot.state is LotState.DRAWN and not self._bodies(lot, (DRAWN,), 1):
                 apart = self._bodies(lot, (rejected(Line.SAMPLING),), lot.sample_size)
                 return decide_judge(command_id, lot, len(apart))
             if lot.state is LotState.REFUSED:
@@ -128,6 +129,15 @@ class LotWork:
                 if left:
                     return decide_hold(command_id, lot, left)
         return None
+
+    def to_pack(self, batch_id: str, limit: int) -> list[Body]:
+        """Sorted bodies of one accepted lot, by destination; none if there is nothing to pack."""
+        for lot in lots_of(self._queries, batch_id):
+            if lot.state is LotState.ACCEPTED:
+                found = self._bodies(lot, (WORK, READ_AGAIN), limit)
+                if found:
+                    return found
+        return []
 
     def _to_present(self, batch_id: str, known: set[str]) -> list[Lot]:
         groups: dict[tuple[str, str, str], list[str]] = {}
@@ -155,6 +165,6 @@ class LotWork:
             "b.batch_id = ? and b.bank = ? and b.kind = ?"
             " and b.place in (select value from json_each(?)) and b.carton_id in"
             " (select carton_id from carton where delivery_id = ?)"
-            " order by b.body_id limit ?",
+            " order by b.destination, b.body_id limit ?",
             lot.batch_id, lot.bank, lot.kind, as_json(places), lot.delivery_id, limit,
         )  # fmt: skip

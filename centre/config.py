@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.qa.sampling import AQLS
+from domain.sampling import AQLS
 
 TEMPLATE = """\
 # Configuration of the card centre (省制卡中心). Paths are relative to this file.
@@ -38,9 +38,9 @@ pin_file = "keys/pin"
 profile = "ssc-3des"
 
 [sampling]
-# Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of a
-# delivery are sampled before they are packed, such as "0.65". Empty: no sample is drawn.
-aql = ""
+# Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
+# bank and kind in a delivery are sampled before they are packed. Empty: no sample is drawn.
+aql = "0.65"
 
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.

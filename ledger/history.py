@@ -9,10 +9,11 @@ from typing import Any
 
 from domain.changes import EventType
 from domain.codes import in_words
-from domain.places import PACKED, SHREDDER, VAULT, Line
+from domain.places import DRAWN, PACKED, SHREDDER, VAULT, Line
 from domain.registers.branches import branch_name, is_branch
 from domain.registers.loading import load_divisions
 from ledger.connection import as_json
+from ledger.lots import lots_of
 from ledger.queries import Queries
 
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -207,8 +208,9 @@ def destination_in_words(code: str) -> str:
 def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
     """A batch: `files` taken (file_id, kind, records, refused), `deliveries` (delivery_id, state,
     cartons: carton_id, bank, kind, noted, counted), `places` (place, words, condition, reason,
-    bodies), `orders` (number), `returns` (id, acknowledged), `waits_for` (words, empty when the
-    batch is done). Empty if the ledger knows nothing of it."""
+    bodies), `lots` (inspection lots: `ledger.lots.SHOWN`), `drawn` (cards to be fed again for
+    sampling: body_id, carton_id, ticket), `orders` (number), `returns` (id, acknowledged),
+    `waits_for` (words, empty when the batch is done). Empty if the ledger knows nothing of it."""
     files = queries.rows(
         "select f.file_id, f.kind, f.records, (select count(*) from refused_record r"
         " where r.file_id = f.file_id) as refused from file_in f where f.batch_id = ?"
@@ -254,6 +256,13 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         "deliveries": deliveries,
         "orders": orders["n"] if orders else 0,
         "places": places,
+        "lots": [lot.row() for lot in lots_of(queries, batch_id)],
+        "drawn": queries.rows(
+            "select body_id, carton_id, ticket from body where batch_id = ? and place = ?"
+            " order by body_id",
+            batch_id,
+            DRAWN,
+        ),
         "returns": returns,
         "waits_for": _waits_for(files, deliveries, places, returns),
     }

@@ -1,13 +1,11 @@
-"""The meaning of the events of inspection lots: the draw is done again, the verdict is counted
-again, and nothing is packed out of a lot that was not accepted.
+"""The meaning of the events of inspection lots: the plan is looked up again, the draw is done
+again, the verdict is counted again, and nothing is packed out of a lot that was not accepted.
 
-Pure, and part of `ledger.replay`. It does not look the plan up in the standard's tables: what is
-checked is that the lot was judged by the plan which was on record before anything was drawn.
+Pure, and part of `ledger.replay`. A seed is on record in a commit before the one that draws.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +14,10 @@ from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
 from domain.places import DRAWN, PACKED, READ_AGAIN, Line, held, rejected, work
+from domain.sampling import Level, plan
 from ledger.digests import digest_of
 from ledger.faults import Fault
-from ledger.lots import STATES, Lot, LotState
+from ledger.lots import STATES, Lot, LotState, draw
 
 Key = tuple[str, str, str]
 Fail = Callable[[str, str], Fault]
@@ -76,8 +75,8 @@ class LotReplay:
         )
         if len(members) != lot.size or digest_of(members) != lot.bodies:
             raise fail("抽检批与卡体不符", "the lot is not the cards that were sorted")
-        if not 0 < lot.sample_size <= lot.size or lot.accept < 0:
-            raise fail("抽样方案无效", "no such sampling plan")
+        if not _is_planned(lot):
+            raise fail("抽样方案不符", "not the plan of GB/T 2828.1 for a lot of this size")
         known = _Known(lot, frozenset(members))
         self._lots[lot.lot_id] = self._by_key[key] = known
 
@@ -86,8 +85,7 @@ class LotReplay:
         if known.state is not LotState.PRESENTED or drawn != min(known.lot.sample_size, len(left)):
             raise fail("抽样不符", "the lot was drawn from before, or by another number")
         seed = bytes.fromhex(known.lot.seed)
-        order = sorted(left, key=lambda i: hashlib.sha256(seed + i.encode()).digest())
-        known.sample = frozenset(order[:drawn])
+        known.sample = frozenset(draw(left, drawn, seed))
 
     def _judge(
         self,
@@ -129,3 +127,11 @@ class LotReplay:
 
     def _key(self, body: Body) -> Key:
         return self._deliveries.get(body.carton_id, ""), body.bank, body.kind
+
+
+def _is_planned(lot: Lot) -> bool:
+    try:
+        p = plan(lot.size, lot.aql, Level(lot.level))
+    except ValueError:
+        return False
+    return (p.letter, p.sample_size, p.accept) == (lot.letter, lot.sample_size, lot.accept)

@@ -1,9 +1,11 @@
-"""Inspection lots as the ledger knows them: out of their events, no table of their own."""
+"""Inspection lots as the ledger knows them, out of their events (no table of their own), and the
+draw of a sample, which anybody can do again."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -27,6 +29,9 @@ STATES: Mapping[str, LotState] = {
     EventType.LOT_REFUSED: LotState.REFUSED,
 }
 """What each event makes of its lot."""
+
+
+SHOWN = ("lot_id", "size", "sample_size", "accept", "nonconforming", "state")
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,17 @@ class Lot:
     nonconforming: int = 0
     """Found in the sample; known when it is accepted or refused."""
 
+    def row(self) -> dict[str, Any]:
+        """What people ask for."""
+        return {name: getattr(self, name) for name in SHOWN}
 
-def lots_of(queries: Queries, batch_id: str) -> list[Lot]:
-    """The lots of a batch as they stand now, in the order in which they were presented."""
+
+def lots_of(queries: Queries, batch_id: str | None = None) -> list[Lot]:
+    """The lots of a batch, or all, as they stand now, in the order of their presentation."""
     lots: dict[str, Lot] = {}
     for r in queries.rows(
         "select type, data from event where type in (select value from json_each(?))"
-        " and data->>'batch_id' = ? order by id",
+        " and coalesce(data->>'batch_id' = ?, true) order by id",
         as_json(sorted(STATES)),
         batch_id,
     ):
@@ -71,3 +80,17 @@ def lots_of(queries: Queries, batch_id: str) -> list[Lot]:
         nonconforming = data.get("nonconforming", 0)
         lots[lot.lot_id] = replace(lot, state=STATES[r["type"]], nonconforming=nonconforming)
     return list(lots.values())
+
+
+def draw(body_ids: Iterable[str], size: int, seed: bytes) -> list[str]:
+    """The `size` bodies of a sample: the first in the order of SHA-256(seed ‖ body id).
+
+    Who does not know the seed can't foretell it; who does can do it again. The order of
+    `body_ids` does not matter. Raises ValueError if there are fewer bodies, or one twice.
+    """
+    ids = list(body_ids)
+    if len(set(ids)) != len(ids):
+        raise ValueError("a body stands twice in the lot")
+    if not 0 <= size <= len(ids):
+        raise ValueError("the sample is larger than the lot")
+    return sorted(ids, key=lambda i: hashlib.sha256(seed + i.encode()).digest())[:size]

@@ -14,6 +14,7 @@ from typing import Any
 from domain.changes import EventType
 from domain.places import MISSING_READ, SURPLUS_READ, Kind, Line, Standing, standing
 from ledger.connection import as_json
+from ledger.lots import lots_of
 from ledger.queries import Queries
 
 COUNTS = (
@@ -54,8 +55,9 @@ OPTIONAL_STAGES = frozenset({"sampling"})
 
 
 def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
-    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts) and `stages` (by
-    stage: cards, seconds, cards_per_second), of the whole ledger or of one batch.
+    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts), `stages` (by stage:
+    cards, seconds, cards_per_second) and `lots` (inspection lots: `ledger.lots.SHOWN`), of the
+    whole ledger or of one batch.
 
     `reconciled`: per bank and kind both equations hold, nothing is negative, the balances equal
     the rows of `body`, and what is advised equals orders and noted temporary cards. Movements
@@ -76,6 +78,7 @@ def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
         "reconciled": reconciled,
         "banks": banks,
         "stages": stages(queries, batch_id),
+        "lots": [lot.row() for lot in lots_of(queries, batch_id)],
     }
 
 

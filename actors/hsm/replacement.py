@@ -250,7 +250,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             if given[0].difference:
                 return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
-            writing.change(body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE)
+            station = {"station": turn.station_id}
+            # What reads it next knows it again by this, should its chip fall silent.
+            ticket = session.ticket or body.ticket
+            writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
             return Outcome(verdict("", Code.OK, Line.INSPECTION))
 
         usage = self._profile.internal_usage

@@ -46,7 +46,8 @@ class Session:
     go_on: str
     """What the answers to `segment` are: "read", "authenticated", or what a subclass adds."""
     random: bytes
-    face_number: str
+    look: Opening
+    """What the station saw of the card."""
     body: Body | None = None
 
 
@@ -55,6 +56,7 @@ class Facts:
     identified: Mapping[str, Identified] = field(default_factory=dict)
     sealed: Mapping[str, str] = field(default_factory=dict)
     faces: Mapping[str, Identified] = field(default_factory=dict)
+    tickets: Mapping[tuple[str, str], Body] = field(default_factory=dict)
 
 
 class ReadingLine(ChipLine[Session, Facts]):
@@ -85,35 +87,37 @@ class ReadingLine(ChipLine[Session, Facts]):
         )
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
-        codes, faces = [], set()
+        codes: list[str] = []
+        nameless: list[Opening | NoAnswer] = []
         for turn, session in turns:
             content = turn.content
-            if isinstance(content, NoAnswer) and content.face_number:
-                faces.add(content.face_number)
+            if isinstance(content, NoAnswer):
+                nameless.append(content)
             if isinstance(content, Answers) and session is not None and not session.body:
                 code = self.code(session, content)
                 if code is not None:
                     codes.append(code)
-                elif session.face_number:
-                    faces.add(session.face_number)
+                else:
+                    nameless.append(session.look)
         identified = self._queries.identify(codes) if codes else {}
         orders = [i.order_id for i in identified.values() if i.order_id]
         sealed = self._queries.sealed(orders) if orders else {}
-        by_face = await self.orders_by_face(faces)
-        return Facts(identified, sealed, by_face)
+        by_face = await self.orders_by_face({n.face_number for n in nameless} - {""})
+        by_ticket = self._queries.bodies_by_ticket([(n.carton_id, n.ticket) for n in nameless])
+        return Facts(identified, sealed, by_face, by_ticket)
 
     def open(
         self, turn: StationTurn, content: Opening | NoAnswer, facts: Facts
     ) -> Prepared[Session]:
         if isinstance(content, NoAnswer):
-            return self.unreadable(facts.faces.get(content.face_number), Code.CHIP_SILENT)
-        return self.begin_reading(content.face_number)
+            return self.unreadable(content, facts, Code.CHIP_SILENT)
+        return self.begin_reading(content)
 
-    def begin_reading(self, face_number: str) -> Prepared[Session]:
+    def begin_reading(self, look: Opening) -> Prepared[Session]:
         """Have the chip read; nothing is known of it yet but its face."""
         random = self._random(8)
         segment = self._read_segment(random)
-        session = Session(segment, "read", random, face_number)
+        session = Session(segment, "read", random, look)
         return Prepared(lambda _a, _w: Outcome(segment, session))
 
     def go_on(
@@ -130,7 +134,10 @@ class ReadingLine(ChipLine[Session, Facts]):
                 return self._reject(
                     writing, body, Code.KEY_NOT_PROVEN, self._profile.external_usage
                 )
-            writing.change(body, self.passed, {"station": turn.station_id}, place=self.done)
+            station = {"station": turn.station_id}
+            # By this it is found in the good stack, if it is drawn as a sample.
+            ticket = session.look.ticket or body.ticket
+            writing.change(body, self.passed, station, place=self.done, ticket=ticket)
             return Outcome(verdict("good"))
 
         return Prepared(finish)
@@ -159,7 +166,7 @@ class ReadingLine(ChipLine[Session, Facts]):
     ) -> Prepared[Session]:
         code = self.code(session, answers)
         if code is None:
-            return self.unreadable(facts.faces.get(session.face_number), Code.CHIP_UNREADABLE)
+            return self.unreadable(session.look, facts, Code.CHIP_UNREADABLE)
         known = facts.identified[code]
         body = known.body
         if body is None or body.place != self.arrived:
@@ -236,10 +243,11 @@ class ReadingLine(ChipLine[Session, Facts]):
         )
         return ""
 
-    def unreadable(self, known: Identified | None, code: str) -> Prepared[Session]:
-        """A chip that had its keys replaced and does not answer any more. Without the number on
-        its face nobody knows which it is: the floor has to look."""
-        body = known.body if known else None
+    def unreadable(self, look: Opening | NoAnswer, facts: Facts, code: str) -> Prepared[Session]:
+        """A chip that had its keys replaced and does not answer any more: the number on its face
+        tells which it is, or the feeder's ticket. Without both the floor has to look."""
+        by_face = facts.faces.get(look.face_number)
+        body = by_face.body if by_face else facts.tickets.get((look.carton_id, look.ticket))
         if body is None or body.place != self.arrived:
             return Prepared(lambda _a, _w: Outcome(self.elsewhere(body, code)))
         return Prepared(lambda _a, w: self._reject(w, body, code, ""))

@@ -29,7 +29,7 @@ class SampleReading(ReadingLine):
         if isinstance(content, NoAnswer):
             return super().open(turn, content, facts)
         segment = Segment(tuple(identity_steps(self._profile)))
-        session = Session(segment, "identity", b"", content.face_number)
+        session = Session(segment, "identity", b"", content)
         return Prepared(lambda _a, _w: Outcome(segment, session))
 
     def go_on(
@@ -39,11 +39,11 @@ class SampleReading(ReadingLine):
             return super().go_on(turn, session, answers, facts)
         code = self.code(session, answers)
         if code is None:
-            return self.unreadable(facts.faces.get(session.face_number), Code.CHIP_UNREADABLE)
+            return self.unreadable(session.look, facts, Code.CHIP_UNREADABLE)
         body = facts.identified[code].body
         if body is None or body.place != DRAWN:
             return Prepared(lambda _a, _w: Outcome(self.elsewhere(body)))
-        return self.begin_reading(session.face_number)
+        return self.begin_reading(session.look)
 
     def elsewhere(self, body: Body | None, code: str = Code.OK) -> Verdict:
         """A chip that is not in the sample: to its stack untouched. One that did not come so far

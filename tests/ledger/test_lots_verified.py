@@ -10,12 +10,11 @@ import pytest
 
 from actors.lots import CHUNK, WORK, LotPlan, decide_draw, decide_hold, decide_judge, decide_present
 from actors.lots import present as lot_of
-from actors.qa.sampling import draw
 from actors.sorting import decide_pack
 from domain.bodies import Body
 from domain.lines import NoteCarton
 from domain.places import READ_AGAIN
-from ledger.lots import Lot
+from ledger.lots import Lot, draw
 from ledger.verify import verify
 from tests.ledger.building import SOCIAL, Building, factory_return, note, record
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.qa.sampling import AQLS, LETTERS, SAMPLE_SIZES, Level, code_letter, draw, plan
-from actors.qa.sampling import plan_of_letter as of_letter
+from domain.sampling import AQLS, LETTERS, SAMPLE_SIZES, Level, code_letter, plan
+from domain.sampling import plan_of_letter as of_letter
+from ledger.lots import draw
 
 ROWS = (
     (2, 8), (9, 15), (16, 25), (26, 50), (51, 90), (91, 150), (151, 280), (281, 500),

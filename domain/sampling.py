@@ -1,14 +1,13 @@
 """Sampling by attributes after GB/T 2828.1-2012 (= ISO 2859-1:1999): single, normal inspection.
 
-Pure. `plan` answers how many units of a lot are inspected and how many nonconforming ones it may
-have; `draw` answers which. Tightened and reduced inspection and the switching rules are not here.
+`plan` answers how many units of a lot are inspected and how many nonconforming ones it may have
+(which ones: `ledger.lots.draw`). Tightened and reduced inspection and the switching rules are not
+here.
 """
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -109,17 +108,3 @@ def plan(lot_size: int, aql: str = "0.65", level: Level = Level.II) -> Plan:
     """
     letter, accept = plan_of_letter(code_letter(lot_size, level), aql)
     return Plan(lot_size, letter, min(SAMPLE_SIZES[letter], lot_size), accept, accept + 1)
-
-
-def draw(body_ids: Iterable[str], size: int, seed: bytes) -> list[str]:
-    """The `size` bodies of a sample: the first in the order of SHA-256(seed ‖ body id).
-
-    Who does not know the seed can't foretell it; who does can do it again. The order of
-    `body_ids` does not matter. Raises ValueError if there are fewer bodies, or one twice.
-    """
-    ids = list(body_ids)
-    if len(set(ids)) != len(ids):
-        raise ValueError("a body stands twice in the lot")
-    if not 0 <= size <= len(ids):
-        raise ValueError("the sample is larger than the lot")
-    return sorted(ids, key=lambda i: hashlib.sha256(seed + i.encode()).digest())[:size]
