@@ -1,6 +1,7 @@
 """Verification: does the ledger hold together, link by link and card by card?
 
-It shares no code with the lines that decide; only the spelling of what is hashed is the one of
+It shares no code with the lines that decide, but for what anybody can look up (the sampling tables
+of the standard and the draw of a sample); only the spelling of what is hashed is the one of
 `ledger.commit`. It reads one snapshot, so it can run beside a working centre.
 """
 

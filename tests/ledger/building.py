@@ -273,11 +273,15 @@ class Building:
                     )
             self.commit(writing)
 
-    def read_sample(self, *, bad: int = 0) -> int:
-        """Every drawn card is read again; the first `bad` of them are not in order. Answers how
-        many were drawn."""
+    def read_sample(self, *, bad: int = 0, of: Sequence[str] | None = None) -> int:
+        """Every drawn card (of these cartons) is read again; the first `bad` of them are not in
+        order. Answers how many."""
         writing = self.writing(Line.SAMPLING)
-        drawn = self.queries.bodies("b.place = ?", DRAWN)
+        drawn = [
+            b
+            for b in self.queries.bodies("b.place = ? order by b.body_id", DRAWN)
+            if of is None or b.carton_id in of
+        ]
         for number, body in enumerate(drawn):
             if number < bad:
                 writing.change(

@@ -131,6 +131,11 @@ def a_card_left_out_of_the_lot(b: Building) -> None:
     b.commit(decide_present("x1", [lot_of("B1", "D1", "102", SOCIAL, ids, HOW)]))
 
 
+def another_plan(b: Building) -> None:
+    """A plan that is in no table: the same sample, and one nonconforming card more allowed."""
+    b.commit(decide_present("x1", [replace(lot(b), accept=1)]))
+
+
 def presented_again(b: Building) -> None:
     """With another seed, until the draw pleases."""
     mine = presented(b)
@@ -149,6 +154,7 @@ def presented_again(b: Building) -> None:
         (packed_after_refusal, "not accepted"),
         (held_without_refusal, "not refused"),
         (a_card_left_out_of_the_lot, "not the cards"),
+        (another_plan, "not the plan"),
         (presented_again, "presented twice"),
     ],
 )

@@ -104,6 +104,29 @@ def test_a_lot_is_one_bank_and_kind_and_its_sample_can_be_drawn_again(b: Buildin
         assert bytes.fromhex(lot.seed) == seed_of(lot.lot_id)
 
 
+def test_a_sample_that_does_not_come_back_keeps_no_other_lot_waiting(b: Building) -> None:
+    """The other lots are judged, packed and shipped, and a refused one is held; of the waiting lot
+    nothing leaves, and the return is not written, until its sample was read."""
+    inspected(b)
+    b.sort()
+    stuck, others = f"D1-102-{SOCIAL}", {f"D1-105-{SOCIAL}", f"D1-102-{TEMPORARY}"}
+    assert b.read_sample(bad=1, of=("C2", "T1")) == 3
+    b.sort()
+    b.sort()
+    found = states(b)
+    assert found.pop(stuck) is LotState.DRAWN
+    assert found.keys() == others
+    assert set(found.values()) == {LotState.ACCEPTED, LotState.REFUSED}
+    totals = summary(b.queries)
+    assert (totals["shipped"], totals["held"], totals["rejected"]) == (1, 1, 1)
+    assert (totals["in_work"], totals["reconciled"]) == (CARDS, True)
+    assert b.queries.rows("select * from return_line") == []
+    b.read_sample()
+    b.sort()
+    assert states(b)[stuck] is LotState.ACCEPTED
+    assert results(b)["shipped", ""] == CARDS + 1
+
+
 def test_nothing_is_packed_while_a_drawn_card_was_not_read(b: Building) -> None:
     """The batch waits; when the samples are read it is packed whole, sample and rest together."""
     inspected(b)

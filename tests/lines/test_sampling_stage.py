@@ -129,6 +129,24 @@ def test_one_drawn_card_that_is_not_as_ordered_holds_its_lot(floor: SmallFloor) 
     assert report.ok, report.finding
 
 
+@pytest.mark.parametrize("first", [Line.KEY_REPLACEMENT, Line.SAMPLING])
+def test_a_drawn_temporary_card_that_is_silent_now_is_found_by_its_ticket(
+    floor: SmallFloor, first: Line
+) -> None:
+    """It has no number on its face, and is still the drawn card, whichever stage sees it first: no
+    new body comes of it, and its lot does not wait for ever."""
+    delivery = floor.deliver(seed=25 if first == Line.SAMPLING else 26, cards=8)
+    good = asyncio.run(to_the_draw(floor, floor.chips(delivery)))
+    before = summary(floor.queries)
+    (silent,) = [c for c in good if not c.plastic.face_number]
+    dead = Chip(silent.plastic)
+    dead.card.power_on = lambda: b""  # type: ignore[method-assign]
+    verdict = asyncio.run(Station(floor, first=first).run(dead))
+    assert verdict == Verdict("", "rejected", "CHIP_SILENT")
+    after = summary(floor.queries)
+    assert (after["received"], after["rejected"]) == (before["received"], before["rejected"] + 1)
+
+
 def test_a_drawn_card_that_is_silent_now_is_found_by_its_face(floor: SmallFloor) -> None:
     """It is rejected and counts against its lot; a strange chip is set aside by itself."""
     delivery = floor.deliver(seed=23, cards=40)
