@@ -229,18 +229,7 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         }
         for d in queries.deliveries(batch_id)
     ]
-    places = [
-        {
-            **r,
-            "words": place_in_words(r["place"]),
-            "reason": in_words(r["condition"]) if r["condition"] else "",
-        }
-        for r in queries.rows(
-            "select place, condition, count(*) as bodies from body where batch_id = ?"
-            " group by place, condition order by place, condition",
-            batch_id,
-        )
-    ]
+    places = _places(queries, batch_id)
     orders = queries.one("select count(*) as n from orders where batch_id = ?", batch_id)
     returns = [
         {"id": r["id"], "acknowledged": bool(r["acknowledged"])}
@@ -266,6 +255,21 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         "returns": returns,
         "waits_for": _waits_for(files, deliveries, places, returns),
     }
+
+
+def _places(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            **r,
+            "words": place_in_words(r["place"]),
+            "reason": in_words(r["condition"]) if r["condition"] else "",
+        }
+        for r in queries.rows(
+            "select place, condition, count(*) as bodies from body where batch_id = ?"
+            " group by place, condition order by place, condition",
+            batch_id,
+        )
+    ]
 
 
 def _waits_for(

@@ -317,7 +317,7 @@ def test_a_weak_chip_passes_once() -> None:
     memory = blank()
     before = copy.deepcopy(memory)
     card = VirtualCard(PROFILE, memory, ATR, lambda _: None, weak=True)
-    prove = bytes((0x00, 0x88, 0x00, INTERNAL, 8)) + bytes(8) + b"\x08"
+    prove = bytes((0x00, 0x88, 0x00, IRK, 8)) + bytes(8) + b"\x08"
 
     def proof() -> bytes:
         card.power_on()
@@ -328,11 +328,11 @@ def test_a_weak_chip_passes_once() -> None:
     assert proof() == sound
     for _ in range(2):
         proof()
-        assert authenticate(card, memory, EXTERNAL) == OK
+        assert authenticate(card, memory, EAK) == OK
         assert proof() != sound
     changed = {i for i, k in memory.keys.items() if k != before.keys[i]}
-    assert changed == {INTERNAL}
-    assert memory.keys[INTERNAL].version == before.keys[INTERNAL].version
+    assert changed == {IRK}
+    assert memory.keys[IRK].version == before.keys[IRK].version
 
 
 _apdus = st.one_of(

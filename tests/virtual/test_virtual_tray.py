@@ -111,21 +111,6 @@ def test_an_ejected_card_does_not_answer(
         assert terminal.send(service.readers[0], READ_NAME) is None
 
 
-def test_named_cards_of_a_stack_are_fed_and_no_others(service: Pcscd, tmp_path: Path) -> None:
-    """`feed` with tickets: those cards of that stack; asked again, none."""
-    with tray_for(service, tmp_path, 4) as tray:
-        tickets = []
-        for stack in ("good", "good", "held"):
-            tickets.append(tray.ask("look", reader=0)["ticket"])
-            tray.ask("eject", reader=0, stack=stack)
-        for fed in (1, 0):
-            answer = tray.ask("feed", stack="good", tickets=tickets[1:])
-            assert answer == {"fed": fed}
-        status = tray.ask("status")
-        assert status["stacks"] == {"good": 1, "held": 1, "rejected": 0}
-        assert status["hopper"] + status["in_readers"] == 2
-
-
 def test_empty_and_silent_readers_then_feed(
     service: Pcscd, terminal: Terminal, tmp_path: Path
 ) -> None:
