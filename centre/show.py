@@ -138,6 +138,7 @@ def report(found: Report) -> None:
         _console.print(f"不符 does not fit: {found.finding}", markup=False)
     _console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
+        f"抽检批 lots {found.lots}, "
         f"签名 signed heads {found.signatures}; "
         f"未签名 unsigned tail {found.unsigned_commits} commits, {found.unsigned_seconds:.0f} s"
     )

@@ -45,6 +45,9 @@ class LotReplay:
     _lots: dict[str, _Known] = field(default_factory=dict)
     _by_key: dict[Key, _Known] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self._lots)
+
     def noted(self, data: Mapping[str, Any]) -> None:
         """A delivery note was accepted."""
         for carton in data["cartons"]:
