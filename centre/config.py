@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from domain.sampling import AQLS
 from gateways.fonts import FontUnusable, ListFonts, check_font
 
 TEMPLATE = """\
@@ -36,6 +37,11 @@ token = "centre"
 pin_file = "keys/pin"
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
+
+[sampling]
+# Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
+# bank and kind in a delivery are sampled before they are packed. Empty: no sample is drawn.
+aql = "0.65"
 
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.
@@ -85,6 +91,7 @@ class Config:
     token: str
     pin_file: Path
     profile: str
+    sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
     list_fonts: ListFonts
@@ -153,7 +160,10 @@ def load(home: Path) -> Config:
         raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
-    names = ("doors", "card_management", "ledger", "keys", "retention", "limits", "lists", "log")
+    names = (
+        "doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "lists",
+        "log",
+    )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
         raise ConfigError(f"[{min(whole)}]: no such table")
@@ -169,6 +179,7 @@ def load(home: Path) -> Config:
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
         profile=t["keys"].take("profile", str),
+        sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
         list_fonts=ListFonts(
@@ -192,6 +203,8 @@ def _check(config: Config) -> None:
         )
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.sampling_aql and config.sampling_aql not in AQLS:
+        raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
     if config.max_records_per_file <= 0:

@@ -59,7 +59,8 @@ class GatewayShell:
             inventory=RayLine(handle(Line.INVENTORY)),
             provider=RayProvider(handle("provider")),
             chip_lines={
-                str(line): RayLine(handle(line)) for line in (Line.KEY_REPLACEMENT, Line.INSPECTION)
+                str(line): RayLine(handle(line))
+                for line in (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)
             },
             queries=Queries(config.ledger),
             profile=load_profile(config.profile),

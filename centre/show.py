@@ -13,11 +13,18 @@ from centre.config import Config
 from centre.floor import state_of
 from domain.codes import in_words
 from ledger.history import batch_overview, body_history
+from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
 from ledger.verify import Report
 
 # A pipe has no width of its own: wide enough that no cell is cut.
 _console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+
+
+LOTS = {
+    "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
+    "nonconforming": "不合格 nonconforming", "state": "状态 state",
+}  # fmt: skip
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -56,6 +63,9 @@ def status(config: Config, queries: Queries) -> bool:
         reason = in_words(r["condition"]) if r["condition"] else ""
         places.add_row(r["place"], reason, r["kind"], r["bank"], str(r["n"]))
     _console.print(places)
+    open_lots = [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED]
+    if open_lots:
+        _table("未接收的抽检批 inspection lots not accepted", open_lots, LOTS)
     return ready
 
 
@@ -96,6 +106,14 @@ def batch(queries: Queries, batch_id: str) -> bool:
         overview["places"],
         {"words": "位置 place", "reason": "原因 reason", "bodies": "张 bodies"},
     )
+    if overview["lots"]:
+        _table("抽检批 inspection lots", overview["lots"], LOTS)
+    if overview["drawn"]:
+        _table(
+            "抽样单 to be fed again for sampling",
+            overview["drawn"],
+            {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
+        )
     for sent in overview["returns"]:
         taken = "已接收 taken" if sent["acknowledged"] else "待接收 not taken yet"
         _console.print(f"中心回盘 centre return {sent['id']}: {taken}")
@@ -120,6 +138,7 @@ def report(found: Report) -> None:
         _console.print(f"不符 does not fit: {found.finding}", markup=False)
     _console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
+        f"抽检批 lots {found.lots}, "
         f"签名 signed heads {found.signatures}; "
         f"未签名 unsigned tail {found.unsigned_commits} commits, {found.unsigned_seconds:.0f} s"
     )

@@ -32,13 +32,16 @@ from counterparts.chips import (
     with_temporary_keys,
 )
 from counterparts.faults import (
+    FEWEST_CARDS,
     RECORD_FAULTS,
+    SEEDS_WITH_A_WEAK_SERIES,
     Fault,
     Planted,
     Spoiler,
     choose,
     silence_one,
     spoil_record,
+    weaken_series,
 )
 from counterparts.orders import Plan, plan_batch
 from counterparts.people import People
@@ -174,7 +177,7 @@ class _Factory:
         plan = _with_record_faults(plan, planted)
         random = self._random("keys")
         masters = make_masters(self._profile, random)
-        made, temporary_fault = self._chips(plan, planted)
+        made, later_faults = self._chips(plan, planted)
         chips = with_temporary_keys(self._profile, masters, [chip for chip, _ in made])
         faults_of = [fault for _, fault in made]
         tray_names, ids = self._write_trays(chips, plan, trays)
@@ -185,7 +188,7 @@ class _Factory:
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
-        truth = _truth(self._seed, planted + temporary_fault, chips, faults_of, ids)
+        truth = _truth(self._seed, planted + later_faults, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
         (self._sent / CORRECTION).write_bytes(correction)
         complete = {
@@ -201,8 +204,8 @@ class _Factory:
     def _chips(
         self, plan: Plan, planted: Sequence[Planted]
     ) -> tuple[list[tuple[Chip, Planted | None]], list[Planted]]:
-        """The chips that lie in the cartons, each with the fault that it shows; and the fault of
-        a temporary card, if there is one."""
+        """The chips that lie in the cartons, each with the fault that it shows; and the faults of
+        weak chips and of a temporary card, if there are any."""
         orders = {o.order_id: o for o in plan.orders}
         by_order = {p.order_id: p for p in planted}
         random = self._random("chips")
@@ -215,12 +218,15 @@ class _Factory:
                 chip = spoiler.spoil(chip, fault, order, orders.get(fault.other_order_id))
             if chip is not None:
                 made.append((chip, fault))
+        later: list[Planted] = []
+        if self._seed in SEEDS_WITH_A_WEAK_SERIES and self._cards >= FEWEST_CARDS:
+            later += weaken_series(made, plan.orders, self._random("weak"))
         blanks = [temporary_card(self._profile, c.carton_id, code) for c, code in plan.temporary]
         silent: list[Planted] = []
         if self._cards >= FEWEST_FOR_SILENT_TEMPORARY:
             silent.append(silence_one(blanks, random))
         made += [(b, silent[0] if b.silent else None) for b in blanks]
-        return made, silent
+        return made, later + silent
 
     def _write_trays(
         self, chips: Sequence[Chip], plan: Plan, trays: int

@@ -16,8 +16,9 @@ from domain.places import Account, Movement, Standing, is_legal, standing
 class Body:
     """One piece of plastic. `identification_code` and `order_id` are empty until a chip was read
     and bound; `lease` only grows, one for each time that its first writing segment was released;
-    `live` is false once it can no longer be its order's card. `ticket` is the feeder's mark of a
-    card that could not be read: only by it is such a card known again when presented twice."""
+    `live` is false once it can no longer be its order's card. `ticket` is the
+    feeder's mark of the plastic: by it a chip that can't be read is known again, and found in the
+    stack where the feeder put it."""
 
     body_id: str
     kind: str

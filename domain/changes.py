@@ -37,6 +37,12 @@ class EventType(StrEnum):
     BODY_HELD = "body_held"  # moves
     BODY_RELEASED = "body_released"  # moves: held no longer, back to work
     BODY_SORTED = "body_sorted"  # moves
+    LOT_PRESENTED = "lot_presented"  # an inspection lot, its plan and the seed of its draw
+    SAMPLE_DRAWN = "sample_drawn"  # of a lot
+    BODY_DRAWN = "body_drawn"  # moves: to be read again
+    SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
+    LOT_ACCEPTED = "lot_accepted"
+    LOT_REFUSED = "lot_refused"
     BODY_PACKED = "body_packed"  # moves
     BODY_SHIPPED = "body_shipped"  # moves
     PACKAGE_CLOSED = "package_closed"

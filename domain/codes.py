@@ -49,6 +49,7 @@ class Code(StrEnum):
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
     KEY_NOT_PROVEN = "KEY_NOT_PROVEN"
     DATA_DIFFERS = "DATA_DIFFERS"
+    LOT_REFUSED = "LOT_REFUSED"
     NOT_DELIVERED = "NOT_DELIVERED"
     # Keys
     KEY_UNKNOWN = "KEY_UNKNOWN"
@@ -146,6 +147,9 @@ WORDS: dict[Code, Words] = {
     Code.KEY_WRITE_REFUSED: Words("密钥写入失败", "the key was not written", "remake the card"),
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
+    Code.LOT_REFUSED: Words(
+        "抽检批不合格", "its inspection lot was refused", "read the whole lot again"
+    ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
     Code.KEY_QUOTA_EXCEEDED: Words(

@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Floor:
-    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection).
+    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection, sampling).
     `queries` is used from the event loop's thread only and is nobody else's."""
 
     inventory: InventoryLine

@@ -267,7 +267,7 @@ class Queries:
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
 
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
-        """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""
+        """Bodies that lay in a feeder, by (carton, ticket)."""
         pairs = [list(pair) for pair in tickets if pair[1]]
         if not pairs:
             return {}

@@ -199,7 +199,9 @@ def test_faults_stand_apart(made: Delivery) -> None:
     """As many faults as the size asks for, each with an order of its own, and a carton of its
     own where there are enough."""
     count = Counter(Fault(f["fault"]) for f in made.faults)
-    expected: Counter[Fault] = Counter(f for f in Fault if f is not Fault.SILENT_TEMPORARY)
+    expected: Counter[Fault] = Counter(
+        f for f in Fault if f not in (Fault.SILENT_TEMPORARY, Fault.WEAK_CHIP)
+    )
     if len(orders_of(made)) == 3000:
         expected += Counter([Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY])
         assert len({f["carton_id"] for f in made.faults}) == len(made.faults)
@@ -320,6 +322,22 @@ def test_people_are_unique_and_varied() -> None:
     assert 5 <= sum(size > 30 for size in sizes) <= 200
     assert sum(any(ord(c) > 0xFFFF for c in p.name) for p in crowd) > 50
     assert sum("·" in p.name for p in crowd) > 50
+
+
+def test_a_weak_series_is_half_of_one_bank_s_sound_chips(tmp_path: Path) -> None:
+    """In the delivery whose seed says so, and in no other: truth names each, and no sample of that
+    bank's lot can miss them."""
+    made = make_delivery(2, 120, tmp_path / "two", PEM)
+    weak = {f["card"]: f for f in made.planted(Fault.WEAK_CHIP)}
+    chips = chips_of(made)
+    assert {card for card, chip in chips.items() if chip.get("weak")} == weak.keys()
+    orders = orders_of(made)
+    (bank,) = {orders[f["order_id"]]["bank_code"] for f in weak.values()}
+    wrong = {f["order_id"] for f in made.faults} - {f["order_id"] for f in weak.values()}
+    sound = [i for i, o in orders.items() if o["bank_code"] == bank and i not in wrong]
+    assert len(weak) == math.ceil(len(sound) / 2)
+    other = make_delivery(3, 120, tmp_path / "three", PEM)
+    assert other.planted(Fault.WEAK_CHIP) == []
 
 
 def test_small_delivery_is_sound(tmp_path: Path) -> None:

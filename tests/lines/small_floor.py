@@ -19,7 +19,9 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
 from actors.inventory import Inventory
+from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
+from actors.qa.sample_reading import SampleReading
 from actors.sorting import Sorting
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
@@ -90,13 +92,15 @@ class SmallFloor:
     queries: Queries
     provider: Pkcs11Provider
     keys: Nearby
+    lots: LotPlan | None = None
     inventory: Inventory = field(init=False)
     replacement: KeyReplacement = field(init=False)
     inspection: Inspection = field(init=False)
+    sampling: SampleReading = field(init=False)
     sorting: Sorting = field(init=False)
 
     @classmethod
-    def make(cls, place: Path) -> SmallFloor:
+    def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
         place.mkdir(parents=True, exist_ok=True)
         create_token(place / "token", "test-user-pin", "test-officer-pin")
         write_pin_file(place / "pin", "test-user-pin")
@@ -110,7 +114,7 @@ class SmallFloor:
         provider = Pkcs11Provider(
             config, load_profile("ssc-3des"), queries.carton_quota, queries.carton_drawn
         )
-        floor = cls(place, ledger, queries, provider, Nearby(provider))
+        floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
         return floor
 
@@ -125,7 +129,12 @@ class SmallFloor:
         self.inspection = Inspection(
             Door(self.ledger, Line.INSPECTION), *common, f"i{stamp}", secrets.token_bytes
         )
-        self.sorting = Sorting(Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}")
+        self.sampling = SampleReading(
+            Door(self.ledger, Line.SAMPLING), *common, f"q{stamp}", secrets.token_bytes
+        )
+        self.sorting = Sorting(
+            Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}", self.lots
+        )
 
     def close(self) -> None:
         self.provider.close()
@@ -252,14 +261,16 @@ class Station:
     reset_at: int = 0
     apdus: int = 0
     turns: int = 0
+    first: str = Line.KEY_REPLACEMENT
+    """The stage at which a chip is opened."""
 
     async def run(self, chip: Chip) -> Verdict:
         """Until a verdict that ejects. Raises PowerCut."""
-        stage: str = Line.KEY_REPLACEMENT
+        stage = self.first
         while True:
             verdict = await self.present(chip, stage)
             if verdict is None:
-                stage = Line.KEY_REPLACEMENT
+                stage = self.first
             elif verdict.next_stage:
                 stage = verdict.next_stage
             else:
@@ -268,9 +279,11 @@ class Station:
 
     async def present(self, chip: Chip, stage: str) -> Verdict | None:
         """One presentation; None if the centre asks to begin anew."""
-        line: Any = (
-            self.floor.replacement if stage == Line.KEY_REPLACEMENT else self.floor.inspection
-        )
+        line: Any = {
+            Line.KEY_REPLACEMENT: self.floor.replacement,
+            Line.INSPECTION: self.floor.inspection,
+            Line.SAMPLING: self.floor.sampling,
+        }[Line(stage)]
         plastic, number = chip.plastic, 0
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
