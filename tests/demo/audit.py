@@ -225,7 +225,8 @@ def _correction(e: Evidence) -> None:
 def _lots(e: Evidence) -> None:
     """Every bank and kind was sampled as its size asks for, and judged as the sample says."""
     carton = {c["carton_id"]: (c["bank_code"], c["kind"]) for c in e.note["cartons"]}
-    aside = {f["card"] for f in e.truth["faults"] if f["fault"] != "weak_chip"}
+    passing = ("weak_chip", "sent_again")
+    aside = {f["card"] for f in e.truth["faults"] if f["fault"] not in passing}
     passed = Counter(carton[c["carton_id"]] for i, c in e.cards.items() if i not in aside)
     worn = Counter(r["bank"] for r in e.lines if (r["result"], r["reason"]) == WORN)
     lots = {lot["lot_id"]: lot for lot in e.summary["lots"]}
