@@ -190,8 +190,7 @@ class ChipLine(Generic[SessionT, FactsT]):
     async def _decide(
         self, fresh: Sequence[tuple[StationTurn, SessionT | None]]
     ) -> list[Outcome[SessionT]]:
-        self._commands += 1
-        writing = Writing(self.line, f"{self._prefix}:{self._commands}")
+        writing = self._writing()
         outcomes: list[Outcome[SessionT]] = []
         try:
             facts = await self.look_up(fresh)
@@ -221,6 +220,11 @@ class ChipLine(Generic[SessionT, FactsT]):
             self.forget()
             raise
         return outcomes
+
+    def _writing(self) -> Writing:
+        """For the next command."""
+        self._commands += 1
+        return Writing(self.line, f"{self._prefix}:{self._commands}")
 
     def _one_of_each(
         self,

@@ -15,9 +15,10 @@ from typing import Any
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
-from domain.codes import UNADVISED, Code
+from domain.codes import CORRECTABLE, UNADVISED, Code
 from domain.lines import LedgerDoor
 from domain.places import DRAWN, PACKED, READ_AGAIN, Line, courier, transit
+from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
@@ -199,8 +200,9 @@ class Sorting:
 
     def _complete_batches(self) -> list[str]:
         """Batches whose return was not written yet and of which nothing is left before sorting:
-        the factory return is there, every delivery is signed for, and each card went somewhere.
-        What was drawn as a sample was sorted before."""
+        the factory return is there, every delivery is signed for, and each card went somewhere
+        for good: none is held that a correction has advised. What was drawn as a sample was
+        sorted before."""
         found = self._queries.rows(
             "select f.batch_id from file_in f where f.kind = 'factory_return'"
             " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
@@ -211,9 +213,14 @@ class Sorting:
             " and not exists (select 1 from body b where b.batch_id = f.batch_id"
             "  and b.place not in (?, ?) and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
+            " and not exists (select 1 from body b"
+            "  join orders o on o.identification_code = b.identification_code"
+            "  where b.batch_id = f.batch_id and b.place = 'key_replacement/held'"
+            "  and b.condition in (select value from json_each(?)))"
             " order by f.batch_id",
             DRAWN,
             READ_AGAIN,
+            as_json(sorted(CORRECTABLE)),
         )
         return [r["batch_id"] for r in found]
 
@@ -270,6 +277,8 @@ class Sorting:
             "select order_id, bank, branch from orders where batch_id = ? order by order_id",
             batch_id,
         )
+        if batch_id not in self._complete_batches():
+            return  # a correction came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
@@ -281,6 +290,7 @@ class Sorting:
         lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
+        writing.guard("orders", {"batch_id": batch_id}, len(orders))
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

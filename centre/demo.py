@@ -167,6 +167,8 @@ class _Opening:
         self._bring_keys()
         screen.say("清点并签收 counting and signing for the cartons")
         self._sign_for()
+        screen.say("一条被拒记录更正后以文件重报 a refused record comes again, right, as a file")
+        self._correction()
         self._stations(door, readers)
         screen.say("工位开工 the stations are at work")
 
@@ -198,7 +200,8 @@ class _Opening:
         sent = str(self._demo.home / "sent")
         addresses = ["--door", door, "--listen", self._card_management]
         program = _python("counterparts.card_management")
-        self._keep("card_management", [*program, "--home-dir", sent, *addresses])
+        inbox = ["--inbox", str(self._config.inbox)]
+        self._keep("card_management", [*program, "--home-dir", sent, *addresses, *inbox])
         _run([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
 
     def _bring_keys(self) -> None:
@@ -214,6 +217,13 @@ class _Opening:
         counts = [f"{carton}={n}" for carton, n in sorted(counted.items())]
         command = [*_python("centre"), "sign-for", self._made["delivery_id"], *counts, *self._home]
         _run(command, self._config, "sign-for")
+
+    def _correction(self) -> None:
+        """Until the inbox has answered it: so that its card is never held, whatever comes first."""
+        answer = self._config.inbox / "done" / f"{self._made['file_id']}-correction.txt.result.txt"
+        for _ in _while_waiting("card_management", self._keeper):
+            if answer.exists() or not self._made["corrects"]:
+                return
 
     def _stations(self, door: str, readers: dict[str, Any]) -> None:
         for number, station in enumerate(STATIONS):

@@ -45,6 +45,7 @@ from counterparts.faults import (
 )
 from counterparts.orders import Plan, plan_batch
 from counterparts.people import People
+from counterparts.return_file import CORRECTION, file_bytes, record_line
 from counterparts.submission import persist, submit_delivery_note
 from domain.card.profile import load_profile
 from stubs.common_pb2 import Receipt
@@ -172,6 +173,7 @@ class _Factory:
         batch_id, delivery_id = f"B{self._seed:06d}", f"D{self._seed:06d}"
         plan = plan_batch(batch_id, self._cards, self._people, self._random("plan"))
         planted = choose(plan.orders, self._random("faults"))
+        correction = _correction(plan, planted)
         plan = _with_record_faults(plan, planted)
         random = self._random("keys")
         masters = make_masters(self._profile, random)
@@ -188,11 +190,13 @@ class _Factory:
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
         truth = _truth(self._seed, planted + later_faults, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
+        (self._sent / CORRECTION).write_bytes(correction)
         complete = {
             "made_from": made_from,
             "batch_id": batch_id,
             "delivery_id": delivery_id,
-            "file_id": f"FR-{batch_id}",
+            "file_id": return_id(batch_id),
+            "corrects": sum(p.fault is Fault.SENT_AGAIN for p in planted),
             "trays": tray_names,
         }
         files.write_whole(self._sent / ".complete", files.to_json(complete) + "\n")
@@ -245,6 +249,22 @@ class _Factory:
             files.write_lines(self._trays / f"tray-{number}.jsonl", (head, *lines))
             names.append(f"tray-{number}.jsonl")
         return names, ids
+
+
+def return_id(batch_id: str) -> str:
+    return f"FR-{batch_id}"
+
+
+def _correction(plan: Plan, planted: Sequence[Planted]) -> bytes:
+    """The file with which the records that are sent again follow, as they should have been."""
+    again = {p.order_id for p in planted if p.fault is Fault.SENT_AGAIN}
+    lines = [
+        record_line(files.factory_record(files.order_row(o)))
+        for o in plan.orders
+        if o.order_id in again
+    ]
+    file_id = return_id(plan.batch_id)
+    return file_bytes(f"{file_id}-C1", plan.batch_id, lines, corrects=file_id)
 
 
 def _with_record_faults(plan: Plan, planted: Sequence[Planted]) -> Plan:

@@ -32,12 +32,14 @@ class Fault(StrEnum):
     OTHER_PERSON = "other_person"
     CARTON_SHORT = "carton_short"
     UNKNOWN_BANK = "unknown_bank"
+    SENT_AGAIN = "sent_again"  # an unknown bank too, but a correction follows
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
     WEAK_CHIP = "weak_chip"
 
 
-RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
+WRONG_BANK = (Fault.UNKNOWN_BANK, Fault.SENT_AGAIN)
+RECORD_FAULTS = (*WRONG_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def choose(orders: Sequence[Order], random: Random) -> list[Planted]:
 
 def spoil_record(order: Order, planted: Planted, other: Order | None) -> Order:
     """The order as it was wrongly written down; its card is made accordingly."""
-    if planted.fault is Fault.UNKNOWN_BANK:
+    if planted.fault in WRONG_BANK:
         branch = UNREGISTERED_BANK + order.branch_code[3:]
         return replace(order, bank_code=UNREGISTERED_BANK, branch_code=branch)
     if planted.fault is Fault.BAD_CHECK_DIGIT:

@@ -29,10 +29,12 @@ class Code(StrEnum):
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
     BAD_FORMAT = "BAD_FORMAT"
+    BAD_CODING = "BAD_CODING"
     BAD_CHECK_DIGIT = "BAD_CHECK_DIGIT"
     UNKNOWN_BANK = "UNKNOWN_BANK"
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
+    NOTHING_TO_CORRECT = "NOTHING_TO_CORRECT"
     # One card body
     CHIP_SILENT = "CHIP_SILENT"
     CHIP_UNREADABLE = "CHIP_UNREADABLE"
@@ -70,12 +72,15 @@ class Code(StrEnum):
 
 UNADVISED = frozenset(
     {
-        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CHECK_DIGIT, Code.UNKNOWN_BANK,
-        Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN, Code.WRONG_KIND,
-        Code.OVER_COUNT,
+        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CODING, Code.BAD_CHECK_DIGIT,
+        Code.UNKNOWN_BANK, Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN,
+        Code.NOTHING_TO_CORRECT, Code.WRONG_KIND, Code.OVER_COUNT,
     }
 )  # fmt: skip
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
+
+CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OVER_COUNT}
+"""Those of them that end when a correction of the return has a record for the body."""
 
 
 class Words(NamedTuple):
@@ -109,6 +114,9 @@ WORDS: dict[Code, Words] = {
     ),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
+    Code.BAD_CODING: Words(
+        "字符不是 GB18030 编码", "bytes are not GB 18030", "correct the field's coding"
+    ),
     Code.BAD_CHECK_DIGIT: Words("校验位错误", "the check digit is wrong", "correct the number"),
     Code.UNKNOWN_BANK: Words(
         "银行代码未登记", "the bank is not registered", "correct the bank code"
@@ -116,6 +124,9 @@ WORDS: dict[Code, Words] = {
     Code.UNKNOWN_BRANCH: Words("网点未登记", "the branch is not registered", "correct the branch"),
     Code.REPEATED_NUMBER: Words(
         "号码重复", "the number stands twice", "correct or drop the record"
+    ),
+    Code.NOTHING_TO_CORRECT: Words(
+        "没有可更正的记录", "no refused record to correct", "check file, order and card"
     ),
     Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
     Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),

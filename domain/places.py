@@ -161,6 +161,7 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (work(_K), transit(_K, _I)),
         (work(_K), rejected(_K)),
         (work(_K), held(_K)),
+        (held(_K), work(_K)),  # a correction of the return advised it after all
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),

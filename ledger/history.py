@@ -19,6 +19,7 @@ from ledger.queries import Queries
 WORDS: Mapping[str, tuple[str, str]] = {
     EventType.ORDER_ADVISED: ("厂家回盘通知制卡订单", "the factory return advises the order"),
     EventType.RECORD_REFUSED: ("回盘记录被拒", "the record of the factory return is refused"),
+    EventType.RECORD_CORRECTED: ("被拒记录已更正", "the refused record is corrected"),
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
     EventType.BODY_ISSUED: ("发放", "issued"),
     EventType.BODY_TAKEN: ("领用", "taken"),
@@ -27,6 +28,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.INSPECTED: ("检卡合格", "inspected, in order"),
     EventType.BODY_REJECTED: ("报废", "rejected"),
     EventType.BODY_HELD: ("暂扣", "held"),
+    EventType.BODY_RELEASED: ("解除暂扣，重新上机", "held no longer, to be fed again"),
     EventType.BODY_SORTED: ("分拣", "sorted"),
     EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
     EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
@@ -80,12 +82,13 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
             " join commit_link c on c.line = e.line and c.number = e.number"
             " where e.body_id in (select value from json_each(?)) and e.body_id <> ''"
             " or e.order_id in (select value from json_each(?)) and e.order_id <> ''"
-            " or e.type = ? and exists (select 1 from json_each(?) r where"
+            " or e.type in (?, ?) and exists (select 1 from json_each(?) r where"
             "  r.value->>'file_id' = e.data->>'file_id'"
             "  and r.value->>'record_number' = e.data->>'record')",
             as_json(bodies),
             as_json(orders),
             EventType.RECORD_REFUSED,
+            EventType.RECORD_CORRECTED,
             as_json(records),
         )
     ]
@@ -168,7 +171,7 @@ def _words(row: Mapping[str, Any]) -> str:
     ):
         if data.get(name):
             words += f"，{label} {data[name]}"
-    if row["type"] == EventType.RECORD_REFUSED:
+    if row["type"] in (EventType.RECORD_REFUSED, EventType.RECORD_CORRECTED):
         words += f"，文件 file {data['file_id']} 第 {data['record']} 条 record {data['record']}"
     return words
 

@@ -200,6 +200,9 @@ class Replay:
         if "stands_for" in data:
             bank, kind = after.bank, after.kind
             expected[Account(SURPLUS_READ, kind, bank), Account(MISSING_READ, kind, bank)] += 1
+        if "stood_for" in data:
+            bank, kind = after.bank, after.kind
+            expected[Account(MISSING_READ, kind, bank), Account(SURPLUS_READ, kind, bank)] += 1
         self._bind(commit, event, before, after)
         self.bodies[after.body_id] = after
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.changes import EventType
-from domain.places import MISSING_READ, SURPLUS_READ, Kind, Line, Standing, standing
+from domain.places import SURPLUS_READ, Kind, Line, Standing, standing
 from ledger.connection import as_json
 from ledger.lots import lots_of
 from ledger.queries import Queries
@@ -162,7 +162,8 @@ def _advised(queries: Queries, batch_id: str | None) -> dict[tuple[str, str], in
 def _of_batch(queries: Queries, batch_id: str) -> Groups:
     """One batch. By count, a card is surplus or missing as counted and advised differ; each card
     that was read and has no accepted record (event data `stands_for`) is surplus for one that is
-    missing, and each card beyond its carton's count is surplus."""
+    missing until a correction has its record (`stood_for`), and each card beyond its carton's
+    count is surplus."""
     groups: Groups = defaultdict(_none)
     for key, n in _advised(queries, batch_id).items():
         groups[key]["advised"] = n
@@ -170,21 +171,18 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
         groups[key] |= {name: n for name, n in rows.items() if name not in OUTSIDE}
     beyond: dict[tuple[str, str], int] = defaultdict(int)
     for r in queries.rows(
-        "select b.bank, b.kind,"
-        " sum(case when e.data->>'source' = ? then 1 else 0 end) as beyond,"
-        " sum(case when e.data->>'stands_for' = ? then 1 else 0 end) as stand_ins"
-        " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
-        " where e.type in (?, ?) group by b.bank, b.kind",
-        SURPLUS_READ,
-        MISSING_READ,
+        "select b.bank, b.kind, count(*) as n from event e"
+        " join body b on b.body_id = e.body_id and b.batch_id = ?"
+        " where e.type = ? and e.data->>'source' = ? group by b.bank, b.kind",
         batch_id,
         EventType.BODY_RECEIVED,
-        EventType.BODY_HELD,
+        SURPLUS_READ,
     ):
-        counts = groups[r["bank"], r["kind"]]
-        beyond[r["bank"], r["kind"]] = r["beyond"]
-        counts["surplus"] += r["beyond"] + r["stand_ins"]
-        counts["missing"] += r["stand_ins"]
+        beyond[r["bank"], r["kind"]] = r["n"]
+        groups[r["bank"], r["kind"]]["surplus"] += r["n"]
+    for key, n in queries.stand_ins(batch_id).items():
+        groups[key]["surplus"] += n
+        groups[key]["missing"] += n
     for key, counts in groups.items():
         counted = counts["received"] - beyond[key]
         counts["surplus"] += max(0, counted - counts["advised"])

@@ -38,6 +38,7 @@ from ledger.queries import Identified, Queries
 
 DONE = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 WORK = work(Line.KEY_REPLACEMENT)
+TAKEN_BACK_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,20 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if session.go_on == "written":
             return self._written(turn, session, answers)
         return self._proven(turn, session, answers)
+
+    async def step(self) -> bool:
+        """Take back into work what was held for want of a record, once a correction has brought
+        it. Its chip is as it was: it is fed again from the held stack."""
+        async with self._one_at_a_time:
+            found = self._queries.advised_since(TAKEN_BACK_AT_ONCE)
+            if not found:
+                return False
+            self._cartons.load(sorted({body.carton_id for body, _ in found}))
+            writing = self._writing()
+            for body, order_id in found:
+                self._cartons.take_back(writing, body, order_id)
+            await self._ledger.commit(writing.changes())
+            return True
 
     # The steps of the script.
 

@@ -182,6 +182,9 @@ class Building:
     def take_return(self, file: FactoryReturn) -> Receipt:
         return asyncio.run(self.inventory.accept_return(file))
 
+    def take_correction(self, file: FactoryReturn) -> Receipt:
+        return asyncio.run(self.inventory.accept_correction(file))
+
     def take_note(self, delivery: Note) -> Receipt:
         return asyncio.run(self.inventory.accept_note(delivery))
 

@@ -163,20 +163,33 @@ class SmallFloor:
 
 async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
     """What the gateway makes of a delivery's factory return."""
+    return await seal_records(records_of(delivery), delivery.file_id, delivery.batch_id, keys)
+
+
+def records_of(delivery: Delivery) -> list[FactoryRecord]:
+    lines = delivery.factory_return.read_text(encoding="utf-8").splitlines()
+    return [FactoryRecord(**json.loads(line)) for line in lines]
+
+
+async def seal_records(
+    records: Sequence[FactoryRecord],
+    file_id: str,
+    batch_id: str,
+    keys: KeyProvider,
+    corrects: str = "",
+) -> FactoryReturn:
     checker = RecordChecker(load_profile("ssc-3des"))
     taken, refused = [], []
-    lines = delivery.factory_return.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        record = FactoryRecord(**json.loads(line))
+    for number, record in enumerate(records, start=1):
         refusal = checker.check(number, record)
         if refusal is None:
             taken.append((number, record))
         else:
             refused.append(refusal)
-    sealed = await keys.seal(delivery.batch_id, [(r.order_id, plaintext(r)) for _, r in taken])
+    sealed = await keys.seal(batch_id, [(r.order_id, plaintext(r)) for _, r in taken])
     texts = [index_text(kind, getattr(r, kind)) for _, r in taken for kind in INDEXED]
     values = iter(await keys.index(texts))
-    records = [
+    accepted = tuple(
         SealedRecord(
             number,
             r.order_id,
@@ -189,10 +202,8 @@ async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
             tuple((kind, next(values)) for kind in INDEXED),
         )
         for (number, r), blob in zip(taken, sealed, strict=True)
-    ]
-    return FactoryReturn(
-        delivery.file_id, delivery.batch_id, "d1", tuple(records), tuple(refused), "2099-01-01"
     )
+    return FactoryReturn(file_id, batch_id, "d1", accepted, tuple(refused), "2099-01-01", corrects)
 
 
 def note_of(delivery: Delivery) -> Note:
