@@ -77,6 +77,7 @@ class GatewayShell:
                 sorting=RayLine(handle(Line.SORTING)),
                 out=config.home,
                 card_management=config.card_management,
+                board=floor.board,
             )
         finally:
             self._ready = False
