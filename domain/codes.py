@@ -66,6 +66,7 @@ class Code(StrEnum):
     # Inside the centre
     LINE_AWAY = "LINE_AWAY"
     LINE_IDLE = "LINE_IDLE"
+    RECEIVER_MISSING = "RECEIVER_MISSING"
     UNAVAILABLE = "UNAVAILABLE"
     BUSY = "BUSY"
     CARTON_NOT_ISSUED = "CARTON_NOT_ISSUED"
@@ -170,6 +171,9 @@ WORDS: dict[Code, Words] = {
     ),
     Code.LINE_AWAY: Words("部件未就绪", "a part is not ready", "it starts by itself; see log/"),
     Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "see log/"),
+    Code.RECEIVER_MISSING: Words(
+        "未配置接收方", "no receiver is configured", "[card_management] address in centre.toml"
+    ),
     Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
     Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),

@@ -21,12 +21,13 @@ MOST_READERS = 64
 
 @dataclass
 class ReaderSeen:
-    """A reader. `code` says why it does not go on, since when; empty: it works."""
+    """A reader. `turn_at`: its last turn, or when it was first seen. `code` says why it does not
+    go on, since when; empty: it works."""
 
     reader: str
+    turn_at: float
     stage: str = ""
     carton_id: str = ""
-    turn_at: float | None = None
     code: str = ""
     since: float = 0.0
     cards: int = 0
@@ -125,7 +126,7 @@ class Board:
             return None
         seen = station.readers.get(reader)
         if seen is None and len(station.readers) < MOST_READERS:
-            seen = station.readers[reader] = ReaderSeen(reader)
+            seen = station.readers[reader] = ReaderSeen(reader, self.clock())
         return seen
 
     # The outbox.

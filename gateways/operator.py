@@ -155,7 +155,7 @@ def _stations(board: Board) -> list[StationState]:
                     reader=r.reader,
                     stage=r.stage,
                     carton_id=r.carton_id,
-                    seconds_since_turn=-1.0 if r.turn_at is None else now - r.turn_at,
+                    seconds_since_turn=now - r.turn_at,
                     code=r.code,
                     seconds_waiting=now - r.since if r.code else 0.0,
                     cards=r.cards,

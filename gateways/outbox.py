@@ -127,6 +127,7 @@ class Outbox:
             self._written.add(file_id)
             log.info("outbox.written", outbox_id=file_id, batch_id=batch_id, lines=lines)
         if not self._card_management:
+            self._board.not_left(file_id, Code.RECEIVER_MISSING)
             return
         receipt = await send_return(self._card_management, file_id, batch_id, path)
         if not receipt.accepted:

@@ -109,7 +109,7 @@ def test_the_floor_is_seen_through_the_doors(tmp_path: Path) -> None:
             (station,) = state.stations
             one, two = station.readers
             assert (one.stage, one.carton_id, one.code, one.cards) == ("inspection", "C1", "", 1)
-            assert (two.code, two.seconds_since_turn) == (Code.FEEDER_EMPTY, -1.0)
+            assert (two.code, two.stage) == (Code.FEEDER_EMPTY, "")
             assert [(q.stage, q.turns) for q in state.queues] == [("inspection", 0)]
             await call.write(pb.StationTurns(turns=[_of_reader(turn, "R2", "q")]))
             await call.read()
