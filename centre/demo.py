@@ -238,7 +238,9 @@ class _Opening:
                  "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
-                 "--log-file", str(self._config.logs / f"{station}.log")],
+                 "--metrics", str(self._config.targets),
+                 "--log-file", str(self._config.logs / f"{station}.log"),
+                 "--log-format", self._config.log_format],
                 PCSCLITE_CSOCK_NAME=readers["socket"],
             )  # fmt: skip
 

@@ -81,6 +81,7 @@ class GatewayShell:
                 out=config.home,
                 card_management=config.card_management,
                 fonts=config.list_fonts,
+                board=floor.board,
             )
         )
         try:

@@ -58,7 +58,18 @@ class Code(StrEnum):
     KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
     KEY_BLOCK_REPEATED_DIFFERENT = "KEY_BLOCK_REPEATED_DIFFERENT"
     RECORD_UNSEALABLE = "RECORD_UNSEALABLE"
+    # A station's machines
+    FEEDER_EMPTY = "FEEDER_EMPTY"
+    FEEDER_AWAY = "FEEDER_AWAY"
+    READER_AWAY = "READER_AWAY"
+    PCSC_AWAY = "PCSC_AWAY"
+    READER_QUIET = "READER_QUIET"
+    STATION_AWAY = "STATION_AWAY"
+    STATION_MISSING = "STATION_MISSING"
     # Inside the centre
+    LINE_AWAY = "LINE_AWAY"
+    LINE_IDLE = "LINE_IDLE"
+    RECEIVER_MISSING = "RECEIVER_MISSING"
     UNAVAILABLE = "UNAVAILABLE"
     BUSY = "BUSY"
     CARTON_NOT_ISSUED = "CARTON_NOT_ISSUED"
@@ -162,6 +173,22 @@ WORDS: dict[Code, Words] = {
     ),
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"
+    ),
+    Code.FEEDER_EMPTY: Words("送卡机无卡", "the feeder is empty", "load the next carton"),
+    Code.FEEDER_AWAY: Words("送卡机无应答", "the feeder does not answer", "look at the feeder"),
+    Code.READER_AWAY: Words("读卡器故障", "the reader fails", "look at the reader and its cable"),
+    Code.PCSC_AWAY: Words("读卡服务中断", "the PC/SC service is away", "restart pcscd there"),
+    Code.READER_QUIET: Words(
+        "读卡器无动作", "the reader asks nothing", "look at the station's log"
+    ),
+    Code.STATION_AWAY: Words("工位已断开", "the station is not connected", "start its agent"),
+    Code.STATION_MISSING: Words(
+        "没有工位在做此工序", "no station works at this stage", "start a station"
+    ),
+    Code.LINE_AWAY: Words("部件未就绪", "a part is not ready", "it starts by itself; see log/"),
+    Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "see log/"),
+    Code.RECEIVER_MISSING: Words(
+        "未配置接收方", "no receiver is configured", "[card_management] address in centre.toml"
     ),
     Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
     Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),

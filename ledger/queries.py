@@ -266,6 +266,15 @@ class Queries:
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
 
+    def orders_of_numbers(self, values: Sequence[str]) -> list[str]:
+        """All orders that one of these look-up values stands for: a remade card has a new one."""
+        found = self.rows(
+            "select distinct order_id from number_index"
+            " where value in (select value from json_each(?)) order by order_id",
+            as_json(values),
+        )
+        return [r["order_id"] for r in found]
+
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
         """Bodies that lay in a feeder, by (carton, ticket)."""
         pairs = [list(pair) for pair in tickets if pair[1]]

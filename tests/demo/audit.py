@@ -19,7 +19,6 @@ FAULTS = {
     "other_person": ("rejected", "DATA_DIFFERS"),
     "carton_short": ("missing", "NOT_DELIVERED"),
     "unknown_bank": ("surplus", "UNKNOWN_BANK"),
-    "sent_again": ("shipped", ""),
     "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
     "repeated_identity": ("surplus", "REPEATED_NUMBER"),
 }
@@ -69,9 +68,10 @@ class Evidence:
     def expected(self) -> dict[str, tuple[str, str]]:
         """Result and reason of each order of the factory return."""
         results = {r["order_id"]: ("shipped", "") for r in self.records}
-        for order in self.refused_orders():
-            results[order] = LOT_REFUSED
+        results |= dict.fromkeys(self.refused_orders(), LOT_REFUSED)
         for fault in self.truth["faults"]:
+            if fault["fault"] == "sent_again":
+                continue  # as good as any other of its lot
             if fault["fault"] in FAULTS:
                 results[fault["order_id"]] = FAULTS[fault["fault"]]
             elif fault["fault"] == "weak_chip":
@@ -82,8 +82,9 @@ class Evidence:
     def refused_orders(self) -> set[str]:
         """Orders of a bank whose chips are weak: half of a lot, so that every sample finds it."""
         weak = {f["order_id"] for f in self.truth["faults"] if f["fault"] == "weak_chip"}
-        banks = {r["bank_code"] for r in self.records if r["order_id"] in weak}
-        return {r["order_id"] for r in self.records if r["bank_code"] in banks}
+        bank_of = {c["carton_id"]: c["bank_code"] for c in self.note["cartons"]}
+        banks = {bank_of[r["carton_id"]] for r in self.records if r["order_id"] in weak}
+        return {r["order_id"] for r in self.records if bank_of[r["carton_id"]] in banks}
 
     def is_formal(self, card: dict[str, Any]) -> bool:
         return {k["version"] for k in card["keys"]} == {FORMAL_VERSION}
@@ -159,7 +160,7 @@ def _chips(e: Evidence) -> None:
         sound = "held" if card_id in refused else "good"
         if fault != "weak_chip" or card["stack"] != "rejected":  # as far as they were drawn
             assert card.get("stack") == stacks.get(fault or "", sound), (card_id, fault)
-        if fault in (None, "sent_again", "weak_chip"):
+        if fault in (None, "weak_chip", "sent_again"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
         elif fault in ("silent_chip", "not_in_return", "unknown_bank"):
@@ -212,21 +213,11 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
     }
 
 
-def _correction(e: Evidence) -> None:
-    """What was sent again came as a file, and every record of it was taken."""
-    again = sum(f["fault"] == "sent_again" for f in e.truth["faults"])
-    results = [f.read_text("gb18030").splitlines() for f in
-               (e.home / "inbox" / "done").glob("*correction.txt.result.txt")]  # fmt: skip
-    assert [(r[0].split("|")[1:3], r[0].split("|")[7:9], r[1:]) for r in results] == [
-        (["1", "OK"], [str(again)] * 2, ["T|0"])
-    ] * bool(again)
-
-
 def _lots(e: Evidence) -> None:
     """Every bank and kind was sampled as its size asks for, and judged as the sample says."""
     carton = {c["carton_id"]: (c["bank_code"], c["kind"]) for c in e.note["cartons"]}
-    passing = ("weak_chip", "sent_again")
-    aside = {f["card"] for f in e.truth["faults"] if f["fault"] not in passing}
+    sound = ("weak_chip", "sent_again")
+    aside = {f["card"] for f in e.truth["faults"] if f["fault"] not in sound}
     passed = Counter(carton[c["carton_id"]] for i, c in e.cards.items() if i not in aside)
     worn = Counter(r["bank"] for r in e.lines if (r["result"], r["reason"]) == WORN)
     lots = {lot["lot_id"]: lot for lot in e.summary["lots"]}
@@ -243,6 +234,16 @@ def _lots(e: Evidence) -> None:
         assert lot["state"] == ("accepted" if found <= allowed else "refused")
     sampled = sum(lot["sample_size"] for lot in lots.values())
     assert e.summary["stages"]["sampling"]["cards"] == sampled
+
+
+def _correction(e: Evidence) -> None:
+    """What was sent again came as a file, and every record of it was taken."""
+    again = sum(f["fault"] == "sent_again" for f in e.truth["faults"])
+    results = [f.read_text("gb18030").splitlines() for f in
+               (e.home / "inbox" / "done").glob("*correction.txt.result.txt")]  # fmt: skip
+    assert [(r[0].split("|")[1:3], r[0].split("|")[7:9], r[1:]) for r in results] == [
+        (["1", "OK"], [str(again)] * 2, ["T|0"])
+    ] * bool(again)
 
 
 def _lists(e: Evidence) -> None:
