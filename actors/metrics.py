@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import prometheus_client as prometheus
 
 from domain.provider import (
     Answer,
-    Authenticate,
-    Compare,
     KeyBlockRefused,
-    KeyChange,
-    Prove,
     RecordUnsealable,
     Request,
 )
@@ -56,10 +53,7 @@ chunk_turns = cache(CHUNK_TURNS.labels)
 _part_seconds = cache(CHUNK_PART_SECONDS.labels)
 
 REQUESTS: dict[type[Request], str] = {
-    Authenticate: "authenticate",
-    KeyChange: "key_change",
-    Prove: "prove",
-    Compare: "compare",
+    kind: "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower() for kind in get_args(Request)
 }
 """What one `perform` is made of, by name."""
 
