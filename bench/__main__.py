@@ -31,23 +31,20 @@ class Size:
     seconds: float = 10.0
 
 
-def run(size: Size) -> results.Results:
-    """Measure everything; the figures."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        place = Path(directory)
-        logs.configure(place / "bench.log", "json")
-        click.echo("一 floor, lines and chips in one process")
-        lines = one_process.measure(place / "lines", size.rounds, size.cards)
-        click.echo("二 the agent and a bare loop through pcscd")
-        tray = min((place / "lines" / "delivery" / "trays").glob("*.jsonl"))
-        script = lines.lines[0].script
-        compared = agent.measure(place, tray, script, size.agent_rounds, size.agent_cards)
-        click.echo(f"三 {size.stations[0]} stations at a whole centre, and fewer")
-        loads = [
-            Load(stations, CARDS_PER_SECOND, size.warm_seconds, size.seconds)
-            for stations in size.stations
-        ]
-        carried = whole_centre.measure(place / "centre", loads)
+def run(size: Size, place: Path) -> results.Results:
+    """Measure everything, in the empty directory `place`; the figures."""
+    click.echo("一 floor, lines and chips in one process")
+    lines = one_process.measure(place / "lines", size.rounds, size.cards)
+    click.echo("二 the agent and a bare loop through pcscd")
+    tray = min((place / "lines" / "delivery" / "trays").glob("*.jsonl"))
+    script = lines.lines[0].script
+    compared = agent.measure(place, tray, script, size.agent_rounds, size.agent_cards)
+    click.echo(f"三 {size.stations[0]} stations at a whole centre, and fewer")
+    loads = [
+        Load(stations, CARDS_PER_SECOND, size.warm_seconds, size.seconds)
+        for stations in size.stations
+    ]
+    carried = whole_centre.measure(place / "centre", loads)
     return results.gather(lines, compared, carried)
 
 
@@ -58,7 +55,10 @@ def run(size: Size) -> results.Results:
 )  # fmt: skip
 def main(out: Path) -> None:
     """Measure the centre on this machine (alone on it, if the figures are to mean something)."""
-    measured = run(Size())
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        place = Path(directory)
+        logs.configure(place / "bench.log", "json")
+        measured = run(Size(), place)
     results.write(out, measured)
     click.echo((out / "RESULTS.md").read_text(encoding="utf-8"))
 

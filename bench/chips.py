@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from counterparts.factory import Delivery
-from domain.card.apdu import matches
+from domain.card.apdu import is_expected
 from domain.card.profile import load_profile
 from domain.card.segment import Answers, Segment, StepAnswer
 from domain.places import Line
@@ -107,7 +107,7 @@ class Chip:
             answer = self._card.process(step.apdu)
             word = int.from_bytes(answer[-2:], "big")
             answers.append(StepAnswer(word, answer[:-2]))
-            if word != 0x9000 and not any(matches(word, pattern) for pattern in step.expect):
+            if not is_expected(word, step.expect):
                 break
         self.spent.seconds += time.process_time() - started
         return Answers(tuple(answers))

@@ -14,7 +14,8 @@ import cProfile
 import shutil
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,11 +65,11 @@ class Door:
 
     def __init__(self, ledger: Ledger, line: str, record: list[Operation]) -> None:
         self._ledger, self._record = ledger, record
-        self._epoch = ledger.open_epoch(line)
+        self.epoch = ledger.open_epoch(line)
 
     async def commit(self, changes: Changes) -> Committed:
         self._record.append(changes)
-        return self._ledger.commit(changes, self._epoch)
+        return self._ledger.commit(changes, self.epoch)
 
 
 class Keys:
@@ -119,27 +120,27 @@ class Lines:
         self._ledger = Ledger(config.ledger, now)
         self._profile = load_profile(config.profile)
         self._keys = Keys(self.provider, self.record)
-        self._lines: dict[str, ChipLine] = {
-            line.line: make_chip_line(
-                config.profile,
-                line,
-                Door(self._ledger, line.line, self.record),
-                self._queries,
-                self._keys,
-                1,
+        self._lines: dict[str, ChipLine] = {}
+        for line in (KeyReplacement, Inspection):
+            door = Door(self._ledger, line.line, self.record)
+            self._lines[line.line] = make_chip_line(
+                config.profile, line, door, self._queries, self._keys, door.epoch
             )
-            for line in (KeyReplacement, Inspection)
-        }
 
-    async def take_in(self, delivery: Delivery) -> None:
-        """Through the real doors, opened for this only."""
+    @asynccontextmanager
+    async def doors(self) -> AsyncIterator[str]:
+        """The real doors before these lines; their address."""
         inventory = Inventory(Door(self._ledger, Line.INVENTORY, self.record), self._queries)
         floor = Floor(inventory, self._keys, self._lines, self._queries, self._profile)
         doors = await serve(floor, "127.0.0.1:0")
         try:
-            await asyncio.to_thread(take_in, doors.address, delivery)
+            yield doors.address
         finally:
             await doors.stop()
+
+    async def take_in(self, delivery: Delivery) -> None:
+        async with self.doors() as door:
+            await asyncio.to_thread(take_in, door, delivery)
 
     async def run(self, cards: Sequence[Plastic]) -> LineRound:
         """All `cards` from opening to their stack. `record` is what they needed."""

@@ -147,14 +147,14 @@ def _named(results: Mapping[str, Any]) -> str:
 
 def _how(results: Mapping[str, Any]) -> str:
     return f"""\
-- **Floor, lines, chips**: one process; {results["rounds"]} rounds of {results["cards_per_round"]}
-  cards, lines and floor in turn, medians; processor time of the whole process, with the loop that
-  stands for the stations, without the chips. {WINDOW} chips are in work at a time. The floor makes
-  the same calls of the provider and commits the same changes, in the same chunks, into a copy of
-  the ledger.
-- **Agent**: {results["agent_apdus_per_second"]} APDU/s against {results["bare_apdus_per_second"]}
-  of the bare loop, on one reader, in turn. The segments are those of a card from the lines; WRITE
-  KEY and EXTERNAL AUTHENTICATE, which serve only once, are replaced by reads.
+- **Floor, lines, chips**: one process, {results["rounds"]} rounds of
+  {results["cards_per_round"]} cards, lines and floor in turn, medians. Processor time of the whole
+  process, the loop that stands for the stations included, the chips not. {WINDOW} chips are in
+  work at a time. The floor makes the same calls of the provider (its quota asks the ledger there
+  too) and commits the same changes, in the same chunks, into a copy of the ledger.
+- **Agent**: {results["agent_apdus_per_second"]} APDU/s, the bare loop
+  {results["bare_apdus_per_second"]}, on one reader, in turn. The segments are those of a card from
+  the lines; WRITE KEY and EXTERNAL AUTHENTICATE, which serve only once, are replaced by reads.
 - **Turns**: a centre as `centre up` brings it up, and stations that speak to its doors, all on this
   machine: the load's own processor time is part of it. Every turn is due at a fixed moment and
   counted from there; what was never answered counts with what it had waited."""

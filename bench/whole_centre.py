@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ def measure(place: Path, loads: Sequence[Load]) -> list[Carried]:
 
 def _offer(config: Config, delivery: Delivery, load: Load, job: dict[str, object]) -> Carried:
     job["delivery"] = str(delivery.out_dir)
-    before = _processor_seconds(config)
+    before = _spent(config)
     done = subprocess.run(
         [sys.executable, "-m", "bench.stations"],
         input=json.dumps(job),
@@ -74,7 +74,7 @@ def _offer(config: Config, delivery: Delivery, load: Load, job: dict[str, object
         text=True,
         check=False,
     )
-    after = _processor_seconds(config)
+    after = _spent(config)
     if done.returncode:
         raise BenchError("the simulated stations ended with a fault (see above)")
     result = Offered(**json.loads(done.stdout))
@@ -111,26 +111,24 @@ def _door(config: Config, process: subprocess.Popen[bytes]) -> str:
     raise BenchError(f"the centre does not start: see {config.logs}")
 
 
-def _processor_seconds(config: Config) -> dict[str, float]:
-    """Processor seconds so far of every process of the centre, by name; Ray's own together."""
-    state = state_of(config.home)
-    if state is None:
-        raise BenchError("the centre went away")
-    names = {actor["pid"]: name for name, actor in state["actors"].items()}
-    names[_supervisor(config)] = "supervisor"
+def _spent(config: Config) -> dict[str, float]:
+    """Processor seconds so far of every process of the centre."""
+    state = json.loads((config.run / "state.json").read_text(encoding="utf-8"))
+    names = {int(actor["pid"]): name for name, actor in state["actors"].items()}
+    return processor_seconds({**names, state["pid"]: "supervisor"}, state["pid"])
+
+
+def processor_seconds(names: Mapping[int, str], first: int) -> dict[str, float]:
+    """Processor seconds so far of `first` and all that descends from it, by the `names` of
+    process ids; what has no name is Ray's own."""
     seconds: dict[str, float] = {}
-    for pid in _session_of(_supervisor(config)):
+    for pid in _descendants(first):
         name = names.get(pid, "ray")
         seconds[name] = seconds.get(name, 0.0) + _used(pid)
     return seconds
 
 
-def _supervisor(config: Config) -> int:
-    state = json.loads((config.run / "state.json").read_text(encoding="utf-8"))
-    return int(state["pid"])
-
-
-def _session_of(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
     """`pid` and all that descends from it."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
