@@ -67,6 +67,7 @@ class Pkcs11Provider:
         self._quota = CartonQuota(quota, drawn)
         self._cities = CityKeys(self.token)
         self._data_keys = sealing.DataKeys(self.token)
+        self._own_keys: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -150,6 +151,7 @@ class Pkcs11Provider:
     def _open(self) -> None:
         self._cities.clear()
         self._data_keys.clear()
+        self._own_keys.clear()
         session = self.token.session
         try:
             held = list(run_self_test(session, self.known_answers))
@@ -159,9 +161,13 @@ class Pkcs11Provider:
         _log.info("provider_opened", known_answers=len(held), mode="software-assisted")
 
     def _own_key(self, label: str, kind: ObjectClass) -> Any:
-        key = self.token.find(label, kind)
+        """Looked for once a session: SoftHSM2 reads all its objects for it (1 to 2 ms)."""
+        key = self._own_keys.get(label)
         if key is None:
-            raise ProviderError(f"the token has no key {label}: generate the keys first")
+            key = self.token.find(label, kind)
+            if key is None:
+                raise ProviderError(f"the token has no key {label}: generate the keys first")
+            self._own_keys[label] = key
         return key
 
     def _label(self, key_set: KeySet, usage: str, chip: Chip) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domain.card.apdu import Command, matches
+from domain.card.apdu import Command, is_expected
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Answers:
     def failed_step(self, segment: Segment) -> tuple[Step, StepAnswer] | None:
         """The first step whose status word was not expected, with its answer; None if all fit."""
         for step, answer in zip(segment.steps, self.steps, strict=False):
-            if not any(matches(answer.status_word, p) for p in step.expect):
+            if not is_expected(answer.status_word, step.expect):
                 return step, answer
         return None
 
