@@ -185,17 +185,23 @@ class Beneath:
         }
 
     def run(self, record: Sequence[Operation]) -> float:
-        """Do again what was recorded; processor seconds."""
+        """Do again what was recorded; processor seconds. BenchError if less was done."""
+        answers: list[Answer] = []
+        repeated = False
         started = time.process_time()
         for operation in record:
             match operation:
                 case Changes():
-                    self._ledger.commit(operation, self._epochs[Line(operation.line)])
+                    done = self._ledger.commit(operation, self._epochs[Line(operation.line)])
+                    repeated |= done.repeated
                 case Performed(requests):
-                    self.provider.perform(requests)
+                    answers += self.provider.perform(requests)
                 case Indexed(values):
                     self.provider.index(values)
-        return time.process_time() - started
+        spent = time.process_time() - started
+        if repeated or any(answer.refused or answer.difference for answer in answers):
+            raise BenchError("the floor did not do what the lines did")
+        return spent
 
     def close(self) -> None:
         self.provider.close()

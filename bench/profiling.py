@@ -9,27 +9,27 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[1]
 
+LINES = ("actors/chip_line.py", "turns")
 PARTS = {
-    "the lines, with all below": ("actors/chip_line.py", "turns"),
     "floor: provider, requests of chips": ("actors/hsm/pkcs11_provider.py", "perform"),
     "floor: provider, numbers looked up": ("actors/hsm/pkcs11_provider.py", "index"),
     "floor: commits": ("ledger/commit.py", "commit"),
-    "reads of the ledger": ("ledger/connection.py", "rows"),
-    "a chip's answers compared with what was expected": ("domain/card/segment.py", "failed_step"),
-    "events, movements and rows written down": ("domain/bodies.py", "change"),
-    "the chips": ("bench/chips.py", "_run"),
+    "reads of the ledger": ("ledger/queries.py", "rows"),
 }
-"""What is reported with all that it calls. The reads are partly the provider's: its quota."""
+"""Of the lines, with all that they call. A few reads are the provider's: its quota."""
+DECIDING = "deciding: sessions, segments, events"
+"""What remains of the lines."""
 
 Row = dict[str, Any]
 
 
 def parts_of(profile: Profile, cards: int) -> list[Row]:
-    """Milliseconds a card of each of PARTS, under the profiler."""
+    """Milliseconds a card of the parts of the lines, under the profiler."""
     spent = _spent(profile)
+    seconds = {part: spent.get(at, (0.0, 0.0))[1] for part, at in PARTS.items()}
+    seconds[DECIDING] = spent[LINES][1] - sum(seconds.values())
     return [
-        {"part": part, "ms_per_card": round(1_000 * spent.get(at, (0.0, 0.0))[1] / cards, 3)}
-        for part, at in PARTS.items()
+        {"part": part, "ms_per_card": round(1_000 * s / cards, 3)} for part, s in seconds.items()
     ]
 
 

@@ -203,9 +203,7 @@ def _profile(results: Mapping[str, Any]) -> str:
 
 
 def _limit(results: Mapping[str, Any]) -> str:
-    above = [
-        row for row in results["profile_parts"] if not row["part"].startswith(("floor", "the "))
-    ]
+    above = [row for row in results["profile_parts"] if not row["part"].startswith("floor")]
     part = max(above, key=lambda row: float(row["ms_per_card"]))
     load = max(results["loads"], key=lambda load: float(load["cards_per_second_carried"]))
     process, spent = max(load["cpu_ms_per_card"].items(), key=lambda item: float(item[1]))
@@ -214,8 +212,8 @@ def _limit(results: Mapping[str, Any]) -> str:
     return f"""\
 ## The next limit
 
-- Of the lines, above the floor: {part["part"]}, {part["ms_per_card"]} ms a card under the
-  profiler.
+- Of the lines, above the floor: {part["part"]} ({part["ms_per_card"]} ms a card under the
+  profiler).
 - Of the whole centre: processor time. {whole:.1f} ms a card on {cores} cores are at the most
   {1_000 * cores / whole:.0f} cards/s; {load["cards_per_second_carried"]} were carried. Most of it
   goes to {process} ({spent:.1f} ms)."""
