@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench import agent, one_process, results, whole_centre
-from bench.whole_centre import Load
+from bench.stations import Load
 from centre import logs
 
 CARDS_PER_SECOND = 0.83
@@ -25,8 +25,8 @@ class Size:
     """Of a round of the lines."""
     agent_rounds: int = 9
     agent_cards: int = 40
-    stations: tuple[int, ...] = (200, 100, 50, 25)
-    """The first is the load of the aim."""
+    stations: tuple[int, ...] = (12, 25, 50, 100, 200)
+    """The last is the load of the aim."""
     warm_seconds: float = 3.0
     seconds: float = 10.0
 
@@ -39,7 +39,7 @@ def run(size: Size, place: Path) -> results.Results:
     tray = min((place / "lines" / "delivery" / "trays").glob("*.jsonl"))
     script = lines.lines[0].script
     compared = agent.measure(place, tray, script, size.agent_rounds, size.agent_cards)
-    click.echo(f"三 {size.stations[0]} stations at a whole centre, and fewer")
+    click.echo(f"三 up to {size.stations[-1]} stations at a whole centre")
     loads = [
         Load(stations, CARDS_PER_SECOND, size.warm_seconds, size.seconds)
         for stations in size.stations

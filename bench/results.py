@@ -16,7 +16,8 @@ from bench import agent, one_process, profiling, whole_centre
 from bench.one_process import WINDOW
 
 ROOT = Path(__file__).parents[1]
-AIMS = {"cpu_ratio": "≤ 1.5", "apdu_ratio": "≥ 0.8", "turn_p99_ms": "≤ 50"}
+TURN_MILLISECONDS = 50
+AIMS = {"cpu_ratio": "≤ 1.5", "apdu_ratio": "≥ 0.8", "turn_p99_ms": f"≤ {TURN_MILLISECONDS}"}
 NAMED = {
     "floor_cpu_ms_per_card": "floor: provider calls and commits alone",
     "line_cpu_ms_per_card": "lines: key replacement and inspection, chips not counted",
@@ -35,11 +36,11 @@ def gather(
     compared: agent.Compared,
     loads: Sequence[whole_centre.Carried],
 ) -> Results:
-    """All figures; medians over the rounds. The first of `loads` is the one of the aim."""
+    """All figures; medians over the rounds. The last of `loads` is the one of the aim."""
     own = [1_000 * (r.total - r.chips) / r.cards for r in lines.lines]
     floor = [1_000 * f / r.cards for f, r in zip(lines.floor, lines.lines, strict=True)]
     cards = lines.lines[0].cards
-    aimed = loads[0].result
+    aimed = loads[-1].result
     return {
         "floor_cpu_ms_per_card": round(median(floor), 3),
         "line_cpu_ms_per_card": round(median(own), 3),
@@ -52,6 +53,8 @@ def gather(
         "machine": machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
+        "cores": os.cpu_count() or 1,
+        "stations_within_aim": within_aim(loads),
         "rounds": len(own),
         "cards_per_round": cards,
         "agent_apdus_per_second": round(median(compared.agent)),
@@ -60,6 +63,19 @@ def gather(
         "profile_parts": profiling.parts_of(lines.profile, cards),
         "profile_functions": profiling.functions_of(lines.profile, cards),
     }
+
+
+def within_aim(loads: Sequence[whole_centre.Carried]) -> int:
+    """The most stations whose cards were carried as they came, with the 99th percentile of a turn
+    within the aim; 0 if there were none."""
+    return max(
+        (
+            c.load.stations
+            for c in loads
+            if c.result.p99 <= TURN_MILLISECONDS and c.result.carried >= 0.97 * c.result.offered
+        ),
+        default=0,
+    )
 
 
 def _load(carried: whole_centre.Carried) -> Results:
@@ -182,6 +198,8 @@ def _loads(results: Mapping[str, Any]) -> str:
     by_load = ("process", *(f"{load['stations']} stations" for load in results["loads"]))
     return (
         f"## Stations at one centre\n\n{_table(head, rows)}\n\n"
+        f"Carried as they came, 99 of 100 turns within {TURN_MILLISECONDS} ms: "
+        f"{results['stations_within_aim']} stations.\n\n"
         "Processor milliseconds a card, by process:\n\n"
         f"{_table(by_load, [*processes, total])}"
     )
@@ -207,8 +225,7 @@ def _limit(results: Mapping[str, Any]) -> str:
     part = max(above, key=lambda row: float(row["ms_per_card"]))
     load = max(results["loads"], key=lambda load: float(load["cards_per_second_carried"]))
     process, spent = max(load["cpu_ms_per_card"].items(), key=lambda item: float(item[1]))
-    cores = os.cpu_count() or 1
-    whole = _whole(load)
+    cores, whole = results["cores"], _whole(load)
     return f"""\
 ## The next limit
 

@@ -37,26 +37,37 @@ _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to offer. `delivery`: directory of a delivery that the centre at `door` has signed
-    for; `skip`: its first cards, used by a job before this one."""
+class Load:
+    """What is offered."""
 
-    door: str
-    delivery: str
-    skip: int
     stations: int
     cards_per_second: float
     """Of each station."""
     warm_seconds: float
-    """Before counting begins."""
+    """Before counting begins; longer than a card takes its station."""
     seconds: float
-    """Counted."""
-    grace_seconds: float
-    """How long turns that are due but not answered at the end are still waited for."""
+    """Counted. As long again turns that are due and not answered are waited for."""
 
     @property
-    def cards_each(self) -> int:
-        return int(self.cards_per_second * (self.warm_seconds + self.seconds)) + 1
+    def cards(self) -> int:
+        """That all stations together can need."""
+        each = int(self.cards_per_second * (self.warm_seconds + self.seconds)) + 1
+        return self.stations * each
+
+
+@dataclass(frozen=True)
+class Job:
+    """`delivery`: directory of a delivery that the centre at `door` has signed for; `skip`: its
+    first sound cards, used by a job before this one."""
+
+    door: str
+    delivery: str
+    skip: int
+    load: Load
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Job:
+        return cls(**{**row, "load": Load(**row["load"])})
 
 
 @dataclass(frozen=True)
@@ -77,10 +88,10 @@ class Offered:
 
 
 @dataclass
-class _Load:
-    """What all stations of a job share. Moments are those of the event loop."""
+class _Run:
+    """What all stations share. Moments are those of the event loop."""
 
-    job: Job
+    offered: Load
     hopper: deque[Plastic]
     begin: float = 0.0
     spent: ChipTime = field(default_factory=ChipTime)
@@ -91,43 +102,42 @@ class _Load:
 
     @property
     def first(self) -> float:
-        return self.begin + self.job.warm_seconds
+        return self.begin + self.offered.warm_seconds
 
     @property
     def last(self) -> float:
-        return self.first + self.job.seconds
+        return self.first + self.offered.seconds
 
     def counts(self, moment: float) -> bool:
         return self.first <= moment < self.last
 
 
 class _Station:
-    def __init__(self, load: _Load, number: int) -> None:
-        self._load, self._number = load, number
-        job = load.job
-        self._gap = 1 / job.cards_per_second / TURNS_OF_A_CARD
+    def __init__(self, run: _Run, number: int) -> None:
+        self._run, self._number = run, number
+        self._gap = 1 / run.offered.cards_per_second / TURNS_OF_A_CARD
         self._sent = 0
 
     def _due(self, turn: int) -> float:
         """Stations begin one after another, evenly over the time of one card."""
-        job = self._load.job
-        phase = self._number / job.stations / job.cards_per_second
-        return self._load.begin + phase + turn * self._gap
+        offered = self._run.offered
+        phase = self._number / offered.stations / offered.cards_per_second
+        return self._run.begin + phase + turn * self._gap
 
-    async def run(self, stream: Any) -> None:
-        load, loop = self._load, asyncio.get_running_loop()
-        while self._due(self._sent) < load.last and load.hopper:
-            chip = Chip(load.hopper.popleft(), f"station-{self._number}", load.spent)
+    async def work(self, stream: Any) -> None:
+        run, loop = self._run, asyncio.get_running_loop()
+        while self._due(self._sent) < run.last and run.hopper:
+            chip = Chip(run.hopper.popleft(), f"station-{self._number}", run.spent)
             while not chip.done:
                 due = self._due(self._sent)
-                if due >= load.last:
+                if due >= run.last:
                     return
                 await asyncio.sleep(due - loop.time())
                 await self._turn(chip, stream, due)
                 self._sent += 1
 
     async def _turn(self, chip: Chip, stream: Any, due: float) -> None:
-        load, loop = self._load, asyncio.get_running_loop()
+        run, loop = self._run, asyncio.get_running_loop()
         wire = pb.StationTurns(turns=[station_turn_to_wire(chip.turn)])
         while True:
             await stream.write(wire)
@@ -139,44 +149,44 @@ class _Station:
                 break
             await asyncio.sleep(content.milliseconds / 1_000)
         now = loop.time()
-        load.answered += 1
-        load.answered_in_time += load.counts(now)
-        if load.counts(due):
-            load.milliseconds.append((now - due) * 1_000)
+        run.answered += 1
+        run.answered_in_time += run.counts(now)
+        if run.counts(due):
+            run.milliseconds.append((now - due) * 1_000)
         chip.take(content)
 
     def left(self, moment: float) -> list[float]:
         """Of the turns that were due and have no answer: how long they have waited."""
         waited = []
-        while (due := self._due(self._sent)) < self._load.last:
-            if self._load.counts(due):
+        while (due := self._due(self._sent)) < self._run.last:
+            if self._run.counts(due):
                 waited.append((moment - due) * 1_000)
             self._sent += 1
         return waited
 
 
-async def run(job: Job) -> Offered:
+async def offer(job: Job) -> Offered:
     """Offer the load of `job`. Raises BenchError if a sound card does not end as good."""
     cards = sound_cards(load_delivery(Path(job.delivery)))[job.skip :]
-    if len(cards) < job.stations * job.cards_each:
+    if len(cards) < job.load.cards:
         raise BenchError("the delivery has too few cards for this job")
-    load = _Load(job, deque(cards))
-    stations = [_Station(load, number) for number in range(job.stations)]
+    run = _Run(job.load, deque(cards))
+    stations = [_Station(run, number) for number in range(job.load.stations)]
     channels = [grpc.aio.insecure_channel(job.door, options=_OPTIONS) for _ in stations]
     # grpc-stubs want the iterator that this way of writing does without.
     streams = [StationStub(channel).Work() for channel in channels]  # type: ignore[call-arg]
     await asyncio.wait_for(
         asyncio.gather(*(stream.wait_for_connection() for stream in streams)), CONNECT_SECONDS
     )
-    load.begin = asyncio.get_running_loop().time() + 0.2
+    loop = asyncio.get_running_loop()
+    run.begin = loop.time() + 0.2
     started = time.process_time()
     tasks = [
-        asyncio.create_task(station.run(stream))
+        asyncio.create_task(station.work(stream))
         for station, stream in zip(stations, streams, strict=True)
     ]
-    _, late = await asyncio.wait(
-        tasks, timeout=0.2 + job.warm_seconds + job.seconds + job.grace_seconds
-    )
+    grace = job.load.seconds
+    _, late = await asyncio.wait(tasks, timeout=run.last - loop.time() + grace)
     used = time.process_time() - started
     for task in late:
         task.cancel()
@@ -184,39 +194,39 @@ async def run(job: Job) -> Offered:
     faults = [e for e in ended if isinstance(e, Exception)]
     if faults:
         raise faults[0]
-    _count_left(load, stations)
+    _count_left(run, stations)
     for channel in channels:
         await channel.close(None)
-    return _offered(load, used)
+    return _offered(run, used)
 
 
-def _count_left(load: _Load, stations: Sequence[_Station]) -> None:
+def _count_left(run: _Run, stations: Sequence[_Station]) -> None:
     moment = asyncio.get_running_loop().time()
     for station in stations:
         waited = station.left(moment)
-        load.unanswered += len(waited)
-        load.milliseconds += waited
+        run.unanswered += len(waited)
+        run.milliseconds += waited
 
 
-def _offered(load: _Load, used: float) -> Offered:
-    waited = sorted(load.milliseconds)
+def _offered(run: _Run, used: float) -> Offered:
+    waited = sorted(run.milliseconds)
     return Offered(
-        offered=load.job.stations * load.job.cards_per_second,
-        carried=load.answered_in_time / TURNS_OF_A_CARD / load.job.seconds,
+        offered=run.offered.stations * run.offered.cards_per_second,
+        carried=run.answered_in_time / TURNS_OF_A_CARD / run.offered.seconds,
         turns=len(waited),
-        unanswered=load.unanswered,
+        unanswered=run.unanswered,
         p50=waited[len(waited) // 2],
         p99=waited[len(waited) * 99 // 100],
         most=waited[-1],
-        generator_cpu=used - load.spent.seconds,
-        chip_cpu=load.spent.seconds,
-        cards=load.answered / TURNS_OF_A_CARD,
+        generator_cpu=used - run.spent.seconds,
+        chip_cpu=run.spent.seconds,
+        cards=run.answered / TURNS_OF_A_CARD,
     )
 
 
 def main() -> None:
-    job = Job(**json.load(sys.stdin))
-    json.dump(asdict(asyncio.run(run(job))), sys.stdout)
+    job = Job.from_row(json.load(sys.stdin))
+    json.dump(asdict(asyncio.run(offer(job))), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,14 @@ from pathlib import Path
 
 from bench.chips import BenchError
 from bench.intake import take_in
-from bench.stations import Job, Offered
+from bench.stations import Job, Load, Offered
 from centre.config import Config
 from centre.floor import state_of
 from centre.home import initialise
-from counterparts.factory import Delivery, make_delivery
+from counterparts.factory import make_delivery
 
 START_SECONDS = 120.0
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Load:
-    """Stations, each with so many cards a second, for so long."""
-
-    stations: int
-    cards_per_second: float
-    warm_seconds: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -49,27 +39,24 @@ def measure(place: Path, loads: Sequence[Load]) -> list[Carried]:
     """Bring a centre up in `place`, take a delivery in, and put each load on it in turn. Raises
     BenchError if the centre does not start or a card goes wrong."""
     config = initialise(place / "home")
-    jobs: list[Job] = []
-    skip = 0
-    for load in loads:
-        jobs.append(Job("", "", skip, **asdict(load), grace_seconds=load.seconds))
-        skip += load.stations * jobs[-1].cards_each
     pem = config.transport_public_key.read_bytes()
-    delivery = make_delivery(6, skip + 30, place / "delivery", pem)
+    # 30 more than needed: faults are planted in a few.
+    cards = sum(load.cards for load in loads) + 30
+    delivery = make_delivery(6, cards, place / "delivery", pem)
+    carried: list[Carried] = []
     with _centre(config) as door:
         take_in(door, delivery)
-        return [
-            _offer(config, delivery, load, {**asdict(job), "door": door})
-            for load, job in zip(loads, jobs, strict=True)
-        ]
+        for load in loads:
+            skip = sum(before.load.cards for before in carried)
+            carried.append(_offer(config, Job(door, str(delivery.out_dir), skip, load)))
+    return carried
 
 
-def _offer(config: Config, delivery: Delivery, load: Load, job: dict[str, object]) -> Carried:
-    job["delivery"] = str(delivery.out_dir)
+def _offer(config: Config, job: Job) -> Carried:
     before = _spent(config)
     done = subprocess.run(
         [sys.executable, "-m", "bench.stations"],
-        input=json.dumps(job),
+        input=json.dumps(asdict(job)),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -80,7 +67,7 @@ def _offer(config: Config, delivery: Delivery, load: Load, job: dict[str, object
     result = Offered(**json.loads(done.stdout))
     used = {name: after[name] - before.get(name, 0.0) for name in after}
     used |= {"stations": result.generator_cpu, "chips": result.chip_cpu}
-    return Carried(load, result, {name: 1_000 * s / result.cards for name, s in used.items()})
+    return Carried(job.load, result, {name: 1_000 * s / result.cards for name, s in used.items()})
 
 
 @contextmanager

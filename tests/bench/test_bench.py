@@ -15,7 +15,7 @@ from centre.home import initialise
 from counterparts.factory import make_delivery
 
 CARDS = 14
-SECONDS = 1.5
+LOAD = stations.Load(4, 0.83, 1.3, 1.5)
 
 
 async def offer_in_process(place: Path) -> stations.Offered:
@@ -27,8 +27,7 @@ async def offer_in_process(place: Path) -> stations.Offered:
     try:
         async with lines.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
-            job = stations.Job(door, str(delivery.out_dir), 0, 4, 0.83, 1.3, SECONDS, 10.0)
-            return await stations.run(job)
+            return await stations.offer(stations.Job(door, str(delivery.out_dir), 0, LOAD))
     finally:
         lines.close()
 
@@ -41,8 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     compared = agent.measure(place, tray, lines.lines[0].script, 1, 2)
     offered = asyncio.run(offer_in_process(place))
     spent = whole_centre.processor_seconds({os.getpid(): "gateway"}, os.getpid())
-    load = whole_centre.Load(4, 0.83, 1.3, SECONDS)
-    return results.gather(lines, compared, [whole_centre.Carried(load, offered, spent)])
+    return results.gather(lines, compared, [whole_centre.Carried(LOAD, offered, spent)])
 
 
 def test_every_figure_is_measured(measured: results.Results) -> None:
@@ -56,7 +54,7 @@ def test_every_figure_is_measured(measured: results.Results) -> None:
 def test_every_turn_that_was_due_is_counted(measured: results.Results) -> None:
     """4 stations with 12 turns a card and 0.83 cards/s: whether the centre was quick or slow, each
     moment of the timetable has its turn."""
-    assert measured["loads"][0]["turns"] == pytest.approx(4 * 12 * 0.83 * SECONDS, abs=4)
+    assert measured["loads"][0]["turns"] == pytest.approx(4 * 12 * 0.83 * 1.5, abs=4)
 
 
 def test_the_page_says_what_the_figures_say(measured: results.Results, tmp_path: Path) -> None:
