@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Size:
 
 def run(size: Size, place: Path) -> results.Results:
     """Measure everything, in the empty directory `place`; the figures."""
+    busy = os.getloadavg()[0]
     click.echo("一 floor, lines and chips in one process")
     lines = one_process.measure(place / "lines", size.rounds, size.cards)
     click.echo("二 the agent and a bare loop through pcscd")
@@ -45,7 +47,7 @@ def run(size: Size, place: Path) -> results.Results:
         for stations in size.stations
     ]
     carried = whole_centre.measure(place / "centre", loads)
-    return results.gather(lines, compared, carried)
+    return results.gather(lines, compared, carried, busy)
 
 
 @click.command()

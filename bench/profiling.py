@@ -11,8 +11,7 @@ _ROOT = Path(__file__).parents[1]
 
 LINES = ("actors/chip_line.py", "turns")
 PARTS = {
-    "floor: provider, requests of chips": ("actors/hsm/pkcs11_provider.py", "perform"),
-    "floor: provider, numbers looked up": ("actors/hsm/pkcs11_provider.py", "index"),
+    "floor: provider": ("actors/hsm/pkcs11_provider.py", "perform"),
     "floor: commits": ("ledger/commit.py", "commit"),
     "reads of the ledger": ("ledger/queries.py", "rows"),
 }

@@ -35,8 +35,10 @@ def gather(
     lines: one_process.Measured,
     compared: agent.Compared,
     loads: Sequence[whole_centre.Carried],
+    busy: float,
 ) -> Results:
-    """All figures; medians over the rounds. The last of `loads` is the one of the aim."""
+    """All figures; medians over the rounds. The last of `loads` is the one of the aim; `busy` is
+    the load average of the machine before the bench began."""
     own = [1_000 * (r.total - r.chips) / r.cards for r in lines.lines]
     floor = [1_000 * f / r.cards for f, r in zip(lines.floor, lines.lines, strict=True)]
     cards = lines.lines[0].cards
@@ -53,6 +55,7 @@ def gather(
         "machine": machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
+        "load_average_before": round(busy, 2),
         "cores": os.cpu_count() or 1,
         "stations_within_aim": within_aim(loads),
         "rounds": len(own),
@@ -139,7 +142,8 @@ def page(results: Mapping[str, Any]) -> str:
         "\n\n".join(
             [
                 "# Bench\n\nMade by `make bench`; do not edit.",
-                f"{results['date']} · commit {results['commit']} · {results['machine']}",
+                f"{results['date']} · commit {results['commit']} · {results['machine']} · "
+                f"load average before: {results['load_average_before']}",
                 _named(results),
                 _how(results),
                 _loads(results),

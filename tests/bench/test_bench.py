@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     compared = agent.measure(place, tray, lines.lines[0].script, 1, 2)
     offered = asyncio.run(offer_in_process(place))
     spent = whole_centre.processor_seconds({os.getpid(): "gateway"}, os.getpid())
-    return results.gather(lines, compared, [whole_centre.Carried(LOAD, offered, spent)])
+    return results.gather(lines, compared, [whole_centre.Carried(LOAD, offered, spent)], 0.0)
 
 
 def test_every_figure_is_measured(measured: results.Results) -> None:
