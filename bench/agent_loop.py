@@ -23,7 +23,8 @@ from typing import Final
 from smartcard import scard
 
 from bench.chips import BenchError
-from station_agents.agent import STAGES, configure_logs
+from domain.places import Line
+from station_agents.agent import configure_logs
 from station_agents.feeder import TrayFeeder
 from station_agents.journal import Journal
 from station_agents.pausing import Stopping
@@ -32,6 +33,7 @@ from station_agents.reader import Reader
 from station_agents.session import Session, Station
 from stubs import station_pb2 as pb
 
+STAGES: Final = (Line.KEY_REPLACEMENT, Line.INSPECTION)
 WARM: Final = 1
 """Cards of each side and round before the clock counts: service and chip wake up."""
 
@@ -73,6 +75,9 @@ class Centre:
 
     def tell(self, turn: pb.StationTurn) -> None:
         raise BenchError("the reader failed")
+
+    def stand(self, news: pb.ReaderNews) -> None:
+        """What readers say of themselves is for a real centre."""
 
 
 def as_agent(reader: str, control: Path, journal: Journal, script: Script, cards: int) -> float:
@@ -118,7 +123,7 @@ def main() -> None:
     reader, control, journal = sys.argv[1:]
     job = json.load(sys.stdin)
     script = [[pb.Segment.FromString(bytes.fromhex(s)) for s in part] for part in job["script"]]
-    configure_logs(sys.stderr)
+    configure_logs(sys.stderr, "json", "station-1")
     kept = Journal(Path(journal))
     rounds = [
         (

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 PING_SECONDS = 1.0
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.SORTING,)
+STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING)
 
 
 class AlreadyUp(Exception):
@@ -134,6 +134,7 @@ class Supervisor:
         self._floor, self._listen, self._say = floor, listen, say
         self._stop = asyncio.Event()
         self._was_ready = False
+        self._since: dict[str, tuple[str, str]] = {}
 
     def stop(self) -> None:
         self._stop.set()
@@ -167,6 +168,10 @@ class Supervisor:
             log.warning("heads.unsigned", reason=str(e))
 
     def _write(self, state: dict[str, dict[str, Any]]) -> None:
+        for name, health in state.items():
+            if self._since.get(name, ("", ""))[0] != health["state"]:
+                self._since[name] = health["state"], now()
+            health["since"] = self._since[name][1]
         content = {"at": now(), "pid": os.getpid(), "listen": self._listen, "actors": state}
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -41,6 +42,9 @@ class EjectUnknown(Exception):
 class Feeder(Protocol):
     """What a session needs of the feeding machine of its reader."""
 
+    away: Callable[[], None]
+    """Called, if it is set, each time the machine goes away."""
+
     @property
     def came_back(self) -> int:
         """How often the machine was away and came back."""
@@ -57,6 +61,10 @@ class Feeder(Protocol):
         ...
 
 
+def _nobody_asked() -> None:
+    """What is called when the machine goes away and nobody wants to know."""
+
+
 class TrayFeeder:
     """A feeder behind a control socket (docs/files.md, "Tray control socket").
 
@@ -65,6 +73,7 @@ class TrayFeeder:
     """
 
     def __init__(self, path: Path, reader: int, stopping: Event) -> None:
+        self.away: Callable[[], None] = _nobody_asked
         self._path = path
         self._reader = reader
         self._stopping = stopping
@@ -112,6 +121,7 @@ class TrayFeeder:
                 self._drop()
                 if not was_away:
                     log.info("feeder.away", reader=self._reader, error=type(e).__name__)
+                    self.away()
                 was_away = True
                 if sent and not repeatable:
                     raise EjectUnknown from e

@@ -16,6 +16,7 @@ from typing import Final, NoReturn, Protocol
 import structlog
 
 from domain.card.apdu import matches
+from domain.codes import Code
 from station_agents.feeder import GOOD, EjectUnknown, Feeder, FeederRefused, Look
 from station_agents.journal import Journal
 from station_agents.pausing import GrowingPause, Stopping, wait
@@ -34,6 +35,8 @@ class Asking(Protocol):
     def ask(self, turn: pb.StationTurn) -> pb.CentreTurn: ...
 
     def tell(self, turn: pb.StationTurn) -> None: ...
+
+    def stand(self, news: pb.ReaderNews) -> None: ...
 
 
 def nothing(state: str) -> None:
@@ -69,11 +72,24 @@ class Session:
         self._feeder = feeder
         self._again = GrowingPause(station.stopping, 0.05, 2.0)
         self._feeder_came_back = 0
-        self._log = structlog.get_logger().bind(station=station.station_id, reader=reader.name)
+        self._standing: str | None = None
+        self._log = structlog.get_logger().bind(reader=reader.name)
+
+    def _stand(self, code: str) -> None:
+        """Tell the centre, if it is news, why this reader does not work; empty: it works."""
+        if code != self._standing:
+            self._standing = code
+            self._station.door.stand(
+                pb.ReaderNews(
+                    station_id=self._station.station_id, reader=self._reader.name, code=code
+                )
+            )
 
     def run(self) -> None:
         """Until the station stops; nothing else ends it."""
         stopping = self._station.stopping
+        self._feeder.away = lambda: self._stand(Code.FEEDER_AWAY)
+        self._stand("")
         while not stopping.is_set():
             try:
                 try:
@@ -83,14 +99,17 @@ class Session:
                     self._again.take()
                 except ServiceLost as e:
                     self._log.warning("pcsc.lost", code=f"{e.code:08X}")
+                    self._stand(Code.PCSC_AWAY)
                     self._reader.await_return()
                 except ReaderError as e:
                     self._log.warning("reader.failed", error=type(e).__name__, reason=str(e))
+                    self._stand(Code.READER_AWAY)
                     self._again.take()
                 except EjectUnknown:
                     self._log.warning("feeder.eject_unknown")
                 except FeederRefused as e:
                     self._log.error("feeder.refused", reason=str(e))
+                    self._stand(Code.FEEDER_AWAY)
                     self._again.take()
                 except Exception as e:  # noqa: BLE001  # a reader never stops working in silence
                     # The type only: a message may hold what a log must not.
@@ -105,6 +124,7 @@ class Session:
         look = self._feeder.look()
         if not look.loaded:
             self._log.info("feeder.empty")
+            self._stand(Code.FEEDER_EMPTY)
             self._reader.emptied()
             while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
                 pass
@@ -126,7 +146,7 @@ class Session:
     def _present(self, stage: str, look: Look) -> pb.Verdict:
         """One presentation. Raises Again, ReaderError, Stopping, or what the feeder raises."""
         presentation = str(uuid.uuid4())
-        log = self._log.bind(presentation=presentation, stage=stage)
+        log = self._log.bind(presentation=presentation, stage=stage, carton_id=look.carton_id)
         turn = pb.StationTurn(
             station_id=self._station.station_id,
             reader=self._reader.name,
@@ -154,6 +174,7 @@ class Session:
                     ticket=look.ticket,
                 )
             )
+        self._stand("")
         while True:
             answer = self._station.door.ask(turn)
             match answer.WhichOneof("content"):
