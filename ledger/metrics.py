@@ -98,7 +98,7 @@ def _count(changes: Changes) -> None:
     for (event, place), n in Counter((e.type, e.place) for e in changes.events).items():
         stage = STAGE_OF.get((changes.line, event))
         if stage is not None:
-            way = standing(place)
+            way = standing(place) if place else None
             CARDS.labels(stage, way if way in APART else "good").inc(n)
 
 

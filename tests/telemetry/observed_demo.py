@@ -7,11 +7,6 @@ import sys
 from pathlib import Path
 
 from centre.demo import Demo, prepare_home, run
-from centre.processes import Keeper
-
-
-def _stay(_keeper: Keeper, _sockets: Path) -> None:
-    sys.stdin.read()
 
 
 def main() -> int:
@@ -21,7 +16,7 @@ def main() -> int:
         seed=4,
         cards=int(cards),
         station_command=(sys.executable, "-m", "tests.telemetry.waiting_station", go),
-        on_start=_stay,
+        on_done=sys.stdin.read,
     )
     prepare_home(demo)
     result = run(demo)

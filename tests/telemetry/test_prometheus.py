@@ -20,7 +20,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.metrics import REQUESTS
 from domain.codes import Code
+from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
 from domain.places import PACKED, VAULT, Kind, Line, Standing, held, rejected, transit, work
 from ledger.queries import Queries
 from ledger.summary import STAGES, summary
@@ -30,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 CARDS = 60
-CHIP_LINES = {"key_replacement", "inspection"}
-LINES = {"inventory", "sorting", *CHIP_LINES}
+LINES = {str(line) for line in Line}
+CHIP_LINES = LINES - {"inventory", "sorting"}
 STATIONS = {"station-1", "station-2"}
 INSTANCES = {"supervisor", "ledger", "provider", "gateway", *LINES, *STATIONS}
 KILLED = "inspection"
@@ -215,6 +217,11 @@ def test_the_documented_table_is_what_is_shown(watched: Watched) -> None:
     assert _documented() == _exposed(watched)
 
 
+def asked_of(*protocols: type) -> set[str]:
+    """The methods by which others reach a line or the provider."""
+    return {name for protocol in protocols for name in vars(protocol) if name[0] != "_"}
+
+
 PLACES = {
     VAULT, PACKED, "courier",
     *(place(line) for place in (work, held, rejected) for line in Line),
@@ -228,10 +235,8 @@ WORDS: dict[str, set[str]] = {
               "EjectUnknown", "FeederRefused"},
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
-    "method": {"turns", "accept_return", "accept_note", "sign_for", "record_keys", "acknowledge",
-               "step"},
-    "operation": {"perform", "authenticate", "key_change", "prove", "compare", "seal", "unseal",
-                  "index", "import_temporary_keys", "sign"},
+    "method": asked_of(InventoryLine, ChipLine, SortingLine),
+    "operation": asked_of(KeyProvider) | set(REQUESTS.values()),
     "part": {"look_up", "prepare", "provider", "decide", "commit", "centre", "chip",
              *INSTANCES - STATIONS - {"supervisor"}},
     "place": PLACES,
