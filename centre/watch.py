@@ -118,8 +118,10 @@ def stands_still(frame: Frame) -> list[Standing]:
 def _parts(frame: Frame) -> Iterator[Standing]:
     for name, health in (frame.state or {}).get("actors", {}).items():
         if health["state"] != "ready":
-            seconds = seconds_between(health.get("since") or frame.at, frame.at)
+            seconds = _since(health.get("since", ""), frame.at)
             yield Standing(f"部件 {name}", Code.LINE_AWAY, seconds, str(health.get("note", "")))
+    if frame.floor is None:
+        yield Standing("接口 doors", Code.UNAVAILABLE, -1.0)
 
 
 def _stations(floor: FloorState, *, to_read: bool) -> Iterator[Standing]:
@@ -152,7 +154,7 @@ def _idle_lines(
 ) -> Iterator[Standing]:
     for p in frame.lines:
         cards = p.waiting + (p.in_work if p.line in stages else 0)
-        idle = seconds_between(p.last_at, frame.at) if p.last_at else -1.0
+        idle = _since(p.last_at, frame.at)
         # The vault waits for a return or a count: the batch says so.
         if not cards or p.line == Line.INVENTORY or 0 <= idle < IDLE_SECONDS:
             continue
@@ -166,10 +168,16 @@ def _idle_lines(
 def _outbox(frame: Frame, floor: FloorState) -> Iterator[Standing]:
     tried = {row.id: row.code for row in floor.outbox}
     for row in frame.outbox:
-        seconds = seconds_between(row["at"], frame.at) if row["at"] else -1.0
+        seconds = _since(row["at"], frame.at)
         if not 0 <= seconds < LEAVES_SECONDS:
             code = tried.get(row["id"], Code.UNAVAILABLE)
             yield Standing(f"发件 outbox {row['id']}", code, seconds)
+
+
+def _since(at: str, now: str) -> float:
+    """Seconds from `at` to `now`, negative if there is no `at`. What was written while the frame
+    was being taken is of now."""
+    return max(0.0, seconds_between(at, now)) if at else -1.0
 
 
 def _name(line: str) -> str:
@@ -221,7 +229,7 @@ def _lines_table(frame: Frame) -> Table:
         table.add_column(name, justify="right")
     queued = {q.stage: str(q.turns) for q in frame.floor.queues} if frame.floor else {}
     for p in frame.lines:
-        since = seconds_between(p.last_at, frame.at) if p.last_at else -1.0
+        since = _since(p.last_at, frame.at)
         table.add_row(
             _name(p.line), str(p.waiting), str(p.in_work), f"{p.per_minute:.0f}",
             str(p.rejected), str(p.held), queued.get(p.line, ""), _span(since),
