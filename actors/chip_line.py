@@ -9,16 +9,16 @@ re-powers its chip and opens it again, and the ledger and the chip tell where it
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from domain.bodies import Writing
 from domain.card.profile import Profile
-from domain.card.segment import Answers
+from domain.card.segment import Answers, Segment
 from domain.changes import Away, Refused
 from domain.codes import Code
 from domain.factory_return import index_text
@@ -39,10 +39,20 @@ from ledger.queries import Identified, Queries
 
 log = structlog.get_logger()
 
-SessionT = TypeVar("SessionT")
+
+class ChipSession(Protocol):
+    """What every session knows: the segment that it sent last."""
+
+    @property
+    def segment(self) -> Segment: ...
+
+
+SessionT = TypeVar("SessionT", bound=ChipSession)
 FactsT = TypeVar("FactsT")
 
 MAX_SESSIONS = 10_000
+MAX_POWER_ONS = 3
+"""Of one chip that loses its session each time: as many as a station gives a silent one."""
 RETRY_MILLISECONDS = 300
 REFUSED_MILLISECONDS = 2_000
 
@@ -105,6 +115,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._prefix = command_prefix
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
+        self._lost: Counter[tuple[str, str]] = Counter()
         self._one_at_a_time = asyncio.Lock()
 
     # What a subclass says.
@@ -169,13 +180,17 @@ class ChipLine(Generic[SessionT, FactsT]):
                 return self._restart(turn, Code.SESSION_UNKNOWN)
             if turn.content.broken:
                 return self._restart(turn, Code.OK)
+            if turn.content.session_lost(known.session.segment):
+                # The card stays in its reader, so what comes there next is the same chip.
+                self._lost[turn.station_id, turn.reader] += 1
+                if self._lost[turn.station_id, turn.reader] < MAX_POWER_ONS:
+                    return self._restart(turn, Code.SESSION_LOST)
         return None
 
     async def _decide(
         self, fresh: Sequence[tuple[StationTurn, SessionT | None]]
     ) -> list[Outcome[SessionT]]:
-        self._commands += 1
-        writing = Writing(self.line, f"{self._prefix}:{self._commands}")
+        writing = self._writing()
         outcomes: list[Outcome[SessionT]] = []
         try:
             facts = await self.look_up(fresh)
@@ -205,6 +220,11 @@ class ChipLine(Generic[SessionT, FactsT]):
             self.forget()
             raise
         return outcomes
+
+    def _writing(self) -> Writing:
+        """For the next command."""
+        self._commands += 1
+        return Writing(self.line, f"{self._prefix}:{self._commands}")
 
     def _one_of_each(
         self,
@@ -250,6 +270,8 @@ class ChipLine(Generic[SessionT, FactsT]):
     def _remember(self, turn: StationTurn, outcome: Outcome[SessionT]) -> CentreTurn:
         content = outcome.content
         reply = CentreTurn(turn.presentation, turn.number, turn.stage, content)
+        if isinstance(content, Verdict):
+            self._lost.pop((turn.station_id, turn.reader), None)
         if isinstance(content, Restart):
             self._known.pop(turn.presentation, None)
         elif not isinstance(content, Wait):

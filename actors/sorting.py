@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
-from domain.codes import UNADVISED, Code
+from domain.codes import CORRECTABLE, UNADVISED, Code
 from domain.lines import LedgerDoor
-from domain.places import PACKED, Line, courier, transit, work
+from domain.places import DRAWN, PACKED, READ_AGAIN, Line, courier, transit
+from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
-WORK = work(Line.SORTING)
-CHUNK = 1_000
 PACKAGE_SIZE = 200
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
@@ -145,11 +145,19 @@ def return_lines(
 class Sorting:
     """The line itself. `step` is called again and again by its shell."""
 
-    def __init__(self, ledger: LedgerDoor, queries: Queries, command_prefix: str) -> None:
+    def __init__(
+        self,
+        ledger: LedgerDoor,
+        queries: Queries,
+        command_prefix: str,
+        lots: LotPlan | None = None,
+    ) -> None:
+        """Without `lots` no sample is drawn, and what is complete is packed at once."""
         self._ledger = ledger
         self._queries = queries
         self._prefix = command_prefix
         self._commands = 0
+        self._lots = LotWork(queries, lots) if lots else None
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once."""
@@ -192,7 +200,9 @@ class Sorting:
 
     def _complete_batches(self) -> list[str]:
         """Batches whose return was not written yet and of which nothing is left before sorting:
-        the factory return is there, every delivery is signed for, and each card went somewhere."""
+        the factory return is there, every delivery is signed for, and each card went somewhere
+        for good: none is held that a correction has advised. What was drawn as a sample was
+        sorted before."""
         found = self._queries.rows(
             "select f.batch_id from file_in f where f.kind = 'factory_return'"
             " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
@@ -201,19 +211,29 @@ class Sorting:
             " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
             "  and d.state <> 'signed')"
             " and not exists (select 1 from body b where b.batch_id = f.batch_id"
-            "  and (b.place like 'transit/%' or b.place in"
+            "  and b.place not in (?, ?) and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
-            " order by f.batch_id"
+            " and not exists (select 1 from body b"
+            "  join orders o on o.identification_code = b.identification_code"
+            "  where b.batch_id = f.batch_id and b.place = 'key_replacement/held'"
+            "  and b.condition in (select value from json_each(?)))"
+            " order by f.batch_id",
+            DRAWN,
+            READ_AGAIN,
+            as_json(sorted(CORRECTABLE)),
         )
         return [r["batch_id"] for r in found]
 
     async def _finish(self, batch_id: str) -> bool:
-        """Pack, ship, or write the return of a batch: the first of these that is left to do."""
+        """Sample its lots, pack, ship, or write the return of a batch: the first of these that
+        can be done; whether one could. A lot goes as soon as it is accepted, the return when
+        nothing of the batch is left in work."""
         q = self._queries
-        sorted_bodies = q.bodies(
-            "b.batch_id = ? and b.place = ? order by b.destination, b.body_id limit ?",
-            batch_id, WORK, CHUNK,
-        )  # fmt: skip
+        of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
+        if of_lots is not None:
+            await self._commit(of_lots)
+            return True
+        sorted_bodies = self._to_pack(batch_id)
         if sorted_bodies:
             sorted_bodies = whole_destinations(sorted_bodies, CHUNK)
             with_temporary = {
@@ -235,8 +255,21 @@ class Sorting:
         if packed:
             await self._commit(decide_ship(self._next(), packed))
             return True
+        if q.one(
+            "select 1 as n from body where batch_id = ? and place in (?, ?, ?) limit 1",
+            batch_id, WORK, DRAWN, READ_AGAIN,
+        ):  # fmt: skip
+            return False
         await self._write_return(batch_id)
         return True
+
+    def _to_pack(self, batch_id: str) -> list[Body]:
+        if self._lots is not None:
+            return self._lots.to_pack(batch_id, CHUNK)
+        return self._queries.bodies(
+            "b.batch_id = ? and b.place in (?, ?) order by b.destination, b.body_id limit ?",
+            batch_id, WORK, READ_AGAIN, CHUNK,
+        )  # fmt: skip
 
     async def _write_return(self, batch_id: str) -> None:
         q = self._queries
@@ -244,6 +277,8 @@ class Sorting:
             "select order_id, bank, branch from orders where batch_id = ? order by order_id",
             batch_id,
         )
+        if batch_id not in self._complete_batches():
+            return  # a correction came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
@@ -255,6 +290,7 @@ class Sorting:
         lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
+        writing.guard("orders", {"batch_id": batch_id}, len(orders))
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

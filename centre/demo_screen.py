@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 
 from centre.config import Config
+from domain.places import DRAWN, READ_AGAIN
 from ledger.queries import Queries
 from ledger.summary import branch_table
 
@@ -36,14 +37,16 @@ _NOT_PASSED = {
     "key_replacement": _BEFORE,
     "inspection": (*_BEFORE, "transit/key_replacement>inspection"),
     "sorting": (*_BEFORE, "transit/key_replacement>inspection", "transit/inspection>sorting"),
-    "packing": ("sorting/work",),
-    "shipping": ("sorting/work", "sorting/packed"),
+    "packing": ("sorting/work", DRAWN, READ_AGAIN),
+    "shipping": ("sorting/work", DRAWN, READ_AGAIN, "sorting/packed"),
 }
 # Set apart by an earlier stage: it never comes to this one.
 _APART = {
     "key_replacement": (),
     "inspection": ("key_replacement/",),
     "sorting": ("key_replacement/", "inspection/"),
+    "packing": ("key_replacement/", "inspection/", "sampling/", "sorting/"),
+    "shipping": ("key_replacement/", "inspection/", "sampling/", "sorting/"),
 }
 
 
@@ -52,7 +55,7 @@ def stage_counts(places: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     whole = sum(places.values())
     counts = {}
     for stage in STAGES:
-        prefixes = _APART.get(stage, _APART["sorting"])
+        prefixes = _APART[stage]
         apart = sum(
             n
             for p, n in places.items()

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 PING_SECONDS = 1.0
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.SORTING,)
+STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING)
 
 
 class AlreadyUp(Exception):

@@ -16,11 +16,18 @@ from centre.doctor import Diagnosis, State
 from centre.floor import state_of
 from domain.codes import in_words
 from ledger.history import batch_overview, body_history
+from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
 from ledger.verify import Report
 
 # A pipe has no width of its own: wide enough that no cell is cut.
 console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+
+
+LOTS = {
+    "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
+    "nonconforming": "不合格 nonconforming", "state": "状态 state",
+}  # fmt: skip
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -40,7 +47,8 @@ def receipt(message: Any) -> dict[str, Any]:
 
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
-    `parts` (name, state, note) and `places` (place, reason, kind, bank, bodies)."""
+    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies) and `lots` (those
+    not accepted; `ledger.lots.SHOWN`)."""
     content = state_of(config.home) or {}
     parts = [
         {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
@@ -56,6 +64,7 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
             "select place, condition as reason, kind, bank, count(*) as bodies from body"
             " group by place, condition, kind, bank order by place, condition, kind, bank"
         ),
+        "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
     }
 
 
@@ -77,6 +86,8 @@ def status(facts: Mapping[str, Any]) -> None:
         {"place": "位置 place", "reason": "原因 reason", "kind": "卡种 kind", "bank": "银行 bank",
          "bodies": "张 bodies"},
     )  # fmt: skip
+    if facts["lots"]:
+        _table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
 
 
 STATES = {
@@ -161,6 +172,14 @@ def batch(queries: Queries, batch_id: str) -> bool:
         overview["places"],
         {"words": "位置 place", "reason": "原因 reason", "bodies": "张 bodies"},
     )
+    if overview["lots"]:
+        _table("抽检批 inspection lots", overview["lots"], LOTS)
+    if overview["drawn"]:
+        _table(
+            "抽样单 to be fed again for sampling",
+            overview["drawn"],
+            {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
+        )
     for sent in overview["returns"]:
         taken = "已接收 taken" if sent["acknowledged"] else "待接收 not taken yet"
         console.print(f"中心回盘 centre return {sent['id']}: {taken}")
@@ -185,6 +204,7 @@ def report(found: Report) -> None:
         console.print(f"不符 does not fit: {found.finding}", markup=False)
     console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
+        f"抽检批 lots {found.lots}, "
         f"签名 signed heads {found.signatures}; "
         f"未签名 unsigned tail {found.unsigned_commits} commits, {found.unsigned_seconds:.0f} s"
     )

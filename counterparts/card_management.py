@@ -1,9 +1,11 @@
 """Card management (卡管系统) as a process: hands in the factory return, takes centre returns.
 
-    python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT
+    python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT \
+        [--inbox INBOX]
 
 DIR is the `sent` of a delivery. The receipt of the factory return is kept as
-DIR/receipt-factory-return.json; centre returns lie in DIR/received. Ends on SIGTERM or Ctrl-C.
+DIR/receipt-factory-return.json; centre returns lie in DIR/received. With the centre's INBOX, the
+correction of refused records follows as a file. Ends on SIGTERM or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import structlog
 
 from counterparts import files
 from counterparts.received import Serving, serve
+from counterparts.return_file import CORRECTION, drop
 from counterparts.submission import (
     Tampering,
     persist,
@@ -66,6 +69,17 @@ def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
     return receipt
 
 
+def hand_in_correction(directory: Path, inbox: Path) -> None:
+    """Drop the correction that belongs to a factory return, once: unless it lies in the inbox, or
+    was answered."""
+    made = json.loads((directory / ".complete").read_text(encoding="utf-8"))
+    name = f"{made['file_id']}-{CORRECTION}"
+    if not made["corrects"] or (inbox / name).exists() or (inbox / "done" / name).exists():
+        return
+    drop(inbox, name, (directory / CORRECTION).read_bytes())
+    _log.info("correction_dropped", file=name, records=made["corrects"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m counterparts.card_management",
@@ -74,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--home-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the centre's door")
     parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0: a free one")
+    parser.add_argument("--inbox", type=Path, metavar="INBOX", help="for files to the centre")
     options = parser.parse_args(arguments)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with serve(options.listen, options.home_dir) as serving:
         _log.info("listening", address=serving.address)
         hand_in(options.home_dir, options.door, stop)
+        if options.inbox and not stop.is_set():
+            hand_in_correction(options.home_dir, options.inbox)
         stop.wait()
 
 

@@ -66,7 +66,8 @@ class SealedRecord:
 
 @dataclass(frozen=True)
 class FactoryReturn:
-    """A whole factory return whose count and digest were right. `digest` in hex."""
+    """A whole factory return whose count and digest were right. `digest` in hex. `corrects`: of a
+    correction, the id of the batch's return whose refused records it sends again."""
 
     file_id: str
     batch_id: str
@@ -74,6 +75,7 @@ class FactoryReturn:
     records: tuple[SealedRecord, ...]
     refused: tuple[RefusedRecord, ...]
     expires_on: str
+    corrects: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ class KeyProvider(Protocol):
 
 class InventoryLine(Protocol):
     async def accept_return(self, file: FactoryReturn) -> Receipt: ...
+
+    async def accept_correction(self, file: FactoryReturn) -> Receipt: ...
 
     async def accept_note(self, note: Note) -> Receipt: ...
 

@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Floor:
-    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection).
+    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection, sampling).
     `queries` is used from the event loop's thread only and is nobody else's; `board` is what the
     doors have seen, for whoever looks at the floor."""
 

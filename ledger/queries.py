@@ -11,8 +11,9 @@ from typing import Any
 import pyodbc
 
 from domain.bodies import Body
-from domain.codes import UNADVISED
-from domain.places import Kind
+from domain.changes import EventType
+from domain.codes import CORRECTABLE, UNADVISED
+from domain.places import MISSING_READ, Kind, Line, held
 from ledger.connection import as_json, connect, rows
 
 BODY = (
@@ -47,12 +48,14 @@ class Carton:
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers of one (batch, bank, kind): what was advised, what was counted, and how many
-    bodies were found that no accepted record stands for."""
+    """Numbers of one (batch, bank, kind): what was advised, what was counted, how many bodies
+    were found that no accepted record stands for, and how many of these stand in the place of an
+    advised one."""
 
     advised: int
     counted: int
     unadvised: int
+    stand_ins: int = 0
 
 
 class Queries:
@@ -151,10 +154,53 @@ class Queries:
                 as_json(sorted(UNADVISED - {"OVER_COUNT"})),
             )
         }
+        stand_ins = self.stand_ins(batch_id)
         return {
-            key: Group(advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0))
+            key: Group(*(n.get(key, 0) for n in (advised, counted, unadvised, stand_ins)))
             for key in {*advised, *counted}
         }
+
+    def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
+        """Of a batch, by (bank, kind): bodies without an accepted record, each of which stands in
+        the place of an advised one that is missing."""
+        found = self.rows(
+            "select b.bank, b.kind, sum(case when e.type = ? then 1 else -1 end) as n"
+            " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
+            " where e.type in (?, ?) and coalesce(e.data->>'stands_for', e.data->>'stood_for') = ?"
+            " group by b.bank, b.kind",
+            EventType.BODY_HELD, batch_id,
+            EventType.BODY_HELD, EventType.BODY_RELEASED, MISSING_READ,
+        )  # fmt: skip
+        return {(r["bank"], r["kind"]): r["n"] for r in found}
+
+    def uncorrected(self, batch_id: str) -> list[dict[str, Any]]:
+        """Refused records of a batch that no correction has taken up, in their order."""
+        return self.rows(
+            "select file_id, record_number, order_id, identification_code from refused_record"
+            " where batch_id = ? and corrected_by = '' order by file_id, record_number",
+            batch_id,
+        )
+
+    def advised_since(self, limit: int) -> list[tuple[Body, str]]:
+        """Bodies that key replacement holds because no accepted record stood for them, and the
+        orders for which a correction named their chips since."""
+        orders = {
+            r["identification_code"]: r["order_id"]
+            for r in self.rows(
+                "select o.identification_code, o.order_id from body b"
+                " join orders o on o.identification_code = b.identification_code"
+                " where b.place = ? and b.order_id = '' and b.condition in"
+                " (select value from json_each(?)) order by b.body_id limit ?",
+                held(Line.KEY_REPLACEMENT), as_json(sorted(CORRECTABLE)), limit,
+            )
+        }  # fmt: skip
+        if not orders:
+            return []
+        bodies = self.bodies(
+            "b.identification_code in (select value from json_each(?)) and b.place = ?",
+            as_json(list(orders)), held(Line.KEY_REPLACEMENT),
+        )  # fmt: skip
+        return [(b, orders[b.identification_code]) for b in bodies]
 
     def repeated_numbers(
         self, numbers: Sequence[str], identification_codes: Sequence[str], order_ids: Sequence[str]
@@ -226,7 +272,7 @@ class Queries:
         return [r["order_id"] for r in found]
 
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
-        """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""
+        """Bodies that lay in a feeder, by (carton, ticket)."""
         pairs = [list(pair) for pair in tickets if pair[1]]
         if not pairs:
             return {}

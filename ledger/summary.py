@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from domain.changes import EventType
-from domain.places import MISSING_READ, SURPLUS_READ, Kind, Line, Standing, standing
+from domain.places import SURPLUS_READ, Kind, Line, Standing, standing
 from ledger.connection import as_json
+from ledger.lots import lots_of
 from ledger.queries import Queries
 
 COUNTS = (
@@ -41,15 +42,22 @@ STAGES: Mapping[str, tuple[tuple[Line, EventType], ...]] = {
         (Line.INSPECTION, EventType.BODY_HELD),
     ),
     "sorting": ((Line.SORTING, EventType.BODY_SORTED),),
+    "sampling": (
+        (Line.SAMPLING, EventType.SAMPLE_PASSED),
+        (Line.SAMPLING, EventType.BODY_REJECTED),
+    ),
     "packing": ((Line.SORTING, EventType.BODY_PACKED),),
     "shipping": ((Line.SORTING, EventType.BODY_SHIPPED),),
 }
 """The events with which a card leaves a stage, done or set apart."""
+OPTIONAL_STAGES = frozenset({"sampling"})
+"""Not every floor has them: they are named where something happened."""
 
 
 def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
-    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts) and `stages` (by
-    stage: cards, seconds, cards_per_second), of the whole ledger or of one batch.
+    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts), `stages` (by stage:
+    cards, seconds, cards_per_second) and `lots` (inspection lots: `ledger.lots.SHOWN`), of the
+    whole ledger or of one batch.
 
     `reconciled`: per bank and kind both equations hold, nothing is negative, the balances equal
     the rows of `body`, and what is advised equals orders and noted temporary cards. Movements
@@ -70,6 +78,7 @@ def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
         "reconciled": reconciled,
         "banks": banks,
         "stages": stages(queries, batch_id),
+        "lots": [lot.row() for lot in lots_of(queries, batch_id)],
     }
 
 
@@ -153,7 +162,8 @@ def _advised(queries: Queries, batch_id: str | None) -> dict[tuple[str, str], in
 def _of_batch(queries: Queries, batch_id: str) -> Groups:
     """One batch. By count, a card is surplus or missing as counted and advised differ; each card
     that was read and has no accepted record (event data `stands_for`) is surplus for one that is
-    missing, and each card beyond its carton's count is surplus."""
+    missing until a correction has its record (`stood_for`), and each card beyond its carton's
+    count is surplus."""
     groups: Groups = defaultdict(_none)
     for key, n in _advised(queries, batch_id).items():
         groups[key]["advised"] = n
@@ -161,21 +171,18 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
         groups[key] |= {name: n for name, n in rows.items() if name not in OUTSIDE}
     beyond: dict[tuple[str, str], int] = defaultdict(int)
     for r in queries.rows(
-        "select b.bank, b.kind,"
-        " sum(case when e.data->>'source' = ? then 1 else 0 end) as beyond,"
-        " sum(case when e.data->>'stands_for' = ? then 1 else 0 end) as stand_ins"
-        " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
-        " where e.type in (?, ?) group by b.bank, b.kind",
-        SURPLUS_READ,
-        MISSING_READ,
+        "select b.bank, b.kind, count(*) as n from event e"
+        " join body b on b.body_id = e.body_id and b.batch_id = ?"
+        " where e.type = ? and e.data->>'source' = ? group by b.bank, b.kind",
         batch_id,
         EventType.BODY_RECEIVED,
-        EventType.BODY_HELD,
+        SURPLUS_READ,
     ):
-        counts = groups[r["bank"], r["kind"]]
-        beyond[r["bank"], r["kind"]] = r["beyond"]
-        counts["surplus"] += r["beyond"] + r["stand_ins"]
-        counts["missing"] += r["stand_ins"]
+        beyond[r["bank"], r["kind"]] = r["n"]
+        groups[r["bank"], r["kind"]]["surplus"] += r["n"]
+    for key, n in queries.stand_ins(batch_id).items():
+        groups[key]["surplus"] += n
+        groups[key]["missing"] += n
     for key, counts in groups.items():
         counted = counts["received"] - beyond[key]
         counts["surplus"] += max(0, counted - counts["advised"])
@@ -201,6 +208,8 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
     result = {}
     for stage, pairs in STAGES.items():
         mine = [found[str(line), str(kind)] for line, kind in pairs if (line, kind) in found]
+        if not mine and stage in OPTIONAL_STAGES:
+            continue
         cards, seconds = sum(r["n"] for r in mine), 0.0
         if mine:
             first, last = min(r["first"] for r in mine), max(r["last"] for r in mine)

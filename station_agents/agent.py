@@ -29,7 +29,7 @@ from station_agents.pcsc import Service, service_socket
 from station_agents.reader import Reader
 from station_agents.session import Session, Station, nothing
 
-STAGES: Final = ("key_replacement", "inspection")
+STAGES: Final = ("key_replacement", "inspection", "sampling")
 # For a segment in hand: 20 commands of a slow chip.
 _FINISH_SECONDS: Final = 20.0
 _SEND_SECONDS: Final = 2.0

@@ -31,13 +31,14 @@ from domain.card.segment import Answers, Segment
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import Line, Standing, transit, work
+from domain.places import DRAWN, Line, Standing, transit, work
 from domain.provider import Answer, Authenticate, Chip, KeyChange, KeySet, Prove
 from domain.turns import NoAnswer, Opening, StationTurn
 from ledger.queries import Identified, Queries
 
 DONE = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 WORK = work(Line.KEY_REPLACEMENT)
+TAKEN_BACK_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,20 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if session.go_on == "written":
             return self._written(turn, session, answers)
         return self._proven(turn, session, answers)
+
+    async def step(self) -> bool:
+        """Take back into work what was held for want of a record, once a correction has brought
+        it. Its chip is as it was: it is fed again from the held stack."""
+        async with self._one_at_a_time:
+            found = self._queries.advised_since(TAKEN_BACK_AT_ONCE)
+            if not found:
+                return False
+            self._cartons.load(sorted({body.carton_id for body, _ in found}))
+            writing = self._writing()
+            for body, order_id in found:
+                self._cartons.take_back(writing, body, order_id)
+            await self._ledger.commit(writing.changes())
+            return True
 
     # The steps of the script.
 
@@ -250,7 +265,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             if given[0].difference:
                 return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
-            writing.change(body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE)
+            station = {"station": turn.station_id}
+            # What reads it next knows it again by this, should its chip fall silent.
+            ticket = session.ticket or body.ticket
+            writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
             return Outcome(verdict("", Code.OK, Line.INSPECTION))
 
         usage = self._profile.internal_usage
@@ -352,9 +370,12 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
 
 def _seen_before(body: Body) -> Outcome[Session]:
-    """A chip that this line is done with: on to inspection, or to the stack where it belongs."""
+    """A chip that this line is done with: on to the stage that waits for it, or to the stack
+    where it belongs."""
     if body.place == DONE:
         return Outcome(verdict("", Code.OK, Line.INSPECTION))
+    if body.place == DRAWN:
+        return Outcome(verdict("", Code.OK, Line.SAMPLING))
     if body.standing in (Standing.REJECTED, Standing.HELD):
         return Outcome(verdict(str(body.standing), body.condition))
     return Outcome(verdict("good"))
