@@ -23,6 +23,7 @@ from centre.wiring import now as time_now
 from domain.codes import WORDS, Code, next_step
 from domain.places import Line
 from ledger.history import LINES, batch_overview
+from ledger.lots import Lot, LotState, lots_of
 from ledger.progress import Progress, open_batches, open_outbox, progress_of_lines
 from ledger.queries import Queries
 from ledger.summary import seconds_between
@@ -64,6 +65,8 @@ class Frame:
     outbox: Sequence[Any]
     waits: dict[str, list[str]]
     """By open batch, in words."""
+    lots: Sequence[Lot] = ()
+    """Inspection lots that were refused and wait for people."""
 
 
 def look(config: Config, queries: Queries) -> Frame:
@@ -80,6 +83,7 @@ def look(config: Config, queries: Queries) -> Frame:
         progress_of_lines(queries, at),
         open_outbox(queries),
         waits,
+        [lot for b in waits for lot in lots_of(queries, b) if lot.state is LotState.REFUSED],
     )
 
 
@@ -111,6 +115,10 @@ def stands_still(frame: Frame) -> list[Standing]:
         if q.turns >= q.limit
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
+    found += [
+        Standing(f"抽检批 lot {lot.lot_id}", Code.LOT_REFUSED, -1.0, f"{lot.size} 张 cards")
+        for lot in frame.lots
+    ]
     found += _outbox(frame, floor)
     return found
 

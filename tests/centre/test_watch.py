@@ -12,6 +12,7 @@ from rich.console import Console
 
 from centre.watch import Frame, Standing, render, stands_still
 from domain.codes import WORDS, Code, next_step
+from ledger.lots import Lot, LotState
 from ledger.progress import Progress
 from stubs.operator_pb2 import FloorState, OutboxState, QueueState, ReaderState, StationState
 
@@ -48,6 +49,8 @@ def frame(
     return Frame(Path("/srv/centre"), AT, state, seen, lines or (line(),), outbox, {})
 
 
+LOT = Lot("L1", "B1", "D1", "103", "social_security_card", 90, "", "II", "0.65", "E", 20, 0, "",
+          LotState.REFUSED, 1)  # fmt: skip
 LEFT = {"id": "F1", "kind": "centre_return", "batch_id": "B1", "at": LONG_AGO}
 
 STILL = {
@@ -72,6 +75,8 @@ STILL = {
     "a file that is not taken": (
         frame(floor(station(), outbox=[OutboxState(id="F1", code="DIGEST_DIFFERS")]),
               outbox=[LEFT]), Code.DIGEST_DIFFERS, 600),
+    "an inspection lot that was refused": (
+        replace(frame(floor(station())), lots=[LOT]), Code.LOT_REFUSED, -1),
     "a full queue": (
         frame(floor(station(), queues=[QueueState(stage="inspection", turns=9, limit=9)])),
         Code.BUSY, -1),

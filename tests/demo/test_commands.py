@@ -14,8 +14,10 @@ import pytest
 from tests.demo.audit import Evidence
 from tests.demo.running import centre, environment
 
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
 
-@pytest.mark.timeout(60)
+
 def test_an_order_is_found_by_its_number(finished: Path, place: Path) -> None:
     """While the centre is down `centre find` opens the token itself: a number that is piped in
     leads to its order and the history of its card; one that nobody has ends with 1, one with a
@@ -39,7 +41,6 @@ def test_an_order_is_found_by_its_number(finished: Path, place: Path) -> None:
     assert "110105194912310021" not in wrong.stderr
 
 
-@pytest.mark.timeout(240)
 def test_a_centre_goes_up_and_down_by_itself(finished: Path, place: Path) -> None:
     """`centre up` from a plain shell, on a home that was moved: `status` says so, SIGINT stops it
     cleanly; after a SIGKILL `status` does not believe what was left behind."""

@@ -18,14 +18,12 @@ from tests.demo.crash import CrashPoints
 from tests.demo.running import SEED, centre, demo, environment
 
 
-@pytest.mark.timeout(240)
 def test_a_killed_demo_goes_on_and_every_card_is_accounted_for(finished: Path) -> None:
     """SIGKILL to the whole demo in the middle of writing; the second run finishes it, and an
     auditor who shares no code with the writers finds every card where it must be."""
     audit(finished)
 
 
-@pytest.mark.timeout(60)
 def test_the_ledger_proves_itself_and_names_a_change(finished: Path, place: Path) -> None:
     """`centre verify` accepts the ledger and refuses a copy in which one event was changed."""
     assert centre(place, "verify", "--home", str(finished)).returncode == 0
@@ -54,7 +52,6 @@ c.close()
 """
 
 
-@pytest.mark.timeout(60)
 def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
     """`centre body` tells the whole way of a card, by its order id, from the last demo's home."""
     order = next(r for r in Evidence.read(finished).lines if r["result"] == "shipped")
@@ -68,7 +65,6 @@ def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
     assert "taken" in batch.stdout
 
 
-@pytest.mark.timeout(60)
 def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
     """A finished demo is evidence: it is refused unless FRESH is said."""
     before = (finished / "summary.json").read_bytes()
@@ -153,6 +149,9 @@ _LEASES = """
 import json, sys
 from pathlib import Path
 from ledger.queries import Queries
+
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
 q = Queries(Path(sys.argv[1]))
 print(json.dumps(q.one("select count(*) as again from body where lease > 1")))
 """

@@ -12,8 +12,10 @@ import pytest
 from tests.demo.running import CARDS, SEED
 from tests.demo.secrets_search import files_of, found_in, secrets_of
 
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
 
-@pytest.mark.timeout(60)
+
 def test_a_log_line_names_batch_carton_and_station(finished: Path) -> None:
     """Every line of a station names it, and every line about a chip its carton; every line of the
     doors about a file, a delivery or keys names the batch."""
@@ -38,7 +40,6 @@ def _log(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-@pytest.mark.timeout(60)
 def test_no_name_number_key_or_pin_is_where_it_must_not_be(finished: Path, place: Path) -> None:
     """Everything that the demo contained, in every form that a careless line would give it, sought
     in all of its home but the places that hold it on purpose, in the logs of Ray, in what its
