@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from actors import metrics
 from domain.bodies import Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
@@ -158,6 +159,7 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
         """Answer a chunk of turns, at most one of each presentation."""
+        metrics.CHUNK_TURNS.labels(self.line).observe(len(turns))
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []
@@ -212,20 +214,26 @@ class ChipLine(Generic[SessionT, FactsT]):
     ) -> list[Outcome[SessionT]]:
         writing = self._writing()
         outcomes: list[Outcome[SessionT]] = []
+        lap = metrics.laps(self.line)
         try:
             facts = await self.look_up(fresh)
+            lap("look_up")
             prepared = self._one_of_each(
                 [self._prepare(turn, session, facts) for turn, session in fresh], fresh
             )
             requests = [r for p in prepared for r in p.requests]
+            lap("prepare")
             answers = await self._provider.perform(requests) if requests else []
+            lap("provider")
             at = 0
             for p, (_, session) in zip(prepared, fresh, strict=True):
                 mine = answers[at : at + len(p.requests)]
                 at += len(p.requests)
                 outcomes.append(_finish(p, mine, writing, session))
+            lap("decide")
             if not writing.empty:
                 await self._ledger.commit(writing.changes())
+                lap("commit")
         except Away as e:
             log.warning("line.away", line=self.line, reason=str(e))
             self.forget()

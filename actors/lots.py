@@ -155,10 +155,21 @@ class LotWork:
 
     def _sample(self, lot: Lot) -> list[Body]:
         """The bodies that the seed of a lot draws, of which none was drawn yet. What was set apart
-        since the lot was presented is passed over."""
-        members = {b.body_id: b for b in self._bodies(lot, (WORK,), lot.size)}
+        since the lot was presented is passed over, and so is what was sorted since (the card of
+        a corrected record)."""
+        late = self._sorted_since(lot)
+        sorted_bodies = self._bodies(lot, (WORK,), lot.size + len(late))
+        members = {b.body_id: b for b in sorted_bodies if b.body_id not in late}
         size = min(lot.sample_size, len(members))
         return [members[i] for i in draw(members, size, bytes.fromhex(lot.seed))]
+
+    def _sorted_since(self, lot: Lot) -> set[str]:
+        found = self._queries.rows(
+            "select body_id from event where type = ? and id >"
+            " (select id from event where type = ? and data->>'lot_id' = ?)",
+            EventType.BODY_SORTED, EventType.LOT_PRESENTED, lot.lot_id,
+        )  # fmt: skip
+        return {r["body_id"] for r in found}
 
     def _bodies(self, lot: Lot, places: Sequence[str], limit: int) -> list[Body]:
         return self._queries.bodies(

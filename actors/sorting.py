@@ -17,10 +17,9 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
-from domain.codes import CORRECTABLE, UNADVISED, Code
+from domain.codes import UNADVISED, Code
 from domain.lines import LedgerDoor
 from domain.places import DRAWN, PACKED, READ_AGAIN, Line, courier, transit
-from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
@@ -223,16 +222,11 @@ class Sorting:
             " and not exists (select 1 from body b where b.batch_id = f.batch_id"
             "  and b.place not in (?, ?) and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
-            " and not exists (select 1 from body b"
-            "  join orders o on o.identification_code = b.identification_code"
-            "  where b.batch_id = f.batch_id and b.place = 'key_replacement/held'"
-            "  and b.condition in (select value from json_each(?)))"
             " order by f.batch_id",
             DRAWN,
             READ_AGAIN,
-            as_json(sorted(CORRECTABLE)),
         )
-        return [r["batch_id"] for r in found]
+        return [r["batch_id"] for r in found if not self._queries.advised_since(1, r["batch_id"])]
 
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, pack, ship, or write the return of a batch: the first of these that
@@ -287,13 +281,17 @@ class Sorting:
             "select order_id, bank, branch from orders where batch_id = ? order by order_id",
             batch_id,
         )
+        deliveries = len(q.deliveries(batch_id))
         if batch_id not in self._complete_batches():
-            return  # a correction came in between
+            return  # a correction or a note came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
-                "select order_id, bank, code, identification_code from refused_record"
-                " where batch_id = ? and identification_code <> ''",
+                # Not under an order that was accepted by another record or a correction: it has
+                # its own line.
+                "select order_id, bank, code, identification_code from refused_record r"
+                " where batch_id = ? and identification_code <> ''"
+                " and not exists (select 1 from orders o where o.order_id = r.order_id)",
                 batch_id,
             )
         }
@@ -301,6 +299,7 @@ class Sorting:
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
         writing.guard("orders", {"batch_id": batch_id}, len(orders))
+        writing.guard("delivery", {"batch_id": batch_id}, deliveries)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

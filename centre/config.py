@@ -117,6 +117,11 @@ class Config:
     def logs(self) -> Path:
         return self.home / "log"
 
+    @property
+    def targets(self) -> Path:
+        """Where each process says on which port its metrics are."""
+        return self.home / "prometheus" / "targets"
+
     def with_card_management(self, address: str) -> Config:
         return replace(self, card_management=address)
 

@@ -238,6 +238,7 @@ class _Opening:
                  "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
+                 "--metrics", str(self._config.targets),
                  "--log-file", str(self._config.logs / f"{station}.log"),
                  "--log-format", self._config.log_format],
                 PCSCLITE_CSOCK_NAME=readers["socket"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -35,8 +34,3 @@ def configure(file: Path, style: str) -> None:
 def quiet() -> None:
     """Log nothing: for a command that says all on its screen and leaves no trace in a home."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-
-
-def configuring(directory: Path, name: str, style: str) -> partial[None]:
-    """`configure` as something that an actor's process calls when it starts to work."""
-    return partial(configure, directory / f"{name}.log", style)

@@ -30,7 +30,7 @@ from domain.changes import (
     movement_row,
 )
 from domain.codes import Code
-from ledger import schema
+from ledger import metrics, schema
 from ledger.connection import ROWS_PER_STATEMENT, as_json, connect
 
 GENESIS = "0" * 64
@@ -57,6 +57,7 @@ class Ledger:
         self._now = now
         self._connection = connect(path, write=True)
         schema.create(self._connection)
+        metrics.expect_commits()
 
     def close(self) -> None:
         self._connection.close()
@@ -71,6 +72,7 @@ class Ledger:
             )
             return int(t.value("select epoch from epoch where line = ?", line))
 
+    @metrics.measured
     def commit(self, changes: Changes, epoch: int) -> Committed:
         """Take `changes` into the ledger, once.
 

@@ -190,17 +190,21 @@ class Queries:
             batch_id,
         )
 
-    def advised_since(self, limit: int) -> list[tuple[Body, str]]:
-        """Bodies that key replacement holds because no accepted record stood for them, and the
-        orders for which a correction named their chips since."""
+    def advised_since(self, limit: int, batch_id: str = "") -> list[tuple[Body, str]]:
+        """Bodies (of a batch, or of all) that key replacement holds because no accepted record
+        stood for them, and the orders for which a correction has named their chips since. Not if
+        the order has a card already."""
         orders = {
             r["identification_code"]: r["order_id"]
             for r in self.rows(
                 "select o.identification_code, o.order_id from body b"
                 " join orders o on o.identification_code = b.identification_code"
-                " where b.place = ? and b.order_id = '' and b.condition in"
-                " (select value from json_each(?)) order by b.body_id limit ?",
-                held(Line.KEY_REPLACEMENT), as_json(sorted(CORRECTABLE)), limit,
+                # By length: there is an index of orders, and bodies without one are many.
+                " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
+                " and b.condition in (select value from json_each(?)) and not exists"
+                " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
+                " order by b.body_id limit ?",
+                held(Line.KEY_REPLACEMENT), batch_id, as_json(sorted(CORRECTABLE)), limit,
             )
         }  # fmt: skip
         if not orders:

@@ -28,6 +28,7 @@ from station_agents.journal import Journal
 from station_agents.pcsc import Service, service_socket
 from station_agents.reader import Reader
 from station_agents.session import Session, Station, nothing
+from telemetry.endpoint import open_endpoint, withdraw
 
 STAGES: Final = ("key_replacement", "inspection", "sampling")
 # For a segment in hand: 20 commands of a slow chip.
@@ -69,6 +70,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="STAGE", help="工序")
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="默认 stderr")
     parser.add_argument("--log-format", choices=("json", "people"), default="json", help="日志格式")
+    parser.add_argument("--metrics", type=Path, metavar="DIR",
+                        help="监控目标目录 (HOME/prometheus/targets of the centre)")  # fmt: skip
     parser.add_argument(
         "--contexts", choices=("process", "reader"), default="process",
         help="one PC/SC context for the process, or one a reader: chips then run side by side",
@@ -169,5 +172,8 @@ def main(argv: Sequence[str] | None = None, at: Callable[[str], None] = nothing)
             arguments.log_file.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(arguments.log_file.open("a", encoding="utf-8", buffering=1))
         configure_logs(file, arguments.log_format, arguments.station)
+        if arguments.metrics is not None:
+            open_endpoint(arguments.metrics, arguments.station)
+            stack.callback(withdraw, arguments.metrics, arguments.station)
         asyncio.run(work(arguments, at))
     return 0

@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from station_agents.metrics import DOOR_CONNECTED
 from station_agents.pausing import Stopping
 from stubs import station_pb2 as pb
 from stubs.station_pb2_grpc import StationStub
@@ -138,6 +139,7 @@ class Door:
 
     def _disconnected(self) -> None:
         self._connected = False
+        DOOR_CONNECTED.set(0)
         self._outgoing.clear()
         self._news.clear()
         self._written.set()
@@ -147,6 +149,7 @@ class Door:
         await call.wait_for_connection()
         log.info("door.connected", door=self._address, turns=len(self._unanswered))
         self._connected = True
+        DOOR_CONNECTED.set(1)
         self._outgoing = [asked.turn for asked in self._unanswered.values()]
         self._news = dict(self._standing)
         self._wake.set()

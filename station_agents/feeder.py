@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from station_agents.metrics import FEEDERS_AWAY
 from station_agents.pausing import GrowingPause, Stopping
 
 log = structlog.get_logger()
@@ -120,6 +121,7 @@ class TrayFeeder:
             except OSError as e:
                 self._drop()
                 if not was_away:
+                    FEEDERS_AWAY.inc()
                     log.info("feeder.away", reader=self._reader, error=type(e).__name__)
                     self.away()
                 was_away = True
@@ -130,6 +132,7 @@ class TrayFeeder:
             self._pause.reset()
             if was_away:
                 self._came_back += 1
+                FEEDERS_AWAY.dec()
                 log.info("feeder.back", reader=self._reader)
             if "error" in answer:
                 raise FeederRefused(str(answer["error"]))

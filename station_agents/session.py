@@ -11,14 +11,17 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
+from time import perf_counter
 from typing import Final, NoReturn, Protocol
 
 import structlog
 
 from domain.card.apdu import matches
 from domain.codes import Code
+from station_agents import metrics
 from station_agents.feeder import GOOD, EjectUnknown, Feeder, FeederRefused, Look
 from station_agents.journal import Journal
+from station_agents.metrics import ReaderState, reader_is
 from station_agents.pausing import GrowingPause, Stopping, wait
 from station_agents.pcsc import CardSilent, ReaderError, ServiceLost
 from station_agents.reader import Reader
@@ -93,7 +96,8 @@ class Session:
         while not stopping.is_set():
             try:
                 try:
-                    self._serve_card()
+                    with metrics.card(self._reader.name):
+                        self._serve_card()
                 except Again as e:
                     self._log.info("chip.again", reason=str(e))
                     self._again.take()
@@ -127,6 +131,7 @@ class Session:
             self._log.info("feeder.empty")
             self._stand(Code.FEEDER_EMPTY)
             self._reader.emptied()
+            reader_is(self._reader.name, ReaderState.EMPTY)
             while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
                 pass
             return
@@ -135,7 +140,9 @@ class Session:
             self._reader.accident()
         stage = self._station.stages[0]
         while True:
+            began = perf_counter()
             verdict = self._present(stage, look)
+            metrics.presented(stage, verdict.stack, perf_counter() - began)
             self._again.reset()
             if verdict.next_stage not in self._station.stages:
                 break
@@ -177,15 +184,18 @@ class Session:
             )
         self._stand("")
         while True:
-            answer = self._station.door.ask(turn)
+            with metrics.turn(self._reader.name, stage, "centre"):
+                answer = self._station.door.ask(turn)
             match answer.WhichOneof("content"):
                 case "segment" if turn.WhichOneof("content") != "no_answer":
-                    turn = self._run_segment(answer.segment, turn)
+                    with metrics.turn(self._reader.name, stage, "chip"):
+                        turn = self._run_segment(answer.segment, turn)
                 case "verdict":
                     log.info("chip.verdict", code=answer.verdict.code, stack=answer.verdict.stack,
                              next_stage=answer.verdict.next_stage)  # fmt: skip
                     return answer.verdict
                 case "wait":
+                    reader_is(self._reader.name, ReaderState.WAITING)
                     seconds = max(answer.wait.milliseconds / 1000, _SHORTEST_WAIT_SECONDS)
                     wait(self._station.stopping, seconds)
                 case "restart":
@@ -227,6 +237,7 @@ class Session:
             failure, answers.broken = e, e.broken
         except Exception as e:  # noqa: BLE001  # what was done has to be on record all the same
             failure, answers.broken = e, "unknown"
+        metrics.APDUS.inc(len(answers.steps))
         if segment.writes:
             words = [answer.status_word for answer in answers.steps]
             station.journal.finished(

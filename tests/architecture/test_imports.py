@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # room -> rooms that it may import; itself always.
 ARROWS: dict[str, frozenset[str]] = {
     "domain": frozenset(),
+    "telemetry": frozenset(),
     "ledger": frozenset({"domain"}),
     "actors": frozenset({"domain", "ledger"}),
     "scheduler": frozenset({"domain", "ledger"}),
     "gateways": frozenset({"domain", "ledger", "scheduler", "stubs"}),
-    "station_agents": frozenset({"domain", "stubs"}),
+    "station_agents": frozenset({"domain", "stubs", "telemetry"}),
     "counterparts": frozenset({"domain", "stubs"}),
 }
 EVERYTHING = frozenset(ARROWS) | {"centre", "stubs"}

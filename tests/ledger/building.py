@@ -205,7 +205,7 @@ class Building:
         writing = self.writing(Line.KEY_REPLACEMENT)
         body = self.cartons.take(carton, writing)
         assert body is not None
-        body = self._release(writing, body, number, order_id, branch)
+        body = self.release(writing, body, number, order_id, branch)
         self.commit(writing)
         writing = self.writing(Line.KEY_REPLACEMENT)
         writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
@@ -218,11 +218,11 @@ class Building:
         for r in records:
             body = self.cartons.take(carton, writing)
             assert body is not None
-            body = self._release(writing, body, r.record_number, r.order_id, r.branch_code)
+            body = self.release(writing, body, r.record_number, r.order_id, r.branch_code)
             writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
         self.commit(writing)
 
-    def _release(
+    def release(
         self, writing: Writing, body: Body, number: int, order_id: str, branch: str
     ) -> Body:
         return writing.change(

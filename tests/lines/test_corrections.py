@@ -195,6 +195,26 @@ def test_a_return_that_overtakes_the_correction_closes_the_batch(b: Building) ->
     assert (receipt.accepted, receipt.code) == (False, Code.BATCH_CLOSED)
 
 
+def test_a_correction_makes_no_card_counted(b: Building) -> None:
+    """A card beyond the count stays held, whatever the return says: its order is missing until the
+    carton is counted again, and stands once in the centre return."""
+    b.take_return(factory_return(GOOD[:1], REFUSED[:1]))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 2, "")]))
+    b.sign_for("D1", C1=1)
+    b.replace_keys("C1", 1, GOOD[0].order_id, "102-430102")
+    b.set_apart("C1", Code.BAD_CHECK_DIGIT, 90)
+    b.take_correction(correction(LATE[:1]))
+    assert take_back(b) == 0
+    b.inspect()
+    b.sort()
+    lines = b.queries.rows("select order_id, result, reason from return_line order by position")
+    assert [tuple(r.values()) for r in lines] == [
+        (GOOD[0].order_id, "shipped", ""),
+        (LATE[0].order_id, "missing", Code.NOT_DELIVERED),
+        ("", "surplus", Code.OVER_COUNT),
+    ]
+
+
 def test_what_corrects_nothing_is_refused(b: Building) -> None:
     """Record by record, beside good ones; a record that was taken is a repeated number. A file of
     nothing else, or for another return, leaves no trace. A second record for one card too."""

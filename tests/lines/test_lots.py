@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.lots import LotPlan
+from domain.changes import EventType
 from domain.codes import Code
-from domain.lines import NoteCarton
-from domain.places import DRAWN
+from domain.lines import NoteCarton, RefusedRecord
+from domain.places import DRAWN, Line
 from domain.sampling import plan
 from ledger.lots import LotState, draw, lots_of
 from ledger.summary import branch_table, summary
 from ledger.verify import verify
 from tests.ledger.building import (
+    REPLACED,
     SOCIAL,
     TEMPORARY,
     Building,
@@ -74,6 +78,49 @@ def states(b: Building) -> dict[str, LotState]:
 def results(b: Building) -> Counter[tuple[str, str]]:
     rows = b.queries.rows("select result, reason from return_line")
     return Counter((r["result"], r["reason"]) for r in rows)
+
+
+def test_a_card_that_comes_late_is_not_drawn_from_a_lot_that_stands(b: Building) -> None:
+    """A correction takes its card back when the lot is presented and not drawn yet: the draw is
+    the one that whoever knows the seed does again, and the card still goes."""
+    late, records = record(90), [record(n) for n in range(1, CARDS + 1)]
+    refused = RefusedRecord(
+        90, late.order_id, "name", Code.BAD_FORMAT, "bad", "102", "C1", late.identification_code
+    )
+    b.take_return(factory_return(records, [refused]))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, CARDS + 1, "")]))
+    b.sign_for("D1", C1=CARDS + 1)
+    b.replace_keys_together("C1", records[:19])
+    b.set_apart("C1", Code.BAD_FORMAT, 90)  # the one that the seed would draw first
+    b.replace_keys_together("C1", records[19:])
+    b.inspect(at_once=500)
+    while not states(b):
+        asyncio.run(b.sorting.step())
+    assert set(states(b).values()) == {LotState.PRESENTED}
+    b.take_correction(replace(factory_return([late], file_id="F2"), corrects="F1"))
+    ((body, order_id),) = b.queries.advised_since(10)
+    writing = b.writing(Line.KEY_REPLACEMENT)
+    b.cartons.load([])
+    b.cartons.take_back(writing, body, order_id)
+    b.commit(writing)
+    b.sort()
+    assert set(states(b).values()) == {LotState.PRESENTED}
+    (body,) = b.queries.bodies("b.body_id = ?", body.body_id)
+    writing = b.writing(Line.KEY_REPLACEMENT)
+    body = b.release(writing, body, 90, order_id, late.branch_code)
+    writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
+    b.commit(writing)
+    b.inspect()
+    b.sort()
+    drawn = b.queries.bodies("b.place = ?", DRAWN)
+    assert len(drawn) == 20
+    assert body.body_id not in {x.body_id for x in drawn}
+    everybody = [x.body_id for x in b.queries.bodies("true")]
+    (lot,) = lots_of(b.queries, "B1")
+    assert draw(everybody, 1, bytes.fromhex(lot.seed)) == [body.body_id]
+    assert b.read_sample() == 20
+    b.sort()
+    assert results(b) == {("shipped", ""): CARDS + 1}
 
 
 def test_a_lot_is_one_bank_and_kind_and_its_sample_can_be_drawn_again(b: Building) -> None:
