@@ -27,7 +27,7 @@ from ledger.lots import Lot, LotState, lots_of
 from ledger.progress import Progress, open_batches, open_outbox, progress_of_lines
 from ledger.queries import Queries
 from ledger.summary import seconds_between
-from stubs.operator_pb2 import FloorState, LookAtFloorRequest, StationState
+from stubs.operator_pb2 import FloorState, LookAtFloorRequest, ReaderState, StationState
 from stubs.operator_pb2_grpc import OperatorStub
 
 FRAME_SECONDS = 1.0
@@ -145,7 +145,7 @@ def _stations(floor: FloorState, *, to_read: bool) -> Iterator[Standing]:
                 continue
             if r.code and r.seconds_waiting > WAITS_SECONDS:
                 yield Standing(where, r.code, r.seconds_waiting, note)
-            elif not r.code and r.seconds_since_turn > QUIET_SECONDS:
+            elif not r.code and _quiet(r):
                 yield Standing(where, Code.READER_QUIET, r.seconds_since_turn, note)
 
 
@@ -264,8 +264,12 @@ def _reader_rows(station: StationState) -> Iterator[tuple[str, ...]]:
         code = Code.STATION_AWAY if station.seconds_away else r.code
         yield (
             r.reader, r.stage, r.carton_id, str(r.cards), _span(r.seconds_since_turn),
-            _short(code) or "工作 working",
+            _short(code or _quiet(r)) or "工作 working",
         )  # fmt: skip
+
+
+def _quiet(reader: ReaderState) -> str:
+    return Code.READER_QUIET if reader.seconds_since_turn > QUIET_SECONDS else ""
 
 
 def _station_row(station: StationState) -> tuple[str, ...]:

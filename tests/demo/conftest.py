@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,10 +52,14 @@ def finished(place: Path) -> Path:
 
 def _keep_what_passes(home: Path, before: Path) -> None:
     """What a later look would not find: the plastic before its keys were replaced, what Ray has
-    logged, and the command lines of the demo's processes."""
+    logged, the metrics of every process, and the command lines of the demo's processes."""
     shutil.copytree(home / "trays", before / "trays")
     ray_directory = Path((home / "run" / "ray-directory").read_text("utf-8"))
     shutil.copytree(ray_directory / "session_latest" / "logs", before / "ray")
+    for file in (home / "prometheus" / "targets").glob("*.json"):
+        for target in json.loads(file.read_text("utf-8"))[0]["targets"]:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as page:
+                (before / f"{file.stem}-metrics").write_bytes(page.read())
     lines = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):

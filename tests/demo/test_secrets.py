@@ -42,8 +42,8 @@ def _log(file: Path) -> list[dict[str, Any]]:
 
 def test_no_name_number_key_or_pin_is_where_it_must_not_be(finished: Path, place: Path) -> None:
     """Everything that the demo contained, in every form that a careless line would give it, sought
-    in all of its home but the places that hold it on purpose, in the logs of Ray, in what its
-    processes said and on their command lines."""
+    in all of its home but the places that hold it on purpose, in the logs of Ray, in the metrics
+    of its processes, in what they said and on their command lines."""
     secrets = secrets_of(finished, [finished / "trays", place / "before" / "trays"])
     files = [
         *files_of(finished),
@@ -52,6 +52,7 @@ def test_no_name_number_key_or_pin_is_where_it_must_not_be(finished: Path, place
     names = {path.name for path in files}
     assert len(secrets) > 1_000
     assert {"ledger.db", "gateway.log", "station-1.log", "said", "commands", "raylet.out"} <= names
+    assert {"gateway-metrics", "provider-metrics", "station-1-metrics"} <= names
     assert not (found := found_in(files, secrets)), found
 
 
