@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
@@ -159,12 +161,19 @@ class Sorting:
         self._lots = LotWork(queries, lots) if lots else None
 
     async def step(self) -> bool:
-        """Do one chunk of what can be done; whether there may be more to do at once."""
+        """Do one chunk of what can be done; whether there may be more to do at once. What is
+        logged until the next step, also by the shell about it, names its batch."""
+        clear_contextvars()
         arrived = self._queries.bodies("b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK)
         if arrived:
+            bind_contextvars(
+                batch_ids=sorted({b.batch_id for b in arrived}),
+                carton_ids=sorted({b.carton_id for b in arrived}),
+            )
             await self._commit(decide_sort(self._next(), arrived))
             return True
         for batch_id in self._complete_batches():
+            bind_contextvars(batch_id=batch_id)
             if await self._finish(batch_id):
                 return True
         return False
@@ -178,6 +187,7 @@ class Sorting:
         ids = [i for i in outbox_ids if i in open_ids]
         if not ids:
             return
+        bind_contextvars(batch_ids=sorted({open_ids[i] for i in ids}))
         writing = Writing(Line.SORTING, self._next())
         for outbox_id in ids:
             writing.event(

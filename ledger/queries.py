@@ -120,6 +120,15 @@ class Queries:
             "select * from carton where delivery_id = ? order by carton_id", delivery_id
         )
 
+    def batches_of_cartons(self, carton_ids: Sequence[str]) -> dict[str, str]:
+        """The batch of each carton that is on a delivery note."""
+        found = self.rows(
+            "select carton_id, batch_id from carton"
+            " where carton_id in (select value from json_each(?))",
+            as_json(carton_ids),
+        )
+        return {r["carton_id"]: r["batch_id"] for r in found}
+
     def known_cartons(self, carton_ids: Sequence[str]) -> list[str]:
         found = self.rows(
             "select carton_id from carton where carton_id in (select value from json_each(?))",
