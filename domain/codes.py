@@ -26,6 +26,8 @@ class Code(StrEnum):
     DELIVERY_SIGNED = "DELIVERY_SIGNED"
     CARTON_NOT_COUNTED = "CARTON_NOT_COUNTED"
     CARTON_UNKNOWN = "CARTON_UNKNOWN"
+    PACKAGE_UNKNOWN = "PACKAGE_UNKNOWN"
+    PACKAGE_DIFFERS = "PACKAGE_DIFFERS"
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
     BAD_FORMAT = "BAD_FORMAT"
@@ -35,6 +37,10 @@ class Code(StrEnum):
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
     NOTHING_TO_CORRECT = "NOTHING_TO_CORRECT"
+    # One scan of a package
+    SCAN_MISSING = "SCAN_MISSING"
+    SCAN_FOREIGN = "SCAN_FOREIGN"
+    SCAN_TWICE = "SCAN_TWICE"
     # One card body
     CHIP_SILENT = "CHIP_SILENT"
     CHIP_UNREADABLE = "CHIP_UNREADABLE"
@@ -123,6 +129,15 @@ WORDS: dict[Code, Words] = {
     Code.CARTON_UNKNOWN: Words(
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
+    Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "check the package's label"),
+    Code.PACKAGE_DIFFERS: Words(
+        "包内卡片与分拣清单不符",
+        "the package is not what its list says",
+        "找齐后重新扫描整包 put it right, then scan the whole package again",
+    ),
+    Code.SCAN_MISSING: Words("清单上有而未扫到", "on the list, not scanned", "find the card"),
+    Code.SCAN_FOREIGN: Words("不属于本包", "not a card of this package", "take the card out"),
+    Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "scan each card once"),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
     Code.BAD_CODING: Words(

@@ -272,6 +272,25 @@ class Queries:
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
 
+    def bodies_of_orders(self, order_ids: Sequence[str]) -> dict[str, Body]:
+        """The body of each of these orders that has one: the live one, else the newest."""
+        found = self.bodies(
+            "b.order_id <> '' and b.order_id in (select value from json_each(?))"
+            " order by b.live, b.body_id",
+            as_json(sorted({*order_ids})),
+        )
+        return {b.order_id: b for b in found}
+
+    def packages(self, where: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Packages `p` for which `where` holds, by destination: the columns of their table and
+        `count`, how many bodies are on the list of each."""
+        return self.rows(
+            "select p.*, (select count(*) from body b where b.package_id = p.package_id"
+            f" and b.package_id <> '') as count from package p where {where}"
+            " order by p.destination, p.package_id",
+            *parameters,
+        )
+
     def orders_of_numbers(self, values: Sequence[str]) -> list[str]:
         """All orders that one of these look-up values stands for: a remade card has a new one."""
         found = self.rows(

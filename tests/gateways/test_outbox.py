@@ -20,10 +20,11 @@ from structlog.testing import capture_logs
 
 from actors.sorting import Sorting
 from counterparts.received import serve as serve_card_management
+from domain import lines
 from domain.bodies import Body
 from domain.changes import Away, Changes, Insert
 from domain.factory_return import plaintext
-from domain.lines import SortingLine
+from domain.lines import ClosePackage, SortingLine
 from gateways.card_management import record_from_wire
 from gateways.outbox import Outbox, run_outbox
 from stubs.card_management_pb2_grpc import (
@@ -91,10 +92,9 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
         "personal": personal,
         "body": bodies,
         "package": [
-            _package(p, BRANCH, n, int(p == "P1"))
-            for p, n in (("P1", 200), ("P2", 200), ("P3", 200), ("P4", 20))
-        ]
-        + [_package("P9", WINDOW, 1, 0, "temporary_card")],
+            *(_package(p, BRANCH, int(p == "P1")) for p in ("P1", "P2", "P3", "P4")),
+            _package("P9", WINDOW, 0, "temporary_card"),
+        ],
         "return_line": lines,
         "outbox": [
             {"id": RETURN, "kind": "centre_return", "batch_id": BATCH, "acknowledged": 0},
@@ -114,11 +114,11 @@ def _body(
 
 
 def _package(
-    package: str, destination: str, count: int, temporary: int, kind: str = "social_security_card"
+    package: str, destination: str, temporary: int, kind: str = "social_security_card"
 ) -> dict[str, Any]:
     return {
         "package_id": package, "batch_id": BATCH, "bank": "102", "kind": kind,
-        "destination": destination, "has_temporary": temporary, "count": count,
+        "destination": destination, "has_temporary": temporary, "state": "closed",
     }  # fmt: skip
 
 
@@ -141,6 +141,9 @@ class Acknowledging:
 
     async def step(self) -> bool:
         return False
+
+    async def close_package(self, command: ClosePackage) -> lines.Receipt:
+        raise NotImplementedError
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
         if self.away:

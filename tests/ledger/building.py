@@ -25,6 +25,7 @@ from domain.bodies import Body, Writing
 from domain.changes import Changes, Committed, EventType, Row
 from domain.codes import Code
 from domain.lines import (
+    ClosePackage,
     FactoryReturn,
     Note,
     NoteCarton,
@@ -72,6 +73,17 @@ class Door:
             if self.cut <= 0:
                 raise Killed
         return committed
+
+
+async def scan_packages(sorting: Sorting, queries: Queries) -> int:
+    """A person scans every open package and finds in it what its list says; how many."""
+    open_packages = queries.packages("p.state = 'open'")
+    for package in open_packages:
+        cards = queries.bodies("b.package_id = ?", package["package_id"])
+        scanned = tuple(b.order_id for b in cards if b.order_id)
+        command = ClosePackage(package["package_id"], scanned, len(cards) - len(scanned))
+        assert (await sorting.close_package(command)).accepted
+    return len(open_packages)
 
 
 class Killed(Exception):
@@ -301,9 +313,23 @@ class Building:
         return len(drawn)
 
     def sort(self) -> None:
-        """Sorting does what it can: to the end if the batch is complete."""
+        """Sorting does what it can, and packages are scanned: to the end if the batch is
+        complete."""
+        self.sort_unscanned()
+        while self.scan_packages():
+            self.sort_unscanned()
+
+    def sort_unscanned(self) -> None:
+        """Sorting does what it can by itself: packages stay open."""
         while asyncio.run(self.sorting.step()):
             pass
+
+    def scan_packages(self) -> int:
+        return asyncio.run(scan_packages(self.sorting, self.queries))
+
+    def close_package(self, package_id: str, *order_ids: str, without_number: int = 0) -> Receipt:
+        command = ClosePackage(package_id, order_ids, without_number)
+        return asyncio.run(self.sorting.close_package(command))
 
     def acknowledge(self, *outbox_ids: str) -> None:
         asyncio.run(self.sorting.acknowledge(outbox_ids))
