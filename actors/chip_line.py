@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from domain.codes import Code
 from domain.factory_return import index_text
 from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
-from domain.provider import Answer, Request
+from domain.provider import Answer, LookUp, Request
 from domain.turns import (
     CentreTurn,
     Content,
@@ -59,6 +59,8 @@ MAX_POWER_ONS = 3
 """Of one chip that loses its session each time: as many as a station gives a silent one."""
 RETRY_MILLISECONDS = 300
 REFUSED_MILLISECONDS = 2_000
+FACE = "social_card_number"
+"""The kind of number that is printed on a card's face."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._one_at_a_time = asyncio.Lock()
         self._batches: dict[str, str] = {}
         """By carton, for the log."""
+        metrics.expect_chip_line(self.line)
 
     # What a subclass says.
 
@@ -145,21 +148,29 @@ class ChipLine(Generic[SessionT, FactsT]):
     def forget(self) -> None:
         """Drop what was remembered from the ledger: a commit did not go through."""
 
-    async def orders_by_face(self, faces: Iterable[str]) -> dict[str, Identified]:
-        """The orders whose social card number stands on a card's face, by that number."""
-        numbers = sorted(set(faces))
-        if not numbers:
-            return {}
-        kind = "social_card_number"
-        values = await self._provider.index([index_text(kind, n) for n in numbers])
-        orders = self._queries.orders_by_number(kind, values)
-        return {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
+    async def orders_by_face(
+        self, faces: Iterable[str], known: Mapping[str, str] | None = None
+    ) -> dict[str, Identified]:
+        """The orders whose social card number stands on a card's face, by that number. `known`:
+        look-up values by number, as far as they were asked for before (`look_up_of`)."""
+        values = dict(known or {})
+        numbers = sorted(set(faces) - set(values))
+        if numbers:
+            texts = [index_text(FACE, n) for n in numbers]
+            values |= zip(numbers, await self._provider.index(texts), strict=True)
+        orders = self._queries.orders_by_number(FACE, list(values.values())) if values else {}
+        return {n: orders[v] for n, v in values.items() if v in orders}
+
+    def look_up_of(self, face_number: str) -> list[LookUp]:
+        """Asks for the look-up value of a face together with what else a chunk asks of the
+        provider: nothing if there is no number on it."""
+        return [LookUp(index_text(FACE, face_number))] if face_number else []
 
     # What the stations call.
 
     async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
         """Answer a chunk of turns, at most one of each presentation."""
-        metrics.CHUNK_TURNS.labels(self.line).observe(len(turns))
+        metrics.chunk_turns(self.line).observe(len(turns))
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from domain.changes import Changes, Event, EventType, Guard, Insert, Refused, Row, Update
@@ -50,7 +50,7 @@ class Body:
 
     def row(self) -> dict[str, Any]:
         """As the ledger's table `body` holds it."""
-        return {**asdict(self), "released": int(self.released), "live": int(self.live)}
+        return {**vars(self), "released": int(self.released), "live": int(self.live)}
 
 
 _SET = (

@@ -236,25 +236,22 @@ class Queries:
     def identify(self, identification_codes: Sequence[str]) -> dict[str, Identified]:
         """What is known of each identification code (those of which nothing is known too)."""
         codes = as_json(identification_codes)
-        found = {c: {"identification_code": c} for c in identification_codes}
-        for r in self.rows(
-            "select identification_code, order_id, branch, batch_id as order_batch from orders"
-            " where identification_code in (select value from json_each(?))",
+        found = self.rows(
+            "select j.value as identification_code, coalesce(o.order_id, '') as order_id,"
+            " coalesce(o.branch, '') as branch, coalesce(o.batch_id, '') as order_batch,"
+            " coalesce((select min(r.code) from refused_record r"
+            " where r.identification_code = j.value), '') as refused_code"
+            " from json_each(?) j left join orders o on o.identification_code = j.value",
             codes,
-        ):
-            found[r["identification_code"]].update(r)
-        for r in self.rows(
-            "select identification_code, min(code) as refused_code from refused_record"
-            " where identification_code in (select value from json_each(?))"
-            " group by identification_code",
-            codes,
-        ):
-            found[r["identification_code"]].update(r)
+        )
         bodies = {
             b.identification_code: b
             for b in self.bodies("b.identification_code in (select value from json_each(?))", codes)
         }
-        return {c: Identified(**f, body=bodies.get(c)) for c, f in found.items()}
+        return {
+            f["identification_code"]: Identified(**f, body=bodies.get(f["identification_code"]))
+            for f in found
+        }
 
     def orders_by_number(self, kind: str, values: Sequence[str]) -> dict[str, Identified]:
         """The order that a look-up value stands for, with its body if it has one."""

@@ -56,6 +56,8 @@ class Session:
     body: Body | None = None
     remaining: tuple[str, ...] = ()
     random: bytes = b""
+    face_value: str = ""
+    """Look-up value of the number on the face."""
 
     @property
     def claim(self) -> str:
@@ -97,6 +99,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
         codes, faces, cartons, tickets = [], set(), set(), []
+        face_values = {}
         for turn, session in turns:
             if isinstance(turn.content, Answers):
                 if session is None:
@@ -104,7 +107,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 cartons.add(session.carton_id)
                 if session.go_on == "identified":
                     identity = read_identity(self._profile, session.segment, turn.content)
-                    faces.add(session.face_number)
+                    if session.face_number:
+                        face_values[session.face_number] = session.face_value
                     tickets.append((session.carton_id, session.ticket))
                     if identity is not None:
                         codes.append(identity.identification_code)
@@ -115,7 +119,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
                     tickets.append((turn.content.carton_id, turn.content.ticket))
         self._cartons.load(sorted(cartons))
         identified = self._queries.identify(codes) if codes else {}
-        by_face = await self.orders_by_face(faces - {""})
+        by_face = await self.orders_by_face(faces - {""}, face_values)
         return Facts(identified, by_face, self._queries.bodies_by_ticket(tickets))
 
     def open(
@@ -132,7 +136,13 @@ class KeyReplacement(ChipLine[Session, Facts]):
         session = Session(
             content.carton_id, content.face_number, content.ticket, segment, "identified"
         )
-        return Prepared(lambda _a, _w: Outcome(segment, session))
+
+        def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            value = given[0].data.hex() if given else ""
+            return Outcome(segment, replace(session, face_value=value))
+
+        # Needed with the next turn; asked for now it costs no call of its own.
+        return Prepared(finish, self.look_up_of(content.face_number))
 
     def go_on(
         self, turn: StationTurn, session: Session, answers: Answers, facts: Facts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domain.card.apdu import SW, Command, matches
+from domain.card.apdu import SW, Command, is_expected
 
 _WITHOUT_SESSION = frozenset(
     (SW.SECURITY_STATUS_NOT_SATISFIED, SW.CHALLENGE_MISSING, SW.CONDITIONS_NOT_SATISFIED)
@@ -59,7 +59,7 @@ class Answers:
     def failed_step(self, segment: Segment) -> tuple[Step, StepAnswer] | None:
         """The first step whose status word was not expected, with its answer; None if all fit."""
         for step, answer in zip(segment.steps, self.steps, strict=False):
-            if not any(matches(answer.status_word, p) for p in step.expect):
+            if not is_expected(answer.status_word, step.expect):
                 return step, answer
         return None
 
