@@ -17,6 +17,9 @@ from tests.demo.audit import Evidence, audit
 from tests.demo.crash import CrashPoints
 from tests.demo.running import SEED, centre, demo, environment
 
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
+
 
 def test_a_killed_demo_goes_on_and_every_card_is_accounted_for(finished: Path) -> None:
     """SIGKILL to the whole demo in the middle of writing; the second run finishes it, and an
@@ -150,8 +153,6 @@ import json, sys
 from pathlib import Path
 from ledger.queries import Queries
 
-# Whoever comes first waits for the demo.
-pytestmark = pytest.mark.timeout(240)
 q = Queries(Path(sys.argv[1]))
 print(json.dumps(q.one("select count(*) as again from body where lease > 1")))
 """
