@@ -177,8 +177,10 @@ class _Factory:
         faults_of = [fault for _, fault in made]
         tray_names, ids = self._write_trays(chips, plan, trays)
         block = key_block(self._profile, masters, FACTORY_ID, batch_id, transport_key, random)
+        twice = {p.order_id for p in planted if p.fault is Fault.RECORD_TWICE}
+        records = [*plan.orders, *(o for o in plan.orders if o.order_id in twice)]
         files.write_lines(
-            self._sent / "factory_return.jsonl", (files.order_row(o) for o in plan.orders)
+            self._sent / "factory_return.jsonl", (files.order_row(o) for o in records)
         )
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
@@ -209,6 +211,9 @@ class _Factory:
             fault = by_order.get(order.order_id)
             if fault is not None and chip is not None:
                 chip = spoiler.spoil(chip, fault, order, orders.get(fault.other_order_id))
+            if fault is not None and fault.fault is Fault.SURPLUS_CARD:
+                made.append((spoiler.stranger(order), fault))
+                fault = None
             if chip is not None:
                 made.append((chip, fault))
         blanks = [temporary_card(self._profile, c.carton_id, code) for c, code in plan.temporary]

@@ -28,9 +28,11 @@ class Fault(StrEnum):
     NOT_IN_RETURN = "not_in_return"
     OTHER_PERSON = "other_person"
     CARTON_SHORT = "carton_short"
+    SURPLUS_CARD = "surplus_card"
     UNKNOWN_BANK = "unknown_bank"
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
+    RECORD_TWICE = "record_twice"
 
 
 RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
@@ -38,8 +40,9 @@ RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENT
 
 @dataclass(frozen=True)
 class Planted:
-    """One planted fault. `order_id` is empty for a temporary card; `other_order_id` is the order
-    whose holder's data the chip or record carries."""
+    """One planted fault. `order_id` is the order whose card or record is at fault, or beside whose
+    card a surplus one lies (empty for a temporary card); `other_order_id` is the order whose
+    holder's data the chip or record carries."""
 
     fault: Fault
     order_id: str
@@ -130,10 +133,10 @@ class Spoiler:
                 theirs = social_card(self._profile, other).files[HOLDER_FILE]
                 return replace(chip, files={**chip.files, HOLDER_FILE: theirs})
             case Fault.NOT_IN_RETURN:
-                return self._stranger(order)
+                return self.stranger(order)
         return chip
 
-    def _stranger(self, order: Order) -> Chip:
+    def stranger(self, order: Order) -> Chip:
         """A card of the same bank and batch, for somebody that the return does not name."""
         division = order.branch_code[4:]
         stranger = replace(

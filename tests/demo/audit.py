@@ -39,6 +39,8 @@ class Evidence:
     """The centre return as card management has it."""
     summary: dict[str, Any]
     note: dict[str, Any]
+    receipt: dict[str, Any]
+    """What the factory return was answered."""
 
     @classmethod
     def read(cls, home: Path) -> Evidence:
@@ -59,6 +61,7 @@ class Evidence:
             [r for f in sorted((sent / "received").glob("*.jsonl")) for r in _lines(f)],
             json.loads((home / "summary.json").read_text("utf-8")),
             json.loads((sent / "delivery_note.json").read_text("utf-8")),
+            json.loads((sent / "receipt-factory-return.json").read_text("utf-8")),
         )
 
     def expected(self) -> dict[str, tuple[str, str]]:
@@ -80,12 +83,28 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def audit(home: Path) -> Evidence:
     """Fails with what does not fit; else every card is where it must be."""
     e = Evidence.read(home)
+    _receipt(e)
     _orders(e)
     _bodies(e)
     _chips(e)
     _equation(e)
     _lists(e)
     return e
+
+
+def _receipt(e: Evidence) -> None:
+    """The factory heard of every bad record by its place; of a record that stands twice the
+    second is the bad one."""
+    code_of = {f["order_id"]: FAULTS[f["fault"]][1] for f in e.truth["faults"]
+               if FAULTS.get(f["fault"], ("",))[0] == "surplus"}  # fmt: skip
+    expected, seen = {}, set()
+    for number, r in enumerate(e.records, start=1):
+        code = "REPEATED_NUMBER" if r["order_id"] in seen else code_of.get(r["order_id"])
+        seen.add(r["order_id"])
+        if code:
+            expected[number] = code
+    assert {r["record_number"]: r["code"] for r in e.receipt["refused"]} == expected
+    assert e.receipt["taken"] == len(e.records) - len(expected)
 
 
 def _orders(e: Evidence) -> None:
@@ -113,7 +132,7 @@ def _orders(e: Evidence) -> None:
 def _bodies(e: Evidence) -> None:
     """One line for each body without order: temporary cards, and strangers."""
     bodies = [r for r in e.lines if not r.get("order_id")]
-    strangers = [f for f in e.truth["faults"] if f["fault"] == "not_in_return"]
+    strangers = [f for f in e.truth["faults"] if f["fault"] in ("not_in_return", "surplus_card")]
     silent = [f for f in e.truth["faults"] if f["fault"] == "silent_temporary"]
     temporary = sum(c["count"] for c in e.note["cartons"] if c["kind"] == "temporary_card")
     assert len(bodies) == temporary + len(strangers)
@@ -133,15 +152,16 @@ def _chips(e: Evidence) -> None:
     stacks = {
         "silent_chip": "rejected", "silent_temporary": "rejected", "other_person": "rejected",
         "foreign_formal_keys": "held", "not_in_return": "held", "unknown_bank": "held",
+        "surplus_card": "held",
         "bad_check_digit": "held", "repeated_identity": "held",
     }  # fmt: skip
     for card_id, card in e.cards.items():
         fault = planted.get(card_id)
         assert card.get("stack") == stacks.get(fault or "", "good"), (card_id, fault)
-        if fault is None:
+        if fault in (None, "record_twice"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
-        elif fault in ("silent_chip", "not_in_return", "unknown_bank"):
+        elif fault in ("silent_chip", "not_in_return", "surplus_card", "unknown_bank"):
             assert not e.is_formal(card), f"{card_id} got formal keys"
 
 
@@ -167,9 +187,11 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
         f["order_id"] for f in e.truth["faults"] if FAULTS.get(f["fault"], ("",))[0] == "surplus"
     }
     cards = [c for c in e.cards.values() if mine(bank_of[c["carton_id"]])]
-    accepted = [
-        r for r in e.records if r["order_id"] not in refused and mine(bank_of[r["carton_id"]])
-    ]
+    accepted = {
+        r["order_id"]
+        for r in e.records
+        if r["order_id"] not in refused and mine(bank_of[r["carton_id"]])
+    }
     temporary = sum(
         c["count"]
         for c in e.note["cartons"]

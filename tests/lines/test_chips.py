@@ -94,6 +94,11 @@ def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: Smal
     for planted in delivery.planted(Fault.NOT_IN_RETURN):
         assert stacks[planted["card"]] == "held"
         assert lines[planted["order_id"]]["result"] == "missing"
+    for planted in delivery.planted(Fault.SURPLUS_CARD):
+        assert stacks[planted["card"]] == "held"
+        assert lines[planted["order_id"]]["result"] == "shipped"
+    for planted in delivery.planted(Fault.RECORD_TWICE):
+        assert lines[planted["order_id"]]["result"] == "shipped"
     for planted in delivery.planted(Fault.CARTON_SHORT):
         assert lines[planted["order_id"]]["result"] == "missing"
     bodies = floor.queries.rows(
