@@ -7,15 +7,19 @@ ledger, so it goes on after a crash from the same place.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from actors.order_stops import command_digest, decide_orders, set_apart
+from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
-from domain.lines import LedgerDoor
+from domain.lines import LedgerDoor, OrdersCommand, Receipt
 from domain.places import PACKED, Line, courier, transit, work
 from ledger.digests import digest_of
 from ledger.queries import Queries
@@ -27,11 +31,14 @@ PACKAGE_SIZE = 200
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
 
-def decide_sort(command_id: str, bodies: Sequence[Body]) -> Writing:
-    """Take what inspection sent and lay it out by destination."""
+def decide_sort(command_id: str, bodies: Sequence[Body], stopped: Mapping[str, str]) -> Writing:
+    """Take what inspection sent and lay it out by destination; the bodies of orders that are
+    `stopped` (reason by order id) apart."""
     writing = Writing(Line.SORTING, command_id)
     for body in bodies:
-        writing.change(body, EventType.BODY_SORTED, place=WORK)
+        taken = writing.change(body, EventType.BODY_SORTED, place=WORK)
+        if body.order_id in stopped:
+            set_apart(writing, taken, stopped[body.order_id])
     return writing
 
 
@@ -99,14 +106,17 @@ def return_lines(
 ) -> list[dict[str, Any]]:
     """The centre return of a batch: one line per order, and one per body without order.
 
-    `orders`: the accepted records (order_id, bank, branch). `refused`: refused records by
-    identification code (order_id, bank, code); the body of one is surplus under its order id.
+    `orders`: the accepted records (order_id, bank, branch, cancelled). `refused`: refused records
+    by identification code (order_id, bank, code); the body of one is surplus under its order id.
     """
     by_order = {b.order_id: b for b in bodies if b.order_id}
     lines = []
     for order in orders:
         body = by_order.get(order["order_id"])
         result = str(body.standing) if body else "missing"
+        reason = body.condition if body else Code.NOT_DELIVERED
+        if order["cancelled"] and not body:
+            result, reason = "cancelled", Code.CANCELLED
         lines.append(
             {
                 "order_id": order["order_id"],
@@ -115,7 +125,7 @@ def return_lines(
                 "bank": order["bank"],
                 "branch": order["branch"],
                 "result": result,
-                "reason": body.condition if body else Code.NOT_DELIVERED,
+                "reason": reason,
                 "final": int(result in FINAL),
                 "package_id": body.package_id if body else "",
             }
@@ -150,12 +160,35 @@ class Sorting:
         self._queries = queries
         self._prefix = command_prefix
         self._commands = 0
+        self._one_at_a_time = asyncio.Lock()
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once."""
+        async with self._one_at_a_time:
+            return await self._step()
+
+    async def command_orders(self, command: OrdersCommand) -> Receipt:
+        """Cancel, hold or release orders whose cards are not packed. The same command again is
+        answered the same (`repeated`); ID_REUSED refuses another under its id."""
+        async with self._one_at_a_time:
+            stored = self._queries.reply(Line.SORTING, f"orders:{command.command_id}")
+            if stored is not None:
+                if stored["digest"] != command_digest(command):
+                    return Receipt(False, Code.ID_REUSED, f"{command.command_id}: other orders")
+                return receipt_from_json(stored, repeated=True)
+            states = self._queries.order_states(command.order_ids)
+            writing, receipt = decide_orders(command, states)
+            if not receipt.accepted:
+                return replace(receipt, code=Code.NOTHING_TAKEN)
+            if not writing.empty:
+                await self._commit(writing)
+            return receipt
+
+    async def _step(self) -> bool:
         arrived = self._queries.bodies("b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK)
         if arrived:
-            await self._commit(decide_sort(self._next(), arrived))
+            stopped = self._queries.stopped_orders([b.order_id for b in arrived if b.order_id])
+            await self._commit(decide_sort(self._next(), arrived, stopped))
             return True
         for batch_id in self._complete_batches():
             if await self._finish(batch_id):
@@ -241,7 +274,9 @@ class Sorting:
     async def _write_return(self, batch_id: str) -> None:
         q = self._queries
         orders = q.rows(
-            "select order_id, bank, branch from orders where batch_id = ? order by order_id",
+            "select o.order_id, o.bank, o.branch, s.reason = 'CANCELLED' as cancelled from orders o"
+            " left join order_stop s on s.order_id = o.order_id where o.batch_id = ?"
+            " order by o.order_id",
             batch_id,
         )
         refused = {

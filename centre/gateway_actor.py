@@ -56,6 +56,7 @@ class GatewayShell:
         config = self._config
         floor = Floor(
             inventory=RayLine(handle(Line.INVENTORY)),
+            sorting=RayLine(handle(Line.SORTING)),
             provider=RayProvider(handle("provider")),
             chip_lines={
                 str(line): RayLine(handle(line)) for line in (Line.KEY_REPLACEMENT, Line.INSPECTION)
@@ -74,7 +75,7 @@ class GatewayShell:
             await run_outbox(
                 queries=Queries(config.ledger),
                 provider=floor.provider,
-                sorting=RayLine(handle(Line.SORTING)),
+                sorting=floor.sorting,
                 out=config.home,
                 card_management=config.card_management,
             )

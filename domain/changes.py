@@ -23,6 +23,8 @@ class EventType(StrEnum):
     RETURN_ACCEPTED = "return_accepted"
     ORDER_ADVISED = "order_advised"
     RECORD_REFUSED = "record_refused"
+    ORDER_STOPPED = "order_stopped"
+    ORDER_RELEASED = "order_released"
     NOTE_ACCEPTED = "note_accepted"
     CARTON_SIGNED_FOR = "carton_signed_for"
     BODY_RECEIVED = "body_received"  # moves: into the vault
@@ -33,6 +35,7 @@ class EventType(StrEnum):
     INSPECTED = "inspected"  # moves
     BODY_REJECTED = "body_rejected"  # moves
     BODY_HELD = "body_held"  # moves
+    BODY_RELEASED = "body_released"  # moves
     BODY_SORTED = "body_sorted"  # moves
     BODY_PACKED = "body_packed"  # moves
     BODY_SHIPPED = "body_shipped"  # moves

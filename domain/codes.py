@@ -33,6 +33,13 @@ class Code(StrEnum):
     UNKNOWN_BANK = "UNKNOWN_BANK"
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
+    # One order of a command
+    ORDER_UNKNOWN = "ORDER_UNKNOWN"
+    ALREADY_PACKED = "ALREADY_PACKED"
+    NOT_ON_HOLD = "NOT_ON_HOLD"
+    # One order, and the card that it had
+    CANCELLED = "CANCELLED"
+    ON_HOLD = "ON_HOLD"
     # One card body
     CHIP_SILENT = "CHIP_SILENT"
     CHIP_UNREADABLE = "CHIP_UNREADABLE"
@@ -76,6 +83,10 @@ UNADVISED = frozenset(
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
 
 
+STOPPED = frozenset({Code.CANCELLED, Code.ON_HOLD})
+"""Reasons for which card management stops an order: its body is held with that reason."""
+
+
 class Words(NamedTuple):
     """`chinese` and `english` say what happened; `next_step` what the person does now."""
 
@@ -115,6 +126,15 @@ WORDS: dict[Code, Words] = {
     Code.REPEATED_NUMBER: Words(
         "号码重复", "the number stands twice", "correct or drop the record"
     ),
+    Code.ORDER_UNKNOWN: Words("无此订单", "no such order", "check the order id"),
+    Code.ALREADY_PACKED: Words(
+        "已装包，不能撤销或暂停", "packed before this came", "collect the card at the branch"
+    ),
+    Code.NOT_ON_HOLD: Words("订单未被暂停", "the order is not on hold", "none"),
+    Code.CANCELLED: Words(
+        "订单已撤销", "card management cancelled the order", "keep the card apart"
+    ),
+    Code.ON_HOLD: Words("订单已暂停", "card management holds the order", "wait for its release"),
     Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
     Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),
     Code.NOT_IN_RETURN: Words("识别码不在回盘", "not in the factory return", "ask the factory"),

@@ -154,6 +154,9 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (transit(_K, _I), rejected(_I)),
         (transit(_K, _I), held(_I)),
         (transit(_I, _S), work(_S)),
+        (work(_S), held(_S)),  # its order was cancelled or held by card management
+        (held(_S), held(_S)),  # an order on hold is cancelled
+        (held(_S), work(_S)),  # released
         (work(_S), PACKED),
         (PACKED, "courier"),
     }

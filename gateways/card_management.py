@@ -1,4 +1,5 @@
-"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10))."""
+"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), and orders
+that are cancelled or held before their cards are packed."""
 
 from __future__ import annotations
 
@@ -11,21 +12,31 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from domain import lines
 from domain.codes import Code
-from domain.factory_return import INDEXED, FactoryRecord, RecordChecker, index_text, plaintext
-from domain.lines import FactoryReturn, Receipt, RefusedRecord, SealedRecord
+from domain.factory_return import (
+    INDEXED,
+    FactoryRecord,
+    RecordChecker,
+    index_text,
+    is_id,
+    plaintext,
+)
+from domain.lines import FactoryReturn, OrderAct, Receipt, RefusedRecord, SealedRecord
 from gateways import portions
 from gateways.answers import abort, answering, receipt_to_wire, refusal
 from gateways.floor import Floor
 from gateways.framing import Framed, FrameRefused, Part, read_frame
 from stubs import common_pb2
-from stubs.card_management_pb2 import FactoryReturnPart, FactoryReturnRecord
+from stubs.card_management_pb2 import FactoryReturnPart, FactoryReturnRecord, OrdersCommand
 from stubs.card_management_pb2_grpc import CardManagementServicer
 
 log = structlog.get_logger()
 
 CHECKED_AT_ONCE = 1_000
 """Records that are checked before the event loop has its turn."""
+
+ORDERS_IN_COMMAND = 1_000
 
 Good = list[tuple[int, FactoryRecord]]
 """Good records with their places in the file."""
@@ -53,6 +64,19 @@ def record_from_wire(raw: bytes) -> FactoryRecord | None:
         birth_date=r.birth_date,
         has_temporary_card=r.has_temporary_card,
     )
+
+
+def command_fault(command: OrdersCommand) -> Receipt | None:
+    """Why a command is refused as a whole; None: it is good. An order id that is none of ours is
+    refused by its place later."""
+    if not is_id(command.command_id):
+        code = Code.BAD_FORMAT if command.command_id else Code.FIELD_MISSING
+        return refusal(code, "command_id")
+    if not command.order_ids:
+        return refusal(Code.FIELD_MISSING, "order_ids")
+    if len(command.order_ids) > ORDERS_IN_COMMAND:
+        return refusal(Code.FILE_TOO_LARGE, "order_ids")
+    return None
 
 
 class CardManagementDoor(CardManagementServicer):
@@ -92,6 +116,39 @@ class CardManagementDoor(CardManagementServicer):
             raise AssertionError("abort raises") from None
         finally:
             self._files -= 1
+        return receipt_to_wire(receipt)
+
+    @answering
+    async def CancelOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.CANCEL, request)
+
+    @answering
+    async def HoldOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.HOLD, request)
+
+    @answering
+    async def ReleaseOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.RELEASE, request)
+
+    async def _command(self, act: OrderAct, request: OrdersCommand) -> common_pb2.Receipt:
+        receipt = command_fault(request)
+        if receipt is None:
+            command = lines.OrdersCommand(request.command_id, act, tuple(request.order_ids))
+            receipt = await self._floor.sorting.command_orders(command)
+        log.info(
+            "orders.answered",
+            act=act,
+            code=receipt.code,
+            orders=receipt.records,
+            taken=receipt.taken,
+            repeated=receipt.repeated,
+        )
         return receipt_to_wire(receipt)
 
     async def _take(self, file: Framed) -> Receipt:

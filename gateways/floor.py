@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from domain.card.profile import Profile
-from domain.lines import ChipLine, InventoryLine, KeyProvider
+from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
 from ledger.queries import Queries
 
 
@@ -43,6 +43,7 @@ class Floor:
     `queries` is used from the event loop's thread only and is nobody else's."""
 
     inventory: InventoryLine
+    sorting: SortingLine
     provider: KeyProvider
     chip_lines: Mapping[str, ChipLine]
     queries: Queries

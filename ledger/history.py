@@ -18,6 +18,8 @@ from ledger.queries import Queries
 WORDS: Mapping[str, tuple[str, str]] = {
     EventType.ORDER_ADVISED: ("厂家回盘通知制卡订单", "the factory return advises the order"),
     EventType.RECORD_REFUSED: ("回盘记录被拒", "the record of the factory return is refused"),
+    EventType.ORDER_STOPPED: ("卡管停办订单", "card management stops the order"),
+    EventType.ORDER_RELEASED: ("卡管恢复订单", "card management releases the order"),
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
     EventType.BODY_ISSUED: ("发放", "issued"),
     EventType.BODY_TAKEN: ("领用", "taken"),
@@ -26,6 +28,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.INSPECTED: ("检卡合格", "inspected, in order"),
     EventType.BODY_REJECTED: ("报废", "rejected"),
     EventType.BODY_HELD: ("暂扣", "held"),
+    EventType.BODY_RELEASED: ("解除暂扣", "released"),
     EventType.BODY_SORTED: ("分拣", "sorted"),
     EventType.BODY_PACKED: ("装包", "packed"),
     EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),

@@ -31,6 +31,18 @@ class Identified:
     branch: str = ""
     order_batch: str = ""
     refused_code: str = ""
+    stopped: str = ""
+    body: Body | None = None
+
+
+@dataclass(frozen=True)
+class OrderState:
+    """How an order stands. `stopped`: why card management stopped it, empty if it did not, None
+    if it never did; `closed`: the return of its batch is out."""
+
+    order_id: str
+    stopped: str | None
+    closed: bool
     body: Body | None = None
 
 
@@ -179,8 +191,10 @@ class Queries:
         codes = as_json(identification_codes)
         found = {c: {"identification_code": c} for c in identification_codes}
         for r in self.rows(
-            "select identification_code, order_id, branch, batch_id as order_batch from orders"
-            " where identification_code in (select value from json_each(?))",
+            "select o.identification_code, o.order_id, o.branch, o.batch_id as order_batch,"
+            " coalesce(s.reason, '') as stopped from orders o"
+            " left join order_stop s on s.order_id = o.order_id"
+            " where o.identification_code in (select value from json_each(?))",
             codes,
         ):
             found[r["identification_code"]].update(r)
@@ -215,6 +229,37 @@ class Queries:
             )
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
+
+    def order_states(self, order_ids: Sequence[str]) -> dict[str, OrderState]:
+        """How each of these orders stands; those that are not known are left out."""
+        ids = as_json(order_ids)
+        bodies = {
+            b.order_id: b
+            for b in self.bodies(
+                "b.order_id in (select value from json_each(?)) order by b.live, b.body_id", ids
+            )
+        }
+        return {
+            r["order_id"]: OrderState(
+                r["order_id"], r["stopped"], bool(r["closed"]), bodies.get(r["order_id"])
+            )
+            for r in self.rows(
+                "select o.order_id, s.reason as stopped, exists (select 1 from outbox x where"
+                "  x.batch_id = o.batch_id and x.kind = 'centre_return') as closed"
+                " from orders o left join order_stop s on s.order_id = o.order_id"
+                " where o.order_id in (select value from json_each(?))",
+                ids,
+            )
+        }
+
+    def stopped_orders(self, order_ids: Sequence[str]) -> dict[str, str]:
+        """Those of these orders that are cancelled or on hold, with the reason."""
+        found = self.rows(
+            "select order_id, reason from order_stop where reason <> ''"
+            " and order_id in (select value from json_each(?))",
+            as_json(order_ids),
+        )
+        return {r["order_id"]: r["reason"] for r in found}
 
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
         """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""

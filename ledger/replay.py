@@ -13,10 +13,12 @@ from typing import Any
 
 from domain.bodies import BORN_WITH, BORNE, Body
 from domain.changes import EventType
+from domain.codes import STOPPED, Code
 from domain.places import (
     FACTORY_ADVISED,
     MISSING_COUNTED,
     MISSING_READ,
+    PACKED,
     SURPLUS_COUNTED,
     SURPLUS_READ,
     Account,
@@ -61,6 +63,8 @@ class Replay:
     orders: set[str] = field(default_factory=set)
     balances: Counter[Account] = field(default_factory=Counter)
     groups: dict[tuple[str, str, str], Batch] = field(default_factory=lambda: defaultdict(Batch))
+    stops: dict[str, str] = field(default_factory=dict)
+    """Why card management stopped an order; empty if it was released again."""
     live: dict[str, str] = field(default_factory=dict)
     """The live body of each order that has one."""
 
@@ -120,11 +124,27 @@ class Replay:
             self.orders.add(event["order_id"])
             data = event["data"]
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
+        elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
+            self._stop(commit, event)
         elif event["type"] == EventType.NOTE_ACCEPTED:
             for carton in event["data"]["cartons"]:
                 if carton["kind"] == Kind.TEMPORARY_CARD:
                     batch_id, bank = event["data"]["batch_id"], carton["bank"]
                     self._advise(batch_id, bank, carton["kind"], carton["noted"], expected)
+
+    def _stop(self, commit: Commit, event: Row) -> None:
+        """An order that was advised is stopped, or released, before its card is packed."""
+        order_id, released = event["order_id"], event["type"] == EventType.ORDER_RELEASED
+        reason = "" if released else event["data"]["code"]
+        before = self.stops.get(order_id, "")
+        if order_id not in self.orders or (not released and reason not in STOPPED):
+            raise _fault(commit, "订单未通知", "the order was never advised", event)
+        if reason == before or (before == Code.CANCELLED) or (released and before != Code.ON_HOLD):
+            raise _fault(commit, "订单状态不符", "the order is not in that state", event)
+        card = self.bodies.get(self.live.get(order_id, ""))
+        if card is not None and card.package_id:
+            raise _fault(commit, "卡片已装包", "its card is packed", event)
+        self.stops[order_id] = reason
 
     def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
         """As `actors.receiving.advise`: what was counted beyond the advice stops being surplus."""
@@ -194,6 +214,11 @@ class Replay:
     def _check_condition(self, commit: Commit, event: Row, body: Body) -> None:
         if bool(body.condition) != (standing(body.place) in _SET_APART):
             raise _fault(commit, "原因与位置不符", "a reason belongs to what is set apart", event)
+        stop = self.stops.get(body.order_id, "")
+        if body.condition in STOPPED and stop != body.condition:
+            raise _fault(commit, "订单未被停办", "its order was not stopped", event)
+        if stop and body.place == PACKED:
+            raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
 
     def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
         """A lease grows by one with each release, and with nothing else."""

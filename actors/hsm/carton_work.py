@@ -24,7 +24,7 @@ from ledger.queries import Carton, Group, Queries
 
 LINE = Line.KEY_REPLACEMENT
 ISSUED = transit(Line.INVENTORY, LINE)
-HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN}
+HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN, Code.CANCELLED}
 
 
 @dataclass

@@ -285,8 +285,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
         temporary = self._cartons.is_temporary(carton_id)
         if known.refused_code and not known.order_id:
             return known.refused_code
+        if known.order_id and temporary:
+            return Code.WRONG_KIND
         if known.order_id:
-            return Code.WRONG_KIND if temporary else ""
+            # On hold it is finished all the same, and waits at sorting.
+            return Code.CANCELLED if known.stopped == Code.CANCELLED else ""
         if identity.is_temporary_card:
             return "" if temporary else Code.WRONG_KIND
         return Code.NOT_IN_RETURN

@@ -32,7 +32,7 @@ from domain.card.segment import Answers, Segment, Step
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import Line, Standing, rejected, transit
+from domain.places import Line, Standing, held, rejected, transit
 from domain.provider import Answer, Authenticate, Chip, Compare, KeySet, Prove, Request
 from domain.turns import NoAnswer, Opening, StationTurn
 from ledger.queries import Identified, Queries
@@ -149,6 +149,8 @@ class Inspection(ChipLine[Session, Facts]):
         body = known.body
         if body is None or body.place != ARRIVED:
             return Prepared(lambda _a, _w: _elsewhere(body))
+        if known.stopped == Code.CANCELLED:
+            return Prepared(lambda _a, w: _hold(w, body, Code.CANCELLED))
         state = key_state(self._profile, read_keys(session.segment, answers))
         proof = answers.of(session.segment, "internal authenticate")
         challenge = answers.of(session.segment, "get challenge")
@@ -238,6 +240,11 @@ def _reject(writing: Writing, body: Body, code: str, detail: str) -> Outcome[Ses
         live=False,
     )
     return Outcome(verdict("rejected", code))
+
+
+def _hold(writing: Writing, body: Body, code: str) -> Outcome[Session]:
+    writing.change(body, EventType.BODY_HELD, place=held(Line.INSPECTION), condition=code)
+    return Outcome(verdict("held", code))
 
 
 def _elsewhere(body: Body | None, code: str = Code.OK) -> Outcome[Session]:

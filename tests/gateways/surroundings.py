@@ -15,6 +15,7 @@ from random import Random
 import grpc
 
 from actors.inventory import Inventory
+from actors.sorting import Sorting
 from counterparts.files import factory_record, order_row
 from counterparts.orders import plan_batch
 from counterparts.people import People
@@ -190,6 +191,10 @@ class Place:
         """The real line over this ledger."""
         return Inventory(LedgerDoor(self.ledger, "inventory"), self.queries)
 
+    def sorting(self) -> Sorting:
+        """The real line over this ledger."""
+        return Sorting(LedgerDoor(self.ledger, "sorting"), self.queries, "s1")
+
     def close(self) -> None:
         self.queries.close()
         self.watching.close()
@@ -222,6 +227,7 @@ async def open_hall(
     lines: dict[str, ChipLine] = dict(hall.chip_lines)
     floor = Floor(
         inventory=hall.place.inventory() if real_inventory else hall.inventory,
+        sorting=hall.place.sorting(),
         provider=hall.provider,
         chip_lines=lines,
         queries=hall.place.queries,

@@ -27,6 +27,8 @@ from domain.lines import (
     FactoryReturn,
     Note,
     NoteCarton,
+    OrderAct,
+    OrdersCommand,
     Receipt,
     RefusedRecord,
     SealedRecord,
@@ -184,6 +186,10 @@ class Building:
     def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
         return asyncio.run(self.inventory.sign_for(SignFor(delivery_id, counts)))
 
+    def orders(self, act: OrderAct, command_id: str, *order_ids: str) -> Receipt:
+        command = OrdersCommand(command_id, act, order_ids)
+        return asyncio.run(self.sorting.command_orders(command))
+
     def writing(self, line: Line) -> Writing:
         self.commands += 1
         return Writing(line, f"{line}-{self.prefixes}:{self.commands}")
@@ -300,8 +306,8 @@ REFUSED = RefusedRecord(
 def one_of_each(folder: Path) -> Building:
     """A whole batch in which everything that can befall a card befalls one: advised 22 cards of
     two banks and 2 temporary ones; a short carton, a refused record, a card that is not in the
-    return, one beyond the count, a silent one, foreign keys, one that inspection rejects. Heads
-    are signed in the middle and before the last commits."""
+    return, one beyond the count, a silent one, foreign keys, one that inspection rejects, a
+    cancelled order. Heads are signed in the middle and before the last commits."""
     b = Building.make(folder)
     records = [
         record(n, branch=BRANCHES["102"][n % 2], carton="C1", has_temporary=n % 5 == 0)
@@ -334,6 +340,7 @@ def one_of_each(folder: Path) -> Building:
     b.set_apart("C2", Code.OVER_COUNT, 22, records[21].order_id)  # the tenth card after all
     b.replace_keys("T1", 201)
     b.replace_keys("T1", 202)
+    b.orders(OrderAct.CANCEL, "K1", records[10].order_id)
     b.inspect(bad=frozenset({records[3].order_id}))
     b.sign_heads()
     b.sort()

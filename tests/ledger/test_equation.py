@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from domain.codes import UNADVISED, Code
-from domain.lines import NoteCarton, RefusedRecord, SealedRecord
+from domain.lines import NoteCarton, OrderAct, RefusedRecord, SealedRecord
 from ledger.summary import COUNTS, summary
 from ledger.verify import verify
 from tests.ledger.building import (
@@ -181,6 +181,14 @@ class Floor(RuleBasedStateMachine):
         self.b.inspect(bad=frozenset(failed), at_once=2)
         if sort:
             self.b.sort()
+
+    @precondition(lambda self: any(b.taken and b.records for b in self.batches))
+    @rule(data=st.data(), act=st.sampled_from(OrderAct))
+    def command_orders(self, data: st.DataObject, act: OrderAct) -> None:
+        """Card management changes its mind, in time or too late."""
+        records = [r for b in self.batches if b.taken for r in b.records]
+        chosen = data.draw(st.lists(st.sampled_from(records), min_size=1, max_size=3))
+        self.b.orders(act, f"K{self.number()}", *(r.order_id for r in chosen))
 
     @invariant()
     def the_equation_holds(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from counterparts.factory import Delivery
 from counterparts.faults import Fault
 from domain.card.profile import load_profile
+from domain.lines import OrderAct, OrdersCommand
 from domain.places import Line
 from domain.provider import KeyChange
 from domain.turns import Opening, StationTurn, Verdict
@@ -139,6 +141,37 @@ def test_a_card_beyond_the_count_becomes_a_held_body(floor: SmallFloor) -> None:
     assert verdicts[-1].code == "OVER_COUNT"
     assert not is_formal(stranger)
     assert summary(floor.queries)["reconciled"]
+
+
+def test_a_cancelled_card_is_set_apart_where_it_comes_by_next(floor: SmallFloor) -> None:
+    """Before its keys are replaced none is written; between the two stages inspection sets it
+    apart. One on hold is finished and waits at sorting."""
+    delivery = floor.deliver(seed=15, cards=20)
+    early, between, on_hold = [c for c in good_chips(floor, delivery) if c.plastic.face_number][:3]
+    order_of = {card: order_id for order_id, card in delivery.cards.items()}
+
+    def command(act: OrderAct, chip: Chip) -> None:
+        command = OrdersCommand(secrets.token_hex(4), act, (order_of[chip.plastic.card_id],))
+        assert asyncio.run(floor.sorting.command_orders(command)).accepted
+
+    command(OrderAct.CANCEL, early)
+    assert asyncio.run(Station(floor).run(early)) == Verdict("", "held", "CANCELLED")
+    assert early.writes == 0
+    asyncio.run(Station(floor).present(between, Line.KEY_REPLACEMENT))
+    command(OrderAct.CANCEL, between)
+    assert asyncio.run(Station(floor).run(between)) == Verdict("", "held", "CANCELLED")
+    command(OrderAct.HOLD, on_hold)
+    assert asyncio.run(Station(floor).run(on_hold)) == Verdict("", "good", "OK")
+    asyncio.run(floor.sorting.step())
+    places = {
+        r["order_id"]: (r["place"], r["condition"])
+        for r in floor.queries.rows("select order_id, place, condition from body")
+    }
+    assert [places[order_of[c.plastic.card_id]] for c in (early, between, on_hold)] == [
+        ("key_replacement/held", "CANCELLED"),
+        ("inspection/held", "CANCELLED"),
+        ("sorting/held", "ON_HOLD"),
+    ]
 
 
 def test_a_finished_chip_that_is_fed_again_goes_to_its_stack_untouched(
