@@ -1,7 +1,8 @@
 """`centre demo`: one batch delivery through a whole centre, on real parts (articles 11(10), 28(7)).
 
 It plays what stands around a centre: a service manager that keeps processes running, a courier
-who brings the key block, a person who counts cartons with a counting machine and signs for them.
+who brings the key block, a person who counts cartons with a counting machine and signs for them,
+a clerk of card management who stops orders in the middle.
 The counterparts, stations, machines and the centre itself are processes of their own. Killed at
 any moment, the same command goes on from where the ledger and the chips stand.
 """
@@ -276,14 +277,29 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
 def _watch(config: Config, batch_id: str, screen: Screen) -> None:
     """Show the stages until the return was taken by card management."""
     queries = Queries(config.ledger)
+    desk = config.home / "sent" / "desk"
     while True:
         screen.update(queries, batch_id)
+        if not desk.exists() and _midway(queries, batch_id):
+            screen.say("卡管停办几张订单 card management stops some orders")
+            desk.mkdir()
+            shutil.copyfile(config.home / "sent" / "stops.json", desk / "stops.json")
         outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
         if outbox and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)
     queries.close()
+
+
+def _midway(queries: Queries, batch_id: str) -> bool:
+    """A quarter of the cards was inspected."""
+    found = queries.one(
+        "select count(*) as whole, total(place in ('transit/inspection>sorting', 'sorting/work'))"
+        " as through from body where batch_id = ?",
+        batch_id,
+    )
+    return found is not None and found["through"] * 4 > found["whole"]
 
 
 def _wait_for_readers(control: Path) -> None:

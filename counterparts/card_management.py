@@ -1,9 +1,12 @@
-"""Card management (卡管系统) as a process: hands in the factory return, takes centre returns.
+"""Card management (卡管系统) as a process: hands in the factory return, takes centre returns, and
+cancels or holds orders when its clerks say so.
 
     python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT
 
 DIR is the `sent` of a delivery. The receipt of the factory return is kept as
-DIR/receipt-factory-return.json; centre returns lie in DIR/received. Ends on SIGTERM or Ctrl-C.
+DIR/receipt-factory-return.json; centre returns lie in DIR/received. Commands that a clerk lays
+into DIR/desk (`*.json`, as DIR/stops.json) are handed in, their receipts kept as
+DIR/receipt-<name>.json. Ends on SIGTERM or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import json
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -25,6 +29,7 @@ from counterparts.submission import (
     persist,
     submit_delivery_note,
     submit_factory_return,
+    submit_orders_command,
 )
 from stubs.common_pb2 import Receipt
 
@@ -33,6 +38,7 @@ __all__ = ["Serving", "Tampering", "hand_in", "serve", "submit_delivery_note",
 
 _log = structlog.get_logger("counterparts.card_management")
 RECEIPT = "receipt-factory-return.json"
+DESK_SECONDS = 0.2
 
 
 def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
@@ -66,6 +72,28 @@ def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
     return receipt
 
 
+def hand_in_commands(directory: Path, door: str, stop: Event) -> None:
+    """Hand in what lies on the desk and was not answered yet; the same again is harmless."""
+    for file in sorted((directory / "desk").glob("*.json")):
+        kept = directory / f"receipt-{file.name}"
+        if kept.exists():
+            continue
+        rows = []
+        for command in json.loads(file.read_text(encoding="utf-8")):
+            receipt = persist(partial(submit_orders_command, door, command), stop)
+            if receipt is None:
+                return
+            rows.append({**command, "receipt": files.receipt_row(receipt)})
+            _log.info(
+                "orders_answered",
+                act=command["act"],
+                code=receipt.code,
+                taken=receipt.taken,
+                refused=len(receipt.refused),
+            )
+        files.write_whole(kept, files.to_json(rows) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m counterparts.card_management",
@@ -81,7 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with serve(options.listen, options.home_dir) as serving:
         _log.info("listening", address=serving.address)
         hand_in(options.home_dir, options.door, stop)
-        stop.wait()
+        while not stop.wait(DESK_SECONDS):
+            hand_in_commands(options.home_dir, options.door, stop)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from counterparts.chips import (
 )
 from counterparts.faults import (
     RECORD_FAULTS,
+    STOPS,
     Fault,
     Planted,
     Spoiler,
@@ -185,6 +186,7 @@ class _Factory:
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
+        files.write_whole(self._sent / "stops.json", files.to_json(_stops(planted)) + "\n")
         truth = _truth(self._seed, planted + temporary_fault, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
         complete = {
@@ -253,6 +255,19 @@ def _with_record_faults(plan: Plan, planted: Sequence[Planted]) -> Plan:
             other = orders.get(p.other_order_id)
             orders[p.order_id] = spoil_record(orders[p.order_id], p, other)
     return Plan(plan.batch_id, tuple(orders.values()), plan.temporary, plan.cartons)
+
+
+def _stops(planted: Sequence[Planted]) -> list[dict[str, Any]]:
+    """The orders that card management will cancel or hold, as one command each."""
+    return [
+        {
+            "act": act,
+            "command_id": f"{act}-{stopped[0].rpartition('-')[0]}",
+            "order_ids": stopped,
+        }
+        for fault, act in STOPS.items()
+        if (stopped := [p.order_id for p in planted if p.fault is fault])
+    ]
 
 
 def _truth(

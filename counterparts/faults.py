@@ -1,4 +1,5 @@
-"""What goes wrong in a delivery, as it does: planted in the return and among the chips.
+"""What goes wrong in a delivery, as it does: planted in the return, among the chips, and in what
+card management decides about its orders meanwhile.
 
 Which orders are hit follows from the seed. Each fault has an order of its own and, as long as
 there are enough, a carton of its own.
@@ -33,8 +34,12 @@ class Fault(StrEnum):
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
     RECORD_TWICE = "record_twice"
+    ORDER_CANCELLED = "order_cancelled"
+    ORDER_ON_HOLD = "order_on_hold"
 
 
+STOPS = {Fault.ORDER_CANCELLED: "cancel", Fault.ORDER_ON_HOLD: "hold"}
+"""What card management does to such an order while the delivery is in work."""
 RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
 
 
@@ -56,7 +61,8 @@ def how_many(cards: int) -> list[Fault]:
     if cards < FEWEST_CARDS:
         return []
     faults: list[Fault] = [f for f in Fault if f is not Fault.SILENT_TEMPORARY]
-    return faults + [Fault.SILENT_CHIP] * (cards >= 3_000)
+    faults += [Fault.SILENT_CHIP] * (cards >= 3_000)
+    return [*faults, Fault.ORDER_CANCELLED]
 
 
 def choose(orders: Sequence[Order], random: Random) -> list[Planted]:

@@ -21,6 +21,8 @@ FAULTS = {
     "unknown_bank": ("surplus", "UNKNOWN_BANK"),
     "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
     "repeated_identity": ("surplus", "REPEATED_NUMBER"),
+    "order_cancelled": ("held", "CANCELLED"),
+    "order_on_hold": ("held", "ON_HOLD"),
 }
 FORMAL_VERSION = 1
 
@@ -105,6 +107,8 @@ def _receipt(e: Evidence) -> None:
             expected[number] = code
     assert {r["record_number"]: r["code"] for r in e.receipt["refused"]} == expected
     assert e.receipt["taken"] == len(e.records) - len(expected)
+    stops = json.loads((e.home / "sent" / "receipt-stops.json").read_text("utf-8"))
+    assert all(s["receipt"]["taken"] == len(s["order_ids"]) > 0 for s in stops)
 
 
 def _orders(e: Evidence) -> None:
@@ -157,8 +161,12 @@ def _chips(e: Evidence) -> None:
     }  # fmt: skip
     for card_id, card in e.cards.items():
         fault = planted.get(card_id)
+        if fault == "order_cancelled":
+            # Where it was when the order was cancelled, nobody planned.
+            assert card["stack"] == "held" or (card["stack"] == "good" and e.is_formal(card))
+            continue
         assert card.get("stack") == stacks.get(fault or "", "good"), (card_id, fault)
-        if fault in (None, "record_twice"):
+        if fault in (None, "record_twice", "order_on_hold"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
         elif fault in ("silent_chip", "not_in_return", "surplus_card", "unknown_bank"):
@@ -199,15 +207,17 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
     )
     lines = [r for r in e.lines if bank in (None, r["bank"])]
     results = Counter(r["result"] for r in lines)
-    held = sum(1 for c in cards if c.get("stack") == "held")
+    # Sorting sets apart what was stopped after the readers were done with it.
+    stopped = {f["card"] for f in e.truth["faults"] if f["fault"].startswith("order_")}
+    held = [c for c in cards if c["stack"] == "held" or c["card"] in stopped]
     return {
         "advised": len(accepted) + temporary,
         "surplus": results["surplus"],
         "received": len(cards),
         "missing": results["missing"],
-        "shipped": sum(1 for c in cards if c.get("stack") == "good"),
+        "shipped": sum(1 for c in cards if c["stack"] == "good" and c["card"] not in stopped),
         "rejected": sum(1 for c in cards if c.get("stack") == "rejected"),
-        "held": held,
+        "held": len(held),
         "in_work": 0,
         "destroyed": 0,
     }
