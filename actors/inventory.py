@@ -1,7 +1,8 @@
 """The inventory line: what comes in, and what is issued to the floor (articles 11(10), 31).
 
-It takes the factory return and the delivery note, signs for cartons by their blind count, and
-issues the bodies to key replacement as soon as both the cards and the return are there.
+It takes the factory return and the delivery note, signs for cartons by their blind count, counts
+them anew when somebody doubts it, and issues the bodies to key replacement as soon as both the
+cards and the return are there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from actors.receiving import decide_note, decide_return, decide_sign_for, receipt_from_json
+from actors.receiving import (
+    NOTHING,
+    decide_note,
+    decide_return,
+    decide_sign_for,
+    receipt_from_json,
+)
+from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
 from domain.changes import Event, EventType
 from domain.codes import Code
@@ -88,6 +96,35 @@ class Inventory:
             writing = decide_sign_for(command, cartons, groups, issue=issue)
             committed = await self._ledger.commit(writing.changes())
             return receipt_from_json(committed.reply, repeated=committed.repeated)
+
+    async def recount(self, carton_id: str, counted: int) -> Receipt:
+        """Count a carton of a signed delivery anew, wherever its cards lie by now. The count that
+        it has already is answered `repeated`."""
+        async with self._one_at_a_time:
+            q = self._queries
+            carton = q.carton(carton_id)
+            if carton is None:
+                code = Code.CARTON_NOT_COUNTED if q.known_cartons([carton_id]) else None
+                return Receipt(False, code or Code.CARTON_UNKNOWN, carton_id)
+            if q.is_closed(carton.batch_id):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {carton.batch_id} is out")
+            key = carton.bank, carton.kind
+            known = Counted(
+                carton,
+                q.bodies("b.carton_id = ? and b.place not like 'factory/%'", carton_id),
+                q.carton_rows(carton_id),
+                q.recounts(carton_id),
+                q.groups(carton.batch_id).get(key, NOTHING),
+                q.stand_ins(carton.batch_id).get(key, 0),
+                q.batch_return(carton.batch_id) is not None,
+            )
+            if counted == carton.counted == len(known.bodies):
+                return Receipt(True, records=1, taken=1, repeated=True)
+            problem = recount_problem(known, counted)
+            if problem:
+                return problem
+            await self._ledger.commit(decide_recount(known, counted).changes())
+            return Receipt(True, records=1, taken=1)
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
         """Write down which temporary keys entered the token (labels and check values only)."""

@@ -287,7 +287,8 @@ class Sorting:
                 batch_id,
             )
         }
-        lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
+        bodies = q.bodies("b.batch_id = ? and b.place not like 'factory/%'", batch_id)
+        lines = return_lines(orders, bodies, refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
         rows = [

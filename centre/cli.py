@@ -204,15 +204,33 @@ def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
 
     Example: centre sign-for D1 C1=250 C2=249
     """
-    from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
+    from stubs.operator_pb2 import SignForDeliveryRequest
 
     request = SignForDeliveryRequest(delivery_id=delivery)
-    for text in counts:
-        carton, _, number = text.rpartition("=")
-        if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:
-            raise click.UsageError(f"{text}: CARTON=COUNT is needed, at most 999999")
-        request.counts.append(CartonCount(carton_id=carton, counted=int(number)))
+    request.counts.extend(_carton_count(text) for text in counts)
     _answer(home, "SignForDelivery", request)
+
+
+@main.command()
+@home_option
+@click.argument("count", metavar="CARTON=COUNT")
+@reporting
+def recount(home: Path, count: str) -> None:
+    """Count a carton of a signed delivery anew, blindly: all its cards, wherever they lie by now.
+
+    The new count takes the place of the old one. Cards that lay aside as beyond the old count are
+    fed again afterwards. Example: centre recount C2=248
+    """
+    _answer(home, "RecountCarton", _carton_count(count))
+
+
+def _carton_count(text: str) -> Any:
+    from stubs.operator_pb2 import CartonCount
+
+    carton, _, number = text.rpartition("=")
+    if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise click.UsageError(f"{text}: CARTON=COUNT is needed, at most 999999")
+    return CartonCount(carton_id=carton, counted=int(number))
 
 
 @main.command()

@@ -104,7 +104,9 @@ class Screen:
         places = {
             r["place"]: r["n"]
             for r in queries.rows(
-                "select place, count(*) as n from body where batch_id = ? group by place", batch_id
+                "select place, count(*) as n from body where batch_id = ?"
+                " and place not like 'factory/%' group by place",
+                batch_id,
             )
         }
         counts = stage_counts(places)

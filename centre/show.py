@@ -51,7 +51,8 @@ def status(config: Config, queries: Queries) -> bool:
     places = Table("位置 place", "原因 reason", "卡种 kind", "银行 bank", "张 bodies")
     for r in queries.rows(
         "select place, condition, kind, bank, count(*) as n from body"
-        " group by place, condition, kind, bank order by place, condition, kind, bank"
+        " where place not like 'factory/%' group by place, condition, kind, bank"
+        " order by place, condition, kind, bank"
     ):
         reason = in_words(r["condition"]) if r["condition"] else ""
         places.add_row(r["place"], reason, r["kind"], r["bank"], str(r["n"]))

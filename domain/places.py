@@ -149,6 +149,12 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (work(_K), transit(_K, _I)),
         (work(_K), rejected(_K)),
         (work(_K), held(_K)),
+        *(
+            (place, outside)  # a recount found that there is no such card
+            for place in (VAULT, transit(Line.INVENTORY, _K), work(_K))
+            for outside in (MISSING_COUNTED, SURPLUS_COUNTED)
+        ),
+        (held(_K), work(_K)),  # beyond the count, and counted anew
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),

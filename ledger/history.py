@@ -21,6 +21,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.ORDER_STOPPED: ("卡管停办订单", "card management stops the order"),
     EventType.ORDER_RELEASED: ("卡管恢复订单", "card management releases the order"),
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
+    EventType.BODY_COUNTED: ("重新清点计入", "counted anew"),
+    EventType.BODY_WITHDRAWN: ("重新清点注销", "no such card, by a recount"),
     EventType.BODY_ISSUED: ("发放", "issued"),
     EventType.BODY_TAKEN: ("领用", "taken"),
     EventType.KEY_WRITE_RELEASED: ("放行写入正式密钥", "writing of formal keys released"),
@@ -181,6 +183,8 @@ def place_in_words(place: str) -> str:
         return "已装包 packed"
     if place == SHREDDER:
         return "已销毁 destroyed"
+    if head == "factory":
+        return "未到 not here"
     if head == "courier":
         return f"已交寄 {destination_in_words(rest)}"
     if head == "transit":
@@ -235,7 +239,7 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         }
         for r in queries.rows(
             "select place, condition, count(*) as bodies from body where batch_id = ?"
-            " group by place, condition order by place, condition",
+            " and place not like 'factory/%' group by place, condition order by place, condition",
             batch_id,
         )
     ]

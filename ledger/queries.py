@@ -11,6 +11,7 @@ from typing import Any
 import pyodbc
 
 from domain.bodies import Body
+from domain.changes import EventType
 from domain.codes import UNADVISED
 from domain.places import Kind
 from ledger.connection import as_json, connect, rows
@@ -285,8 +286,45 @@ class Queries:
 
     def carton_quota(self, carton_id: str) -> int:
         """For how many chips a carton may draw keys: as many as it has bodies."""
+        found = self.one(
+            "select count(*) as n from body where carton_id = ? and place not like 'factory/%'",
+            carton_id,
+        )
+        return found["n"] if found else 0
+
+    def carton_rows(self, carton_id: str) -> int:
+        """How many bodies a carton ever had, with those that a recount withdrew."""
         found = self.one("select count(*) as n from body where carton_id = ?", carton_id)
         return found["n"] if found else 0
+
+    def recounts(self, carton_id: str) -> int:
+        """How often a carton was counted anew."""
+        found = self.one(
+            "select count(*) as n from event where type = ? and data->>'carton_id' = ?",
+            EventType.CARTON_RECOUNTED,
+            carton_id,
+        )
+        return found["n"] if found else 0
+
+    def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
+        """By (bank, kind) of a batch: how many bodies without accepted record stand for one that
+        is missing, as read (event data `stands_for`) and as settled by recounts."""
+        found = self.rows(
+            "select b.bank, b.kind, count(*) as n from event e join body b on b.body_id = e.body_id"
+            " and b.batch_id = ? where e.type = ? and e.data->>'stands_for' is not null"
+            " group by b.bank, b.kind union all"
+            " select data->>'bank', data->>'kind', sum(data->>'stand_ins') from event"
+            " where type = ? and data->>'batch_id' = ? group by 1, 2",
+            batch_id,
+            EventType.BODY_HELD,
+            EventType.CARTON_RECOUNTED,
+            batch_id,
+        )
+        total: dict[tuple[str, str], int] = {}
+        for r in found:
+            key = r["bank"], r["kind"]
+            total[key] = total.get(key, 0) + int(r["n"])
+        return total
 
     def carton_drawn(self, carton_id: str) -> list[str]:
         """Identification codes of a carton's chips whose first WRITE KEY was released."""

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from domain.changes import EventType
-from domain.places import MISSING_READ, SURPLUS_READ, Kind, Line, Standing, standing
+from domain.codes import Code
+from domain.places import Kind, Line, Standing, standing
 from ledger.connection import as_json
 from ledger.queries import Queries
 
@@ -123,7 +124,7 @@ def _body_rows(queries: Queries, batch_id: str | None) -> Groups:
     groups: Groups = defaultdict(_none)
     for r in queries.rows(
         "select bank, kind, place, count(*) as n from body"
-        f" where true{where} group by bank, kind, place",
+        f" where place not like 'factory/%'{where} group by bank, kind, place",
         *parameters,
     ):
         counts = groups[r["bank"], r["kind"]]
@@ -152,7 +153,7 @@ def _advised(queries: Queries, batch_id: str | None) -> dict[tuple[str, str], in
 
 def _of_batch(queries: Queries, batch_id: str) -> Groups:
     """One batch. By count, a card is surplus or missing as counted and advised differ; each card
-    that was read and has no accepted record (event data `stands_for`) is surplus for one that is
+    that was read and has no accepted record (`Queries.stand_ins`) is surplus for one that is
     missing, and each card beyond its carton's count is surplus."""
     groups: Groups = defaultdict(_none)
     for key, n in _advised(queries, batch_id).items():
@@ -161,21 +162,16 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
         groups[key] |= {name: n for name, n in rows.items() if name not in OUTSIDE}
     beyond: dict[tuple[str, str], int] = defaultdict(int)
     for r in queries.rows(
-        "select b.bank, b.kind,"
-        " sum(case when e.data->>'source' = ? then 1 else 0 end) as beyond,"
-        " sum(case when e.data->>'stands_for' = ? then 1 else 0 end) as stand_ins"
-        " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
-        " where e.type in (?, ?) group by b.bank, b.kind",
-        SURPLUS_READ,
-        MISSING_READ,
+        "select bank, kind, count(*) as n from body where batch_id = ? and condition = ?"
+        " group by bank, kind",
         batch_id,
-        EventType.BODY_RECEIVED,
-        EventType.BODY_HELD,
+        Code.OVER_COUNT,
     ):
-        counts = groups[r["bank"], r["kind"]]
-        beyond[r["bank"], r["kind"]] = r["beyond"]
-        counts["surplus"] += r["beyond"] + r["stand_ins"]
-        counts["missing"] += r["stand_ins"]
+        beyond[r["bank"], r["kind"]] = r["n"]
+        groups[r["bank"], r["kind"]]["surplus"] += r["n"]
+    for key, n in queries.stand_ins(batch_id).items():
+        groups[key]["surplus"] += n
+        groups[key]["missing"] += n
     for key, counts in groups.items():
         counted = counts["received"] - beyond[key]
         counts["surplus"] += max(0, counted - counts["advised"])
@@ -251,7 +247,8 @@ def branch_table(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
             row[standing(r["place"])] += r["n"]
     for r in queries.rows(
         "select bank, destination, place, count(*) as n from body"
-        " where batch_id = ? and order_id = '' group by bank, destination, place",
+        " where batch_id = ? and order_id = '' and place not like 'factory/%'"
+        " group by bank, destination, place",
         batch_id,
     ):
         if standing(r["place"]) in names:

@@ -218,10 +218,12 @@ def check_files(queries: Queries) -> None:
 
 
 def check_deliveries(queries: Queries) -> None:
-    """Tables `delivery` and `carton` are what NOTE_ACCEPTED and CARTON_SIGNED_FOR say."""
+    """Tables `delivery` and `carton` are what NOTE_ACCEPTED, CARTON_SIGNED_FOR and, after
+    it, CARTON_RECOUNTED say."""
     signed: dict[str, Said] = {
         said.data["carton_id"]: said
-        for chunk in _events(queries, EventType.CARTON_SIGNED_FOR)
+        for event_type in (EventType.CARTON_SIGNED_FOR, EventType.CARTON_RECOUNTED)
+        for chunk in _events(queries, event_type)
         for said in chunk
     }
     deliveries = cartons = 0

@@ -186,6 +186,9 @@ class Building:
     def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
         return asyncio.run(self.inventory.sign_for(SignFor(delivery_id, counts)))
 
+    def recount(self, carton_id: str, counted: int) -> Receipt:
+        return asyncio.run(self.inventory.recount(carton_id, counted))
+
     def orders(self, act: OrderAct, command_id: str, *order_ids: str) -> Receipt:
         command = OrdersCommand(command_id, act, order_ids)
         return asyncio.run(self.sorting.command_orders(command))
@@ -200,7 +203,7 @@ class Building:
 
     def replace_keys(self, carton: str, number: int, order_id: str = "", branch: str = "") -> None:
         """A chip goes through key replacement: released in one commit, done in the next."""
-        self.cartons.load([carton])
+        self.cartons.load([carton], [carton])
         writing = self.writing(Line.KEY_REPLACEMENT)
         body = self.cartons.take(carton, writing)
         assert body is not None
@@ -239,7 +242,7 @@ class Building:
         self, carton: str, code: str, number: int | None = None, order_id: str = ""
     ) -> str:
         """A card does not go on; answers its stack."""
-        self.cartons.load([carton])
+        self.cartons.load([carton], [carton])
         writing = self.writing(Line.KEY_REPLACEMENT)
         stack = self.cartons.set_apart(
             writing,
