@@ -247,13 +247,14 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     Example: centre demo --seed 7 --cards 5000 --out out/demo
     """
     from centre import demo as play
+    from centre.demo_people import DemoError
 
     try:
         job = play.Demo(out.resolve(), seed, cards, fresh, readers)
         play.prepare_home(job)
         play.remember(job.home)
         result = play.run(play.Demo(job.home, seed, cards, readers=readers))
-    except play.DemoError as e:
+    except DemoError as e:
         click.echo(str(e), err=True)
         sys.exit(WRONG_USE)
     except KeyboardInterrupt:

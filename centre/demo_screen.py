@@ -44,6 +44,8 @@ _APART = {
     "key_replacement": (),
     "inspection": ("key_replacement/",),
     "sorting": ("key_replacement/", "inspection/"),
+    "packing": ("key_replacement/", "inspection/", "sorting/"),
+    "shipping": ("key_replacement/", "inspection/", "sorting/"),
 }
 
 
@@ -52,7 +54,7 @@ def stage_counts(places: Mapping[str, int]) -> dict[str, tuple[int, int]]:
     whole = sum(places.values())
     counts = {}
     for stage in STAGES:
-        prefixes = _APART.get(stage, _APART["sorting"])
+        prefixes = _APART[stage]
         apart = sum(
             n
             for p, n in places.items()

@@ -32,6 +32,7 @@ from counterparts.chips import (
     with_temporary_keys,
 )
 from counterparts.faults import (
+    BESIDE,
     RECORD_FAULTS,
     STOPS,
     Fault,
@@ -195,6 +196,7 @@ class _Factory:
             "delivery_id": delivery_id,
             "file_id": f"FR-{batch_id}",
             "trays": tray_names,
+            "damaged_cartons": [p.carton_id for p in planted if p.fault is Fault.CARTON_DAMAGED],
         }
         files.write_whole(self._sent / ".complete", files.to_json(complete) + "\n")
 
@@ -215,6 +217,7 @@ class _Factory:
                 chip = spoiler.spoil(chip, fault, order, orders.get(fault.other_order_id))
             if fault is not None and fault.fault is Fault.SURPLUS_CARD:
                 made.append((spoiler.stranger(order), fault))
+            if fault is not None and fault.fault in BESIDE:
                 fault = None
             if chip is not None:
                 made.append((chip, fault))

@@ -30,6 +30,7 @@ class Fault(StrEnum):
     OTHER_PERSON = "other_person"
     CARTON_SHORT = "carton_short"
     SURPLUS_CARD = "surplus_card"
+    CARTON_DAMAGED = "carton_damaged"
     UNKNOWN_BANK = "unknown_bank"
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
@@ -40,14 +41,16 @@ class Fault(StrEnum):
 
 STOPS = {Fault.ORDER_CANCELLED: "cancel", Fault.ORDER_ON_HOLD: "hold"}
 """What card management does to such an order while the delivery is in work."""
+BESIDE = (Fault.SURPLUS_CARD, Fault.CARTON_DAMAGED)
+"""What happens in an order's carton and leaves its own card as it is."""
 RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
 
 
 @dataclass(frozen=True)
 class Planted:
-    """One planted fault. `order_id` is the order whose card or record is at fault, or beside whose
-    card a surplus one lies (empty for a temporary card); `other_order_id` is the order whose
-    holder's data the chip or record carries."""
+    """One planted fault. `order_id` is the order whose card or record is at fault, or which lies
+    beside a surplus card or in a damaged carton (empty for a temporary card); `other_order_id` is
+    the order whose holder's data the chip or record carries."""
 
     fault: Fault
     order_id: str

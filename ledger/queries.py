@@ -130,6 +130,16 @@ class Queries:
             "select * from carton where delivery_id = ? order by carton_id", delivery_id
         )
 
+    def signed_counts(self, delivery_id: str) -> dict[str, int]:
+        """The count of each carton of a delivery when it was signed for."""
+        found = self.rows(
+            "select data->>'carton_id' as carton_id, data->>'counted' as counted from event"
+            " where type = ? and data->>'delivery_id' = ?",
+            EventType.CARTON_SIGNED_FOR,
+            delivery_id,
+        )
+        return {r["carton_id"]: int(r["counted"]) for r in found}
+
     def known_cartons(self, carton_ids: Sequence[str]) -> list[str]:
         found = self.rows(
             "select carton_id from carton where carton_id in (select value from json_each(?))",

@@ -16,6 +16,7 @@ from domain.places import Line
 from domain.provider import KeyChange
 from domain.turns import Opening, StationTurn, Verdict
 from ledger.summary import summary
+from station_agents.virtual.card import VirtualCard
 from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
 
 APDUS_OF_A_CHIP = 34
@@ -172,6 +173,33 @@ def test_a_cancelled_card_is_set_apart_where_it_comes_by_next(floor: SmallFloor)
         ("inspection/held", "CANCELLED"),
         ("sorting/held", "ON_HOLD"),
     ]
+
+
+def test_a_recounted_card_goes_on_when_it_is_fed_again(floor: SmallFloor) -> None:
+    """Two cards too many in a carton, a good one and a silent one without number: beyond the
+    count both are held; counted anew and fed again, each ends as it deserves."""
+    delivery = floor.deliver(seed=16, cards=20)
+    chips = [c for c in good_chips(floor, delivery) if c.plastic.face_number]
+    carton = chips[0].plastic.carton_id
+    counted = [c for c in chips if c.plastic.carton_id == carton]
+    good, silent = [c for c in chips if c.plastic.carton_id != carton][:2]
+    silent.plastic.face_number = ""
+
+    async def run(chip: Chip) -> Verdict:
+        return await Station(floor).run(chip)
+
+    silent.card = VirtualCard(PROFILE, silent.plastic.memory, silent.plastic.atr, silent._persist,
+                              silent=True)  # fmt: skip
+    for chip in (good, silent):
+        chip.plastic.carton_id = carton
+    assert {asyncio.run(run(c)).stack for c in counted} == {"good"}
+    assert [asyncio.run(run(c)).stack for c in (good, silent)] == ["held"] * 2
+    receipt = asyncio.run(floor.inventory.recount(carton, len(counted) + 2))
+    assert receipt.accepted
+    assert asyncio.run(run(good)) == Verdict("", "good", "OK")
+    assert is_formal(good)
+    assert asyncio.run(run(silent)) == Verdict("", "rejected", "CHIP_SILENT")
+    assert summary(floor.queries)["reconciled"]
 
 
 def test_a_finished_chip_that_is_fed_again_goes_to_its_stack_untouched(

@@ -284,6 +284,7 @@ def test_a_recount_is_as_if_it_had_been_counted_so_at_once(
     assert b.queries.carton_quota("C1") == second
     before = everything(b)
     assert b.recount("C1", second).repeated
+    assert b.sign_for("D1", C1=first).repeated
     assert everything(b) == before
 
 
