@@ -109,7 +109,7 @@ def up(home: Path, card_management: str | None) -> None:
 @home_option
 @reporting
 def status(home: Path) -> None:
-    """Which parts are up, and where the bodies are.
+    """Which parts are up, where the bodies are, what each open batch waits for until when.
 
     Exit code 3 if the centre is not up. Example: centre status
     """

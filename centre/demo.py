@@ -115,7 +115,7 @@ def run(demo: Demo) -> dict[str, Any]:
         finally:
             screen.say("收工 closing")
             keeper.stop()
-    result = write_summary(demo, config, apdus)
+    result = write_summary(demo, config, made["batch_id"], apdus)
     screen.results(config, made["batch_id"], result)
     return result
 
@@ -191,7 +191,8 @@ class _Opening:
         sent = str(self._demo.home / "sent")
         addresses = ["--door", door, "--listen", self._card_management]
         program = python("counterparts.card_management")
-        self._keep("card_management", [*program, "--home-dir", sent, *addresses])
+        also = ["--also", str(self._demo.home / "only-return" / "sent")]
+        self._keep("card_management", [*program, "--home-dir", sent, *also, *addresses])
         run_program([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
 
     def _bring_keys(self) -> None:
@@ -222,7 +223,8 @@ class _Opening:
 def _factory(demo: Demo, config: Config) -> list[str]:
     return [
         *python("counterparts.factory"), "--out", str(demo.home), "--seed", str(demo.seed),
-        "--cards", str(demo.cards), "--transport-key", str(config.transport_public_key),
+        "--cards", str(demo.cards), "--halves",
+        "--transport-key", str(config.transport_public_key),
     ]  # fmt: skip
 
 
@@ -283,10 +285,12 @@ def _wait_for_readers(control: Path) -> None:
     raise DemoError("cards were left in the readers: run the demo again")
 
 
-def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:
-    """`summary.json`: the ledger's answer, and what the machine's counter says."""
+def write_summary(demo: Demo, config: Config, batch_id: str, apdus: int) -> dict[str, Any]:
+    """`summary.json`: the ledger's answer about the batch, and what the machine's counter says.
+    `reconciled` is true if all that lies in the ledger is, with the halves that wait."""
     queries = Queries(config.ledger)
-    result = {"seed": demo.seed, "apdus": apdus, **summary(queries)}
+    result = {"seed": demo.seed, "apdus": apdus, **summary(queries, batch_id)}
+    result["reconciled"] = result["reconciled"] and summary(queries)["reconciled"]
     queries.close()
     if result["in_work"] or not result["reconciled"]:
         return result

@@ -74,6 +74,12 @@ class People:
         counted = ask_tray(self._control, {"op": "count"})["cartons"]
         counts = [f"{c}={n + (c in self._damaged)}" for c, n in sorted(counted.items())]
         self._centre("sign-for", self._made["delivery_id"], *counts)
+        # A small delivery is counted by hand; its cards stay in the vault until a return comes.
+        note = json.loads(
+            (self._config.home / "only-cards" / "sent" / "delivery_note.json").read_text("utf-8")
+        )
+        counts = [f"{c['carton_id']}={c['count']}" for c in note["cartons"]]
+        self._centre("sign-for", note["delivery_id"], *counts)
 
     def look(self, queries: Queries) -> None:
         """Do what is to be done now."""

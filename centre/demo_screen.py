@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from centre import show
 from centre.config import Config
 from ledger.queries import Queries
 from ledger.summary import branch_table
@@ -140,7 +141,6 @@ class Screen:
             table.add_column(name, justify="left" if name in columns[:2] else "right")
         for row in branch_table(queries, batch_id):
             table.add_row(*(str(row[name]) for name in columns))
-        queries.close()
         self._console.print(table)
         r = result
         self._console.print(
@@ -152,5 +152,7 @@ class Screen:
             f"平衡 reconciled: {'是 yes' if r['reconciled'] else '否 NO'}",
             highlight=False,
         )
+        show.clocks(queries)
+        queries.close()
         for name in ("summary.json", "return", "lists", "trays", "ledger.db", "log"):
             self._console.print(f"  {self._home / name}", highlight=False)

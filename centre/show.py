@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from domain.codes import in_words
 from ledger.history import batch_overview, body_history
 from ledger.queries import Queries
 from ledger.verify import Report
+from scheduler.calendar import Calendar
+from scheduler.clocks import WaitsFor, open_clocks
 
 # A pipe has no width of its own: wide enough that no cell is cut.
 _console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
@@ -36,7 +39,7 @@ def receipt(message: Any) -> dict[str, Any]:
 
 
 def status(config: Config, queries: Queries) -> bool:
-    """Parts and places; whether the centre is up and every part ready."""
+    """Parts, places and clocks; whether the centre is up and every part ready."""
     content = state_of(config.home)
     ready = False
     if content is not None:
@@ -57,7 +60,34 @@ def status(config: Config, queries: Queries) -> bool:
         reason = in_words(r["condition"]) if r["condition"] else ""
         places.add_row(r["place"], reason, r["kind"], r["bank"], str(r["n"]))
     _console.print(places)
+    clocks(queries)
     return ready
+
+
+_WAITS_FOR = {
+    WaitsFor.FACTORY_RETURN: "厂家回盘 factory return",
+    WaitsFor.CARDS: "卡片 cards",
+    WaitsFor.CENTRE: "本中心 this centre",
+}
+
+
+def clocks(queries: Queries, batch_id: str | None = None) -> None:
+    """What each open batch waits for, since when, and when it is due (article 28(7))."""
+    found = open_clocks(queries, datetime.now(UTC), Calendar(), batch_id)
+    if not found:
+        return
+    table = Table("批次 batch", "等待 waits for", "自 since", "到期 due", "工作日 working days",
+                  title="时限 clocks: 5 个工作日 working days", title_justify="left")  # fmt: skip
+    for c in found:
+        left = f"余 {c.left} left" if c.left >= 0 else f"逾期 {-c.left} overdue"
+        due = f"{c.due}{' 暂定 provisional' if c.provisional else ''}"
+        table.add_row(c.batch_id, _WAITS_FOR[c.waits_for], str(c.since), due, left)
+    _console.print(table)
+    if any(c.provisional for c in found):
+        _console.print(
+            "暂定：尚无该年放假通知，仅按周末计算 provisional: no notice of that year's holidays is"
+            " known, only weekends count as days off"
+        )
 
 
 def body(queries: Queries, identifier: str) -> bool:
@@ -102,6 +132,7 @@ def batch(queries: Queries, batch_id: str) -> bool:
         _console.print(f"中心回盘 centre return {sent['id']}: {taken}")
     for waits in overview["waits_for"]:
         _console.print(f"等待 waits for: {waits}")
+    clocks(queries, batch_id)
     return True
 
 

@@ -101,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--home-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--door", required=True, metavar="HOST:PORT", help="the centre's door")
+    parser.add_argument(
+        "--also", type=Path, metavar="DIR", help="another delivery whose return is handed in"
+    )
     parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0: a free one")
     options = parser.parse_args(arguments)
     stop = Event()
@@ -108,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: stop.set())
     with serve(options.listen, options.home_dir) as serving:
         _log.info("listening", address=serving.address)
-        hand_in(options.home_dir, options.door, stop)
+        for directory in filter(None, (options.home_dir, options.also)):
+            hand_in(directory, options.door, stop)
         while not stop.wait(DESK_SECONDS):
             hand_in_commands(options.home_dir, options.door, stop)
 

@@ -53,6 +53,9 @@ _log = structlog.get_logger("counterparts.factory")
 FACTORY_ID = "F01"
 PROFILE = "ssc-3des"
 FEWEST_FOR_SILENT_TEMPORARY = 1_000
+HALF_CARDS = 5
+ONLY_CARDS, ONLY_RETURN = "only-cards", "only-return"
+"""Directories of the deliveries of which one half never comes."""
 _STAGING = ".delivery.partial"
 
 
@@ -296,6 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--cards", type=int, default=3_000)
     parser.add_argument("--trays", type=int, default=1)
+    parser.add_argument(
+        "--halves",
+        action="store_true",
+        help="make two small deliveries beside it, of which only one half will ever come",
+    )
     parser.add_argument("--transport-key", type=Path, required=True, metavar="PEM")
     parser.add_argument(
         "--door", metavar="HOST:PORT", help="hand the delivery note in at the centre's door too"
@@ -308,13 +316,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.transport_key.read_bytes(),
         trays=options.trays,
     )
-    ids = {"delivery_id": delivery.delivery_id, "batch_id": delivery.batch_id}
-    _log.info("delivery_made", **ids)
-    if options.door:
-        receipt = _hand_in_note(delivery, options.door)
-        _log.info("delivery_note_answered", code=receipt.code, repeated=receipt.repeated, **ids)
-        if not receipt.accepted:
-            raise SystemExit(1)
+    noted = [delivery]
+    if options.halves:
+        key = options.transport_key.read_bytes()
+        only_cards, _ = (
+            make_delivery(options.seed + step, HALF_CARDS, options.out / name, key)
+            for name, step in ((ONLY_CARDS, 1), (ONLY_RETURN, 2))
+        )
+        noted.append(only_cards)
+    for each in noted:
+        ids = {"delivery_id": each.delivery_id, "batch_id": each.batch_id}
+        _log.info("delivery_made", **ids)
+        if options.door:
+            receipt = _hand_in_note(each, options.door)
+            _log.info("delivery_note_answered", code=receipt.code, repeated=receipt.repeated, **ids)
+            if not receipt.accepted:
+                raise SystemExit(1)
 
 
 def _hand_in_note(delivery: Delivery, door: str) -> Receipt:
