@@ -11,13 +11,18 @@ ARGS =
 
 python = .venv/bin/python
 
-.PHONY: demo test lint format types setup lock clean
+.PHONY: demo test bench lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
 
 test: setup
 	@$(python) -m pytest $(ARGS)
+
+# Writes bench/results.json and bench/RESULTS.md. Alone on the machine, if the figures are to mean
+# something.
+bench: setup
+	@$(python) -m bench
 
 lint: setup
 	@$(python) -m ruff check .

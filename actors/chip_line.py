@@ -9,22 +9,23 @@ re-powers its chip and opens it again, and the ledger and the chip tell where it
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
+from actors import metrics
 from domain.bodies import Writing
 from domain.card.profile import Profile
-from domain.card.segment import Answers
+from domain.card.segment import Answers, Segment
 from domain.changes import Away, Refused
 from domain.codes import Code
 from domain.factory_return import index_text
 from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
-from domain.provider import Answer, Request
+from domain.provider import Answer, LookUp, Request
 from domain.turns import (
     CentreTurn,
     Content,
@@ -39,12 +40,24 @@ from ledger.queries import Identified, Queries
 
 log = structlog.get_logger()
 
-SessionT = TypeVar("SessionT")
+
+class ChipSession(Protocol):
+    """What every session knows: the segment that it sent last."""
+
+    @property
+    def segment(self) -> Segment: ...
+
+
+SessionT = TypeVar("SessionT", bound=ChipSession)
 FactsT = TypeVar("FactsT")
 
 MAX_SESSIONS = 10_000
+MAX_POWER_ONS = 3
+"""Of one chip that loses its session each time: as many as a station gives a silent one."""
 RETRY_MILLISECONDS = 300
 REFUSED_MILLISECONDS = 2_000
+FACE = "social_card_number"
+"""The kind of number that is printed on a card's face."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +118,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._prefix = command_prefix
         self._commands = 0
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
+        self._lost: Counter[tuple[str, str]] = Counter()
         self._one_at_a_time = asyncio.Lock()
 
     # What a subclass says.
@@ -128,20 +142,29 @@ class ChipLine(Generic[SessionT, FactsT]):
     def forget(self) -> None:
         """Drop what was remembered from the ledger: a commit did not go through."""
 
-    async def orders_by_face(self, faces: Iterable[str]) -> dict[str, Identified]:
-        """The orders whose social card number stands on a card's face, by that number."""
-        numbers = sorted(set(faces))
-        if not numbers:
-            return {}
-        kind = "social_card_number"
-        values = await self._provider.index([index_text(kind, n) for n in numbers])
-        orders = self._queries.orders_by_number(kind, values)
-        return {n: orders[v] for n, v in zip(numbers, values, strict=True) if v in orders}
+    async def orders_by_face(
+        self, faces: Iterable[str], known: Mapping[str, str] | None = None
+    ) -> dict[str, Identified]:
+        """The orders whose social card number stands on a card's face, by that number. `known`:
+        look-up values by number, as far as they were asked for before (`look_up_of`)."""
+        values = dict(known or {})
+        numbers = sorted(set(faces) - set(values))
+        if numbers:
+            texts = [index_text(FACE, n) for n in numbers]
+            values |= zip(numbers, await self._provider.index(texts), strict=True)
+        orders = self._queries.orders_by_number(FACE, list(values.values())) if values else {}
+        return {n: orders[v] for n, v in values.items() if v in orders}
+
+    def look_up_of(self, face_number: str) -> list[LookUp]:
+        """Asks for the look-up value of a face together with what else a chunk asks of the
+        provider: nothing if there is no number on it."""
+        return [LookUp(index_text(FACE, face_number))] if face_number else []
 
     # What the stations call.
 
     async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
         """Answer a chunk of turns, at most one of each presentation."""
+        metrics.CHUNK_TURNS.labels(self.line).observe(len(turns))
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []
@@ -169,28 +192,38 @@ class ChipLine(Generic[SessionT, FactsT]):
                 return self._restart(turn, Code.SESSION_UNKNOWN)
             if turn.content.broken:
                 return self._restart(turn, Code.OK)
+            if turn.content.session_lost(known.session.segment):
+                # The card stays in its reader, so what comes there next is the same chip.
+                self._lost[turn.station_id, turn.reader] += 1
+                if self._lost[turn.station_id, turn.reader] < MAX_POWER_ONS:
+                    return self._restart(turn, Code.SESSION_LOST)
         return None
 
     async def _decide(
         self, fresh: Sequence[tuple[StationTurn, SessionT | None]]
     ) -> list[Outcome[SessionT]]:
-        self._commands += 1
-        writing = Writing(self.line, f"{self._prefix}:{self._commands}")
+        writing = self._writing()
         outcomes: list[Outcome[SessionT]] = []
+        lap = metrics.laps(self.line)
         try:
             facts = await self.look_up(fresh)
+            lap("look_up")
             prepared = self._one_of_each(
                 [self._prepare(turn, session, facts) for turn, session in fresh], fresh
             )
             requests = [r for p in prepared for r in p.requests]
+            lap("prepare")
             answers = await self._provider.perform(requests) if requests else []
+            lap("provider")
             at = 0
             for p, (_, session) in zip(prepared, fresh, strict=True):
                 mine = answers[at : at + len(p.requests)]
                 at += len(p.requests)
                 outcomes.append(_finish(p, mine, writing, session))
+            lap("decide")
             if not writing.empty:
                 await self._ledger.commit(writing.changes())
+                lap("commit")
         except Away as e:
             log.warning("line.away", line=self.line, reason=str(e))
             self.forget()
@@ -205,6 +238,11 @@ class ChipLine(Generic[SessionT, FactsT]):
             self.forget()
             raise
         return outcomes
+
+    def _writing(self) -> Writing:
+        """For the next command."""
+        self._commands += 1
+        return Writing(self.line, f"{self._prefix}:{self._commands}")
 
     def _one_of_each(
         self,
@@ -250,6 +288,8 @@ class ChipLine(Generic[SessionT, FactsT]):
     def _remember(self, turn: StationTurn, outcome: Outcome[SessionT]) -> CentreTurn:
         content = outcome.content
         reply = CentreTurn(turn.presentation, turn.number, turn.stage, content)
+        if isinstance(content, Verdict):
+            self._lost.pop((turn.station_id, turn.reader), None)
         if isinstance(content, Restart):
             self._known.pop(turn.presentation, None)
         elif not isinstance(content, Wait):

@@ -1,8 +1,8 @@
 """The inventory line: what comes in, and what is issued to the floor (articles 11(10), 31).
 
-It takes the factory return and the delivery note, signs for cartons by their blind count, counts
-them anew when somebody doubts it, and issues the bodies to key replacement as soon as both the
-cards and the return are there.
+It takes the factory return, its corrections and the delivery note, signs for cartons by their
+blind count, counts them anew when somebody doubts it, and issues the bodies to key replacement as
+soon as both the cards and the return are there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import replace
 
 from actors.receiving import (
     NOTHING,
+    decide_correction,
     decide_note,
     decide_return,
     decide_sign_for,
+    kind_of,
     receipt_from_json,
 )
 from actors.recount import Counted, decide_recount, recount_problem
@@ -40,28 +42,54 @@ class Inventory:
         """Take a factory return once. The same file again is answered with the first receipt
         (`repeated`); ID_REUSED or BATCH_TAKEN refuse another."""
         async with self._one_at_a_time:
-            known = self._known(file.file_id, file.digest)
+            known = self._known(file.file_id, kind_of(file), file.digest)
             if known:
                 return known
             q = self._queries
             if q.batch_return(file.batch_id):
                 return Receipt(False, Code.BATCH_TAKEN, "another return of this batch was taken")
-            repeated = q.repeated_numbers(
-                [value for r in file.records for _, value in r.numbers],
-                [r.identification_code for r in file.records],
-                [r.order_id for r in file.records],
-            )
             vault = q.bodies("b.batch_id = ? and b.place = ?", file.batch_id, VAULT)
-            writing, receipt = decide_return(file, repeated, q.groups(file.batch_id), vault)
-            if not receipt.taken:
-                return replace(receipt, accepted=False, code=Code.NOTHING_TAKEN)
-            committed = await self._ledger.commit(writing.changes())
-            return replace(receipt, repeated=committed.repeated)
+            groups = q.groups(file.batch_id)
+            return await self._commit(*decide_return(file, self._repeated(file), groups, vault))
+
+    async def accept_correction(self, file: FactoryReturn) -> Receipt:
+        """Take a correction of a return once, record by record: what stands for no refused record
+        of it is refused as NOTHING_TO_CORRECT, and the whole if `corrects` is not the return of
+        the batch. BATCH_CLOSED once the centre return is written."""
+        async with self._one_at_a_time:
+            known = self._known(file.file_id, kind_of(file), file.digest)
+            if known:
+                return known
+            q = self._queries
+            returned = q.batch_return(file.batch_id)
+            if returned is None or returned["file_id"] != file.corrects:
+                reason = f"{file.corrects} is not the return of {file.batch_id}"
+                return Receipt(False, Code.NOTHING_TO_CORRECT, reason)
+            if q.is_closed(file.batch_id):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {file.batch_id} is out")
+            uncorrected, groups = q.uncorrected(file.batch_id), q.groups(file.batch_id)
+            writing, receipt = decide_correction(file, self._repeated(file), groups, uncorrected)
+            _guard_open(writing, file.batch_id)
+            return await self._commit(writing, receipt)
+
+    def _repeated(self, file: FactoryReturn) -> set[str]:
+        return self._queries.repeated_numbers(
+            [value for r in file.records for _, value in r.numbers],
+            [r.identification_code for r in file.records],
+            [r.order_id for r in file.records],
+        )
+
+    async def _commit(self, writing: Writing, receipt: Receipt) -> Receipt:
+        """A file of which nothing can be taken leaves no trace: it may be mended and come again."""
+        if not receipt.taken:
+            return replace(receipt, accepted=False, code=Code.NOTHING_TAKEN)
+        committed = await self._ledger.commit(writing.changes())
+        return replace(receipt, repeated=committed.repeated)
 
     async def accept_note(self, note: Note) -> Receipt:
         """Take a delivery note once."""
         async with self._one_at_a_time:
-            known = self._known(note.delivery_id, note.digest)
+            known = self._known(note.delivery_id, "delivery_note", note.digest)
             if known:
                 return known
             if self._queries.is_closed(note.batch_id):
@@ -70,6 +98,7 @@ class Inventory:
             if again:
                 return Receipt(False, Code.ID_REUSED, f"carton {again[0]} is on another note")
             writing = decide_note(note, self._queries.groups(note.batch_id))
+            _guard_open(writing, note.batch_id)
             committed = await self._ledger.commit(writing.changes())
             return receipt_from_json(committed.reply, repeated=committed.repeated)
 
@@ -115,7 +144,6 @@ class Inventory:
                 q.carton_rows(carton_id),
                 q.recounts(carton_id),
                 q.groups(carton.batch_id).get(key, NOTHING),
-                q.stand_ins(carton.batch_id).get(key, 0),
                 q.batch_return(carton.batch_id) is not None,
             )
             if counted == carton.counted == len(known.bodies):
@@ -123,7 +151,9 @@ class Inventory:
             problem = recount_problem(known, counted)
             if problem:
                 return problem
-            await self._ledger.commit(decide_recount(known, counted).changes())
+            writing = decide_recount(known, counted)
+            _guard_open(writing, carton.batch_id)
+            await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
@@ -144,16 +174,21 @@ class Inventory:
                 )
             await self._ledger.commit(writing.changes())
 
-    def _known(self, file_id: str, digest: str) -> Receipt | None:
+    def _known(self, file_id: str, kind: str, digest: str) -> Receipt | None:
         """The answer to a file whose id was used before."""
         known = self._queries.file_in(file_id)
         if known is None:
             return None
-        if known["digest"] != digest:
+        if known["kind"] != kind or known["digest"] != digest:
             return Receipt(False, Code.ID_REUSED, f"{file_id} was used for other content")
-        prefix = "return" if known["kind"] == "factory_return" else "note"
+        prefix = "note" if kind == "delivery_note" else "return"
         stored = self._queries.reply(Line.INVENTORY, f"{prefix}:{file_id}")
         return receipt_from_json(stored, repeated=True)
+
+
+def _guard_open(writing: Writing, batch_id: str) -> None:
+    """Sorting may write the return of the batch while this is decided."""
+    writing.guard("outbox", {"batch_id": batch_id, "kind": "centre_return"}, 0)
 
 
 def _count_problem(command: SignFor, cartons: Sequence[Mapping[str, object]]) -> Receipt | None:

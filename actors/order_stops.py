@@ -14,7 +14,7 @@ from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import WORDS, Code
 from domain.lines import OrderAct, OrdersCommand, Receipt, RefusedRecord
-from domain.places import PACKED, Line, Standing, held, work
+from domain.places import PACKED, READ_AGAIN, Line, Standing, held, work
 from ledger.digests import digest_of
 from ledger.queries import OrderState
 
@@ -82,11 +82,12 @@ def _mark(writing: Writing, command: OrdersCommand, state: OrderState) -> None:
         row["expect_reason"] = state.stopped
         writing.update(Update("order_stop", ("order_id",), ("reason",), ("reason",), [row]))
     body = state.body
-    if body is None or body.place not in (WORK, HELD):
+    if body is None:
         return
-    if reason:
+    on_hold = body.place == HELD and body.condition == Code.ON_HOLD
+    if reason and (on_hold or body.place in (WORK, READ_AGAIN)):
         set_apart(writing, body, reason)
-    else:
+    elif on_hold:
         writing.change(body, EventType.BODY_RELEASED, place=WORK, condition="")
 
 

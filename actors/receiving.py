@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
@@ -55,49 +56,119 @@ def decide_return(
 ) -> tuple[Writing, Receipt]:
     """Take a whole factory return. `repeated`: numbers that the ledger has from other files.
     `vault`: bodies of the batch that wait for this return."""
-    taken, refused = _split(file, repeated)
+    writing, receipt = _take(file, *_split(file, repeated), groups)
+    for body in vault:
+        writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
+    return writing, receipt
+
+
+def decide_correction(
+    file: FactoryReturn,
+    repeated: set[str],
+    groups: Mapping[tuple[str, str], Group],
+    uncorrected: Sequence[Mapping[str, Any]],
+) -> tuple[Writing, Receipt]:
+    """Take a correction: those of its records that stand for a refused record of the return, by
+    order id or identification code. `uncorrected`: refused records of the batch."""
+    sound, refused = _split(file, repeated)
+    matched = _match(file.corrects, sound, uncorrected)
+    taken = [r for r in sound if r.record_number in matched]
+    strange = [
+        _refuse(r, "", Code.NOTHING_TO_CORRECT, "no refused record of the return is like it")
+        for r in sound
+        if r.record_number not in matched
+    ]
+    writing, receipt = _take(file, taken, _in_order([*refused, *strange]), groups)
+    rows = []
+    for record in taken:
+        for file_id, number in matched[record.record_number]:
+            data = {"file_id": file_id, "record": number, "corrected_by": file.file_id}
+            writing.event(Event(EventType.RECORD_CORRECTED, order_id=record.order_id, data=data))
+            rows.append(
+                {
+                    "file_id": file_id,
+                    "record_number": number,
+                    "corrected_by": file.file_id,
+                    "expect_corrected_by": "",
+                }
+            )
+    column = ("corrected_by",)
+    writing.update(Update("refused_record", ("file_id", "record_number"), column, column, rows))
+    return writing, receipt
+
+
+def _match(
+    corrects: str, records: Sequence[SealedRecord], uncorrected: Sequence[Mapping[str, Any]]
+) -> dict[int, list[tuple[str, int]]]:
+    """The refused records (file, number) that each record of a correction stands for, by its own
+    number: one of the return `corrects`, and what earlier corrections tried in vain for it. Each
+    is corrected once; one that could not be read at all by any record that is like no other."""
+    names = ("order_id", "identification_code")
+    like: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    nameless = []
+    for bad in uncorrected:
+        place = bad["file_id"], bad["record_number"]
+        for name in names:
+            if bad[name]:
+                like.setdefault((name, bad[name]), []).append(place)
+        if place[0] == corrects and not any(bad[name] for name in names):
+            nameless.append(place)
+    matched: dict[int, list[tuple[str, int]]] = {}
+    corrected: set[tuple[str, int]] = set()
+    for record in records:
+        found = {p for name in names for p in like.get((name, getattr(record, name)), ())}
+        found -= corrected
+        if not found and nameless:
+            found = {nameless.pop(0)}
+        if any(file_id == corrects for file_id, _ in found):
+            matched[record.record_number] = sorted(found)
+            corrected |= found
+    return matched
+
+
+def _take(
+    file: FactoryReturn,
+    taken: Sequence[SealedRecord],
+    refused: tuple[RefusedRecord, ...],
+    groups: Mapping[tuple[str, str], Group],
+) -> tuple[Writing, Receipt]:
+    """The orders of a return or correction, and what is refused of it."""
     writing = Writing(Line.INVENTORY, f"return:{file.file_id}")
     receipt = Receipt(
         True, records=len(file.records) + len(file.refused), taken=len(taken), refused=refused
     )
-    writing.event(
-        Event(
-            EventType.RETURN_ACCEPTED,
-            data={
-                "file_id": file.file_id,
-                "batch_id": file.batch_id,
-                "digest": file.digest,
-                "records": receipt.records,
-            },
-        )
-    )
+    row = {
+        "file_id": file.file_id,
+        "batch_id": file.batch_id,
+        "digest": file.digest,
+        "records": receipt.records,
+    }
+    if file.corrects:
+        data = {**row, "corrects": file.corrects}
+        writing.event(Event(EventType.CORRECTION_ACCEPTED, data=data))
+    else:
+        writing.event(Event(EventType.RETURN_ACCEPTED, data=row))
+    writing.insert("file_in", {**row, "kind": kind_of(file)})
     for record in taken:
         _advise_order(writing, file, record)
     for bad in refused:
-        row = _refused_row(file, bad)
-        data = {"file_id": file.file_id, "record": bad.record_number, "code": bad.code}
+        bad_row = _refused_row(file, bad)
+        said = {"file_id": file.file_id, "record": bad.record_number, "code": bad.code}
         # The digest alone: what a sender put into a faulty record may be anything, and events
         # stay for ever.
-        data["row"] = digest_of([row])
-        writing.event(Event(EventType.RECORD_REFUSED, data=data))
-        writing.insert("refused_record", row)
+        said["row"] = digest_of([bad_row])
+        writing.event(Event(EventType.RECORD_REFUSED, data=said))
+        writing.insert("refused_record", bad_row)
     for bank, count in sorted(Counter(r.bank_code for r in taken).items()):
         kind = Kind.SOCIAL_SECURITY_CARD
         advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
-    for body in vault:
-        writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
-    writing.insert(
-        "file_in",
-        {
-            "file_id": file.file_id,
-            "kind": "factory_return",
-            "batch_id": file.batch_id,
-            "digest": file.digest,
-            "records": receipt.records,
-        },
-    )
     writing.reply = receipt_to_json(receipt)
     return writing, receipt
+
+
+def kind_of(file: FactoryReturn) -> str:
+    """As which kind the table `file_in` holds it."""
+    return "correction" if file.corrects else "factory_return"
 
 
 def _split(
@@ -111,19 +182,26 @@ def _split(
         if not again:
             taken.append(record)
             continue
-        refused.append(
-            RefusedRecord(
-                record.record_number,
-                record.order_id,
-                again[0],
-                Code.REPEATED_NUMBER,
-                "this number came in an earlier file",
-                record.bank_code,
-                record.carton_id,
-                record.identification_code,
-            )
-        )
-    return taken, tuple(sorted(refused, key=lambda r: r.record_number))
+        reason = "this number came in an earlier file"
+        refused.append(_refuse(record, again[0], Code.REPEATED_NUMBER, reason))
+    return taken, _in_order(refused)
+
+
+def _refuse(record: SealedRecord, field: str, code: str, reason: str) -> RefusedRecord:
+    return RefusedRecord(
+        record.record_number,
+        record.order_id,
+        field,
+        code,
+        reason,
+        record.bank_code,
+        record.carton_id,
+        record.identification_code,
+    )
+
+
+def _in_order(refused: Iterable[RefusedRecord]) -> tuple[RefusedRecord, ...]:
+    return tuple(sorted(refused, key=lambda r: r.record_number))
 
 
 def _advise_order(writing: Writing, file: FactoryReturn, record: SealedRecord) -> None:
@@ -166,6 +244,7 @@ def _refused_row(file: FactoryReturn, bad: RefusedRecord) -> dict[str, str | int
         "identification_code": bad.identification_code,
         "field": bad.field,
         "code": bad.code,
+        "corrected_by": "",
     }
 
 

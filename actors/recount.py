@@ -36,15 +36,14 @@ AT_KEYS = work(Line.KEY_REPLACEMENT)
 @dataclass(frozen=True)
 class Counted:
     """A carton as it stands: its bodies without those that were withdrawn; `rows`: how many it
-    ever had; `number`: how often it was recounted; `stand_ins`: how many of its group's strangers
-    stand for a missing card now."""
+    ever had; `number`: how often it was recounted; `issue`: whether what is made goes on at
+    once."""
 
     carton: Carton
     bodies: Sequence[Body]
     rows: int
     number: int
     group: Group
-    stand_ins: int
     issue: bool
 
     @property
@@ -84,10 +83,10 @@ def decide_recount(known: Counted, counted: int) -> Writing:
         "kind": carton.kind,
         "before": carton.counted,
         "counted": counted,
-        "stand_ins": stranger - known.stand_ins,
+        "stand_ins": stranger - group.stand_ins,
     }
     writing.event(Event(EventType.CARTON_RECOUNTED, data=data))
-    _settle(writing, carton, stranger - known.stand_ins)
+    _settle(writing, carton, stranger - group.stand_ins)
     tally = _Tally(writing, carton, known.group)
     for body in known.beyond:
         tally.take_up(body)

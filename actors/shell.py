@@ -18,6 +18,7 @@ import ray
 import structlog
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+from actors import metrics
 from domain.changes import Away, Changes, Committed, Refused, Row
 from domain.codes import Code
 from domain.lines import LedgerDoor
@@ -140,7 +141,8 @@ class ProviderShell:
             if self._provider is None:
                 self._prepare()
                 self._provider = self._make()
-            return getattr(self._provider, name)(*args)
+                metrics.expect_provider()
+            return metrics.provider_call(name, getattr(self._provider, name), args)
         except ProviderError as e:
             raise Away(f"the key provider: {e}") from None
 
@@ -230,7 +232,9 @@ class LineShell:
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call a method of the line. Away until it has loaded."""
-        return await getattr(self._loaded(), method)(*args)
+        line = self._loaded()
+        with metrics.CALL_SECONDS.labels(self._name, method).time():
+            return await getattr(line, method)(*args)
 
     async def health(self) -> dict[str, Any]:
         """Also starts the line: the first call after a restart does."""
@@ -277,7 +281,8 @@ class LineShell:
 
     async def _step(self) -> bool:
         try:
-            return bool(await self._line.step())
+            with metrics.CALL_SECONDS.labels(self._name, "step").time():
+                return bool(await self._line.step())
         except (Away, Refused) as e:
             log.warning("line.step", line=self._name, reason=str(e))
             return False

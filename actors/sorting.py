@@ -14,19 +14,18 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import command_digest, decide_orders, set_apart
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
 from domain.lines import LedgerDoor, OrdersCommand, Receipt
-from domain.places import PACKED, Line, courier, transit, work
+from domain.places import DRAWN, PACKED, READ_AGAIN, Line, courier, transit
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
-WORK = work(Line.SORTING)
-CHUNK = 1_000
 PACKAGE_SIZE = 200
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
@@ -155,12 +154,20 @@ def return_lines(
 class Sorting:
     """The line itself. `step` is called again and again by its shell."""
 
-    def __init__(self, ledger: LedgerDoor, queries: Queries, command_prefix: str) -> None:
+    def __init__(
+        self,
+        ledger: LedgerDoor,
+        queries: Queries,
+        command_prefix: str,
+        lots: LotPlan | None = None,
+    ) -> None:
+        """Without `lots` no sample is drawn, and what is complete is packed at once."""
         self._ledger = ledger
         self._queries = queries
         self._prefix = command_prefix
         self._commands = 0
         self._one_at_a_time = asyncio.Lock()
+        self._lots = LotWork(queries, lots) if lots else None
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once."""
@@ -189,6 +196,18 @@ class Sorting:
         if arrived:
             stopped = self._queries.stopped_orders([b.order_id for b in arrived if b.order_id])
             await self._commit(decide_sort(self._next(), arrived, stopped))
+            return True
+        stopped_samples = self._queries.bodies(
+            "b.place = ? and b.order_id in (select order_id from order_stop where reason <> '')"
+            " order by b.body_id limit ?",
+            READ_AGAIN, CHUNK,
+        )  # fmt: skip
+        if stopped_samples:
+            stopped = self._queries.stopped_orders([b.order_id for b in stopped_samples])
+            writing = Writing(Line.SORTING, self._next())
+            for body in stopped_samples:
+                set_apart(writing, body, stopped[body.order_id])
+            await self._commit(writing)
             return True
         for batch_id in self._complete_batches():
             if await self._finish(batch_id):
@@ -225,7 +244,9 @@ class Sorting:
 
     def _complete_batches(self) -> list[str]:
         """Batches whose return was not written yet and of which nothing is left before sorting:
-        the factory return is there, every delivery is signed for, and each card went somewhere."""
+        the factory return is there, every delivery is signed for, and each card went somewhere
+        for good: none is held that a correction has advised. What was drawn as a sample was
+        sorted before."""
         found = self._queries.rows(
             "select f.batch_id from file_in f where f.kind = 'factory_return'"
             " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
@@ -234,19 +255,24 @@ class Sorting:
             " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
             "  and d.state <> 'signed')"
             " and not exists (select 1 from body b where b.batch_id = f.batch_id"
-            "  and (b.place like 'transit/%' or b.place in"
+            "  and b.place not in (?, ?) and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
-            " order by f.batch_id"
+            " order by f.batch_id",
+            DRAWN,
+            READ_AGAIN,
         )
-        return [r["batch_id"] for r in found]
+        return [r["batch_id"] for r in found if not self._queries.advised_since(1, r["batch_id"])]
 
     async def _finish(self, batch_id: str) -> bool:
-        """Pack, ship, or write the return of a batch: the first of these that is left to do."""
+        """Sample its lots, pack, ship, or write the return of a batch: the first of these that
+        can be done; whether one could. A lot goes as soon as it is accepted, the return when
+        nothing of the batch is left in work."""
         q = self._queries
-        sorted_bodies = q.bodies(
-            "b.batch_id = ? and b.place = ? order by b.destination, b.body_id limit ?",
-            batch_id, WORK, CHUNK,
-        )  # fmt: skip
+        of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
+        if of_lots is not None:
+            await self._commit(of_lots)
+            return True
+        sorted_bodies = self._to_pack(batch_id)
         if sorted_bodies:
             sorted_bodies = whole_destinations(sorted_bodies, CHUNK)
             with_temporary = {
@@ -268,8 +294,21 @@ class Sorting:
         if packed:
             await self._commit(decide_ship(self._next(), packed))
             return True
+        if q.one(
+            "select 1 as n from body where batch_id = ? and place in (?, ?, ?) limit 1",
+            batch_id, WORK, DRAWN, READ_AGAIN,
+        ):  # fmt: skip
+            return False
         await self._write_return(batch_id)
         return True
+
+    def _to_pack(self, batch_id: str) -> list[Body]:
+        if self._lots is not None:
+            return self._lots.to_pack(batch_id, CHUNK)
+        return self._queries.bodies(
+            "b.batch_id = ? and b.place in (?, ?) order by b.destination, b.body_id limit ?",
+            batch_id, WORK, READ_AGAIN, CHUNK,
+        )  # fmt: skip
 
     async def _write_return(self, batch_id: str) -> None:
         q = self._queries
@@ -279,11 +318,17 @@ class Sorting:
             " order by o.order_id",
             batch_id,
         )
+        deliveries = len(q.deliveries(batch_id))
+        if batch_id not in self._complete_batches():
+            return  # a correction or a note came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
-                "select order_id, bank, code, identification_code from refused_record"
-                " where batch_id = ? and identification_code <> ''",
+                # Not under an order that was accepted by another record or a correction: it has
+                # its own line.
+                "select order_id, bank, code, identification_code from refused_record r"
+                " where batch_id = ? and identification_code <> ''"
+                " and not exists (select 1 from orders o where o.order_id = r.order_id)",
                 batch_id,
             )
         }
@@ -291,6 +336,8 @@ class Sorting:
         lines = return_lines(orders, bodies, refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
+        writing.guard("orders", {"batch_id": batch_id}, len(orders))
+        writing.guard("delivery", {"batch_id": batch_id}, deliveries)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

@@ -18,6 +18,7 @@ import grpc
 
 from centre import show
 from centre.config import Config, ConfigError, load
+from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable
 from ledger.queries import Queries
 
@@ -44,6 +45,9 @@ home_option = click.option(
 )
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
+
+
 def reporting(command: F) -> F:
     """Turn what can go wrong into one line and an exit code."""
 
@@ -54,6 +58,9 @@ def reporting(command: F) -> F:
         except (ConfigError, LedgerUnusable) as e:
             click.echo(str(e), err=True)
             sys.exit(WRONG_USE)
+        except ProviderError as e:
+            click.echo(f"加密机无法打开 the token does not open: {e}; `centre doctor`", err=True)
+            sys.exit(AWAY)
         except grpc.RpcError as e:
             # What grpc raises is both an RpcError and a Call, which its type stubs do not know.
             code = e.code().name if hasattr(e, "code") else "UNKNOWN"
@@ -107,16 +114,71 @@ def up(home: Path, card_management: str | None) -> None:
 
 @main.command()
 @home_option
+@json_option
 @reporting
-def status(home: Path) -> None:
+def status(home: Path, as_json: bool) -> None:
     """Which parts are up, where the bodies are, what each open batch waits for until when.
 
-    Exit code 3 if the centre is not up. Example: centre status
+    Exit code 3 if the centre is not up. Example: centre status --json
     """
     config = load(home)
     with _queries(config) as queries:
-        is_up = show.status(config, queries)
-    sys.exit(0 if is_up else AWAY)
+        facts = show.status_facts(config, queries)
+    if as_json:
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        show.status(facts)
+    sys.exit(0 if facts["ready"] else AWAY)
+
+
+@main.command()
+@home_option
+@click.option("--once", is_flag=True, help="Print one frame and end (also without a terminal).")
+@reporting
+def watch(home: Path, once: bool) -> None:
+    """The floor live: lines, stations, queues, rates, and what stands still and why.
+
+    Ctrl-C leaves. With --once exit code 3 if the centre is not up. Example: centre watch
+    """
+    from centre import watch as floor_watch
+
+    config = load(home)
+    with _queries(config) as queries:
+        if once or not sys.stdout.isatty():
+            sys.exit(0 if floor_watch.once(config, queries, show.console) else AWAY)
+        try:
+            floor_watch.watch(config, queries)
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+@main.command()
+@home_option
+@click.option("--visible", is_flag=True, help="Show what is typed.")
+@reporting
+def find(home: Path, visible: bool) -> None:
+    """The orders behind a number, with the history of their cards.
+
+    Asks for an identity number, a social card number or a bank card number (from a pipe: one
+    line); it never stands on a command line or in a log. Exit code 1 if nothing is found.
+    Example: centre find
+    """
+    from centre import find as search
+    from centre import logs
+
+    config = load(home)
+    logs.configure(config.logs / "find.log", config.log_format)
+    number = search.ask_number(visible=visible)
+    with _queries(config) as queries:
+        found = search.orders_of(config, queries, number)
+        show.orders(queries, found.order_ids)
+    if not found.usable:
+        click.echo(f"号码有误 this is no such number: {found.fault}", err=True)
+        sys.exit(WRONG_USE)
+    if not found.order_ids:
+        note = f" ({found.fault})" if found.fault else ""
+        click.echo(f"查无此号 no order stands behind this number{note}", err=True)
+        sys.exit(REFUSED)
 
 
 @main.command()

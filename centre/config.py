@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from domain.sampling import AQLS
+from gateways.fonts import FontUnusable, ListFonts, check_font
+
 TEMPLATE = """\
 # Configuration of the card centre (省制卡中心). Paths are relative to this file.
 
@@ -35,6 +38,11 @@ pin_file = "keys/pin"
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
 
+[sampling]
+# Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
+# bank and kind in a delivery are sampled before they are packed. Empty: no sample is drawn.
+aql = "0.65"
+
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.
 personal_data_days = 90
@@ -42,6 +50,21 @@ personal_data_days = 90
 [limits]
 # A factory return with more records is refused: split it.
 max_records_per_file = 100_000
+
+[lists]
+# Fonts of the printed sorting and packing lists: each character is drawn by the first font that
+# has it. Of a collection (.ttc) the family stands behind a #. A centre puts its licensed fonts
+# first; what is here comes with Debian's fonts-noto-cjk and fonts-hanazono.
+fonts = [
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc#Noto Sans CJK SC",
+    "/usr/share/fonts/truetype/hanazono/HanaMinA.ttf",
+    "/usr/share/fonts/truetype/hanazono/HanaMinB.ttf",
+]
+heading_fonts = [
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc#Noto Sans CJK SC",
+    "/usr/share/fonts/truetype/hanazono/HanaMinA.ttf",
+    "/usr/share/fonts/truetype/hanazono/HanaMinB.ttf",
+]
 
 [log]
 # "json" for machines, "people" for reading.
@@ -68,8 +91,10 @@ class Config:
     token: str
     pin_file: Path
     profile: str
+    sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
+    list_fonts: ListFonts
     log_format: str
 
     @property
@@ -81,12 +106,21 @@ class Config:
         return self.home / "exchange" / "centre-transport.pem"
 
     @property
+    def inbox(self) -> Path:
+        return self.home / "inbox"
+
+    @property
     def run(self) -> Path:
         return self.home / "run"
 
     @property
     def logs(self) -> Path:
         return self.home / "log"
+
+    @property
+    def targets(self) -> Path:
+        """Where each process says on which port its metrics are."""
+        return self.home / "prometheus" / "targets"
 
     def with_card_management(self, address: str) -> Config:
         return replace(self, card_management=address)
@@ -109,6 +143,13 @@ class _Table:
             raise ConfigError(f"[{self._name}] {key}: a value of type {kind.__name__} is needed")
         return value
 
+    def take_texts(self, key: str) -> list[str]:
+        """A list of at least one text."""
+        texts: list[Any] = self.take(key, list)
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise ConfigError(f"[{self._name}] {key}: a list of texts is needed")
+        return texts
+
     def end(self) -> None:
         if self._left:
             raise ConfigError(f"[{self._name}] {min(self._left)}: no such setting")
@@ -124,7 +165,10 @@ def load(home: Path) -> Config:
         raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
-    names = ("doors", "card_management", "ledger", "keys", "retention", "limits", "log")
+    names = (
+        "doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "lists",
+        "log",
+    )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
         raise ConfigError(f"[{min(whole)}]: no such table")
@@ -140,8 +184,12 @@ def load(home: Path) -> Config:
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
         profile=t["keys"].take("profile", str),
+        sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
+        list_fonts=ListFonts(
+            tuple(t["lists"].take_texts("fonts")), tuple(t["lists"].take_texts("heading_fonts"))
+        ),
         log_format=t["log"].take("format", str),
     )
     for table in t.values():
@@ -160,9 +208,17 @@ def _check(config: Config) -> None:
         )
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.sampling_aql and config.sampling_aql not in AQLS:
+        raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
     if config.max_records_per_file <= 0:
         raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
+    for font in {*config.list_fonts.text, *config.list_fonts.heading}:
+        try:
+            check_font(font)
+        except FontUnusable as e:
+            mend = "apt-get install fonts-noto-cjk fonts-hanazono, or name other fonts"
+            raise ConfigError(f"[lists] fonts: {e} ({mend})") from None
     if config.log_format not in ("json", "people"):
         raise ConfigError('[log] format: "json" or "people"')

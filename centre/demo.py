@@ -28,11 +28,14 @@ from centre.demo_screen import Screen
 from centre.floor import state_of
 from centre.home import initialise, write_whole
 from centre.processes import Keeper, Kept
+from domain.places import DRAWN, Line, held
 from ledger.queries import Queries
 from ledger.summary import summary
 
 STATIONS = ("station-1", "station-2")
 START_SECONDS = 120.0
+TICKETS = 500
+"""Named in one request to the tray."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,7 @@ def run(demo: Demo) -> dict[str, Any]:
                 _Opening(demo, config, keeper, made, sockets, people).run(screen)
                 if demo.on_start is not None:
                     demo.on_start(keeper, sockets)
-                _watch(config, made["batch_id"], screen, people)
-                _wait_for_readers(sockets / "tray.sock")
+                _watch(config, made["batch_id"], screen, sockets / "tray.sock", people)
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
         finally:
             screen.say("收工 closing")
@@ -160,6 +162,8 @@ class _Opening:
         self._bring_keys()
         screen.say("清点并签收 counting and signing for the cartons")
         self._people.sign_for()
+        screen.say("一条被拒记录更正后以文件重报 a refused record comes again, right, as a file")
+        self._correction()
         self._stations(door, readers)
         screen.say("工位开工 the stations are at work")
 
@@ -192,7 +196,8 @@ class _Opening:
         addresses = ["--door", door, "--listen", self._card_management]
         program = python("counterparts.card_management")
         also = ["--also", str(self._demo.home / "only-return" / "sent")]
-        self._keep("card_management", [*program, "--home-dir", sent, *also, *addresses])
+        inbox = ["--inbox", str(self._config.inbox)]
+        self._keep("card_management", [*program, "--home-dir", sent, *also, *addresses, *inbox])
         run_program([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
 
     def _bring_keys(self) -> None:
@@ -201,6 +206,13 @@ class _Opening:
         shutil.copyfile(self._demo.home / "sent" / "temporary_keys.json", brought)
         command = [*python("centre"), "key", "import", str(brought), *self._home]
         run_program(command, self._config, "key-import")
+
+    def _correction(self) -> None:
+        """Until the inbox has answered it: so that its card is never held, whatever comes first."""
+        answer = self._config.inbox / "done" / f"{self._made['file_id']}-correction.txt.result.txt"
+        for _ in _while_waiting("card_management", self._keeper):
+            if answer.exists() or not self._made["corrects"]:
+                return
 
     def _stations(self, door: str, readers: dict[str, Any]) -> None:
         for number, station in enumerate(STATIONS):
@@ -215,7 +227,9 @@ class _Opening:
                  "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
-                 "--log-file", str(self._config.logs / f"{station}.log")],
+                 "--metrics", str(self._config.targets),
+                 "--log-file", str(self._config.logs / f"{station}.log"),
+                 "--log-format", self._config.log_format],
                 PCSCLITE_CSOCK_NAME=readers["socket"],
             )  # fmt: skip
 
@@ -259,30 +273,59 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
         time.sleep(0.1)  # another process's file: there is no event to wait for
 
 
-def _watch(config: Config, batch_id: str, screen: Screen, people: People) -> None:
+def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people: People) -> None:
     """Show the stages, and let people do their part, until the return was taken by card
-    management."""
+    management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
+    to be set apart with its lot."""
     queries = Queries(config.ledger)
     while True:
         screen.update(queries, batch_id)
         people.look(queries)
+        if fed := _feed_again(control, queries, batch_id, DRAWN):
+            screen.say(f"抽样复检，重新上卡 {fed} 张 the samples are fed again")
         outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
         if outbox and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)
+    _wait_for_readers(control)
+    if fed := _feed_again(control, queries, batch_id, held(Line.SORTING)):
+        screen.say(f"拒收批 {fed} 张另行存放 the cards of a refused lot are set apart")
+        _wait_for_readers(control)
     queries.close()
+
+
+def _feed_again(control: Path, queries: Queries, batch_id: str, place: str) -> int:
+    """An operator takes the cards at `place` out of the good stack and feeds them again, once the
+    machines have come to rest; the number of cards."""
+    tickets = [
+        r["ticket"]
+        for r in queries.rows(
+            "select ticket from body where batch_id = ? and place = ? and ticket <> ''",
+            batch_id, place,
+        )
+    ]  # fmt: skip
+    status = ask_tray(control, {"op": "status"}) if tickets else {}
+    if not tickets or status["hopper"] or status["in_readers"]:
+        return 0
+    pages = (tickets[at : at + TICKETS] for at in range(0, len(tickets), TICKETS))
+    asked = ({"op": "feed", "stack": "good", "tickets": page} for page in pages)
+    return sum(ask_tray(control, request)["fed"] for request in asked)
 
 
 def _wait_for_readers(control: Path) -> None:
     """The last cards have their verdicts; a station that was killed has still to eject them."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    left, deadline = -1, 0.0
+    while True:
         status = ask_tray(control, {"op": "status"})
-        if not status["hopper"] and not status["in_readers"]:
+        now = int(status["hopper"]) + int(status["in_readers"])
+        if not now:
             return
+        if now != left:
+            left, deadline = now, time.monotonic() + START_SECONDS
+        if time.monotonic() > deadline:
+            raise DemoError("cards were left in the readers: run the demo again")
         time.sleep(0.2)  # another process's machine: there is no event to wait for
-    raise DemoError("cards were left in the readers: run the demo again")
 
 
 def write_summary(demo: Demo, config: Config, batch_id: str, apdus: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from centre import show
 from centre.config import Config
+from domain.places import DRAWN, READ_AGAIN
 from ledger.queries import Queries
 from ledger.summary import branch_table
 
@@ -37,16 +38,16 @@ _NOT_PASSED = {
     "key_replacement": _BEFORE,
     "inspection": (*_BEFORE, "transit/key_replacement>inspection"),
     "sorting": (*_BEFORE, "transit/key_replacement>inspection", "transit/inspection>sorting"),
-    "packing": ("sorting/work",),
-    "shipping": ("sorting/work", "sorting/packed"),
+    "packing": ("sorting/work", DRAWN, READ_AGAIN),
+    "shipping": ("sorting/work", DRAWN, READ_AGAIN, "sorting/packed"),
 }
 # Set apart by an earlier stage: it never comes to this one.
 _APART = {
     "key_replacement": (),
     "inspection": ("key_replacement/",),
     "sorting": ("key_replacement/", "inspection/"),
-    "packing": ("key_replacement/", "inspection/", "sorting/"),
-    "shipping": ("key_replacement/", "inspection/", "sorting/"),
+    "packing": ("key_replacement/", "inspection/", "sampling/", "sorting/"),
+    "shipping": ("key_replacement/", "inspection/", "sampling/", "sorting/"),
 }
 
 
@@ -152,7 +153,7 @@ class Screen:
             f"平衡 reconciled: {'是 yes' if r['reconciled'] else '否 NO'}",
             highlight=False,
         )
-        show.clocks(queries)
+        show.clocks(show.clock_facts(queries))
         queries.close()
         for name in ("summary.json", "return", "lists", "trays", "ledger.db", "log"):
             self._console.print(f"  {self._home / name}", highlight=False)

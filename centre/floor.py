@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import structlog
 
 from actors.hsm.token import write_softhsm_conf
 from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
-from centre import logs, ray_runtime
+from centre import logs, metrics, ray_runtime
 from centre.config import Config, ConfigError
 from centre.gateway_actor import GatewayShell
 from centre.home import write_whole
@@ -32,7 +33,7 @@ log = structlog.get_logger()
 
 PING_SECONDS = 1.0
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.SORTING,)
+STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING)
 
 
 class AlreadyUp(Exception):
@@ -88,9 +89,7 @@ class Floor:
     def start(cls, config: Config, wiring: Wiring, listen: str) -> Floor:
         """Start every actor. Their constructors do nothing; the first ping does."""
 
-        def prepare(name: str) -> Callable[[], None]:
-            return logs.configuring(config.logs, name, config.log_format)
-
+        prepare = partial(metrics.prepare, config)
         path = str(config.ledger)
         actors = {
             "ledger": start("ledger", LedgerShell, path, now, prepare("ledger")),
@@ -134,6 +133,7 @@ class Supervisor:
         self._floor, self._listen, self._say = floor, listen, say
         self._stop = asyncio.Event()
         self._was_ready = False
+        self._since: dict[str, tuple[str, str]] = {}
 
     def stop(self) -> None:
         self._stop.set()
@@ -147,6 +147,7 @@ class Supervisor:
             state = await self._floor.ping()
             self._write(state)
             self._tell(state)
+            metrics.see(state)
             shipped = _last_shipped(queries)
             due = time.monotonic() - signed_at >= self._floor.config.head_seconds
             if due or shipped != handed_over:
@@ -167,6 +168,10 @@ class Supervisor:
             log.warning("heads.unsigned", reason=str(e))
 
     def _write(self, state: dict[str, dict[str, Any]]) -> None:
+        for name, health in state.items():
+            if self._since.get(name, ("", ""))[0] != health["state"]:
+                self._since[name] = health["state"], now()
+            health["since"] = self._since[name][1]
         content = {"at": now(), "pid": os.getpid(), "listen": self._listen, "actors": state}
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
 
@@ -200,6 +205,7 @@ def up(
     logs.configure(config.logs / "supervisor.log", config.log_format)
     listen = choose_address(config)
     write_softhsm_conf(config.conf.parent)
+    metrics.configure(config)
     say(f"启动 starting, home {config.home}")
     ray_runtime.start(config.run)
     try:
@@ -214,11 +220,13 @@ def up(
 async def _supervise(
     config: Config, wiring: Wiring, listen: str, say: Callable[[str], None]
 ) -> None:
-    supervisor = Supervisor(Floor.start(config, wiring, listen), listen, say)
+    floor = Floor.start(config, wiring, listen)
+    supervisor = Supervisor(floor, listen, say)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
     await supervisor.run()
+    metrics.end(config, floor.actors)
 
 
 def take_home(home: Path) -> int | None:

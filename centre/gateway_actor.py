@@ -16,6 +16,7 @@ from domain.changes import Away
 from domain.places import Line
 from gateways.doors import serve
 from gateways.floor import Floor, Limits
+from gateways.inbox import run_inbox
 from gateways.outbox import run_outbox
 from ledger.queries import Queries
 
@@ -59,7 +60,8 @@ class GatewayShell:
             sorting=RayLine(handle(Line.SORTING)),
             provider=RayProvider(handle("provider")),
             chip_lines={
-                str(line): RayLine(handle(line)) for line in (Line.KEY_REPLACEMENT, Line.INSPECTION)
+                str(line): RayLine(handle(line))
+                for line in (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)
             },
             queries=Queries(config.ledger),
             profile=load_profile(config.profile),
@@ -71,14 +73,24 @@ class GatewayShell:
         doors = await serve(floor, self._listen)
         self._ready, self._note = True, doors.address
         log.info("gateway.ready", listen=doors.address)
-        try:
-            await run_outbox(
+        inbox = asyncio.ensure_future(run_inbox(floor, config.inbox))
+        outbox = asyncio.ensure_future(
+            run_outbox(
                 queries=Queries(config.ledger),
                 provider=floor.provider,
                 sorting=floor.sorting,
                 out=config.home,
                 card_management=config.card_management,
+                fonts=config.list_fonts,
+                board=floor.board,
             )
+        )
+        try:
+            # Neither ends by itself: the first that fails takes the other down with it.
+            await asyncio.gather(inbox, outbox)
         finally:
+            inbox.cancel()
+            outbox.cancel()
+            await asyncio.gather(inbox, outbox, return_exceptions=True)
             self._ready = False
             await doors.stop()

@@ -13,7 +13,8 @@ from centre.wiring import now, token_config
 from domain.card.profile import load_profile
 from ledger.commit import Ledger
 
-DIRECTORIES = ("exchange", "keys", "lists", "log", "return", "run")
+DIRECTORIES = ("exchange", "inbox", "keys", "lists", "log", "return", "run")
+OWNER_ONLY = ("inbox", "keys")
 
 
 def initialise(home: Path) -> Config:
@@ -24,7 +25,7 @@ def initialise(home: Path) -> Config:
     """
     home.mkdir(parents=True, exist_ok=True)
     for name in DIRECTORIES:
-        (home / name).mkdir(mode=0o700 if name == "keys" else 0o755, exist_ok=True)
+        (home / name).mkdir(mode=0o700 if name in OWNER_ONLY else 0o755, exist_ok=True)
     file = home / "centre.toml"
     if not file.exists():
         write_whole(file, TEMPLATE.encode("utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -30,8 +29,3 @@ def configure(file: Path, style: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-
-
-def configuring(directory: Path, name: str, style: str) -> partial[None]:
-    """`configure` as something that an actor's process calls when it starts to work."""
-    return partial(configure, directory / f"{name}.log", style)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,13 +15,20 @@ from centre.config import Config
 from centre.floor import state_of
 from domain.codes import in_words
 from ledger.history import batch_overview, body_history
+from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
 from ledger.verify import Report
 from scheduler.calendar import Calendar
 from scheduler.clocks import WaitsFor, open_clocks
 
 # A pipe has no width of its own: wide enough that no cell is cut.
-_console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+
+
+LOTS = {
+    "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
+    "nonconforming": "不合格 nonconforming", "state": "状态 state",
+}  # fmt: skip
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -38,30 +46,52 @@ def receipt(message: Any) -> dict[str, Any]:
     return {k: v for k, v in shown.items() if v != ""}
 
 
-def status(config: Config, queries: Queries) -> bool:
-    """Parts, places and clocks; whether the centre is up and every part ready."""
-    content = state_of(config.home)
-    ready = False
-    if content is not None:
-        table = Table("部件 part", "状态 state", "说明 note", title=f"{content['listen']}")
-        for name, health in content["actors"].items():
-            table.add_row(name, health["state"], str(health.get("note", "")))
-        _console.print(table)
-        _console.print(f"截至 as of {content['at']}")
-        ready = all(h["state"] == "ready" for h in content["actors"].values())
+def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
+    """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
+    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
+    not accepted; `ledger.lots.SHOWN`) and `clocks` (`scheduler.clocks.Clock`)."""
+    content = state_of(config.home) or {}
+    parts = [
+        {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
+        for name, health in content.get("actors", {}).items()
+    ]
+    return {
+        "up": bool(content),
+        "ready": bool(parts) and all(part["state"] == "ready" for part in parts),
+        "listen": content.get("listen"),
+        "at": content.get("at"),
+        "parts": parts,
+        "places": queries.rows(
+            "select place, condition as reason, kind, bank, count(*) as bodies from body"
+            " where place not like 'factory/%' group by place, condition, kind, bank"
+            " order by place, condition, kind, bank"
+        ),
+        "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
+        "clocks": clock_facts(queries),
+    }
+
+
+def status(facts: Mapping[str, Any]) -> None:
+    """The facts of `status_facts` as tables."""
+    if facts["up"]:
+        _table(
+            facts["listen"],
+            facts["parts"],
+            {"name": "部件 part", "state": "状态 state", "note": "说明 note"},
+        )
+        console.print(f"截至 as of {facts['at']}")
     else:
-        _console.print("未启动 the centre is not up")
-    places = Table("位置 place", "原因 reason", "卡种 kind", "银行 bank", "张 bodies")
-    for r in queries.rows(
-        "select place, condition, kind, bank, count(*) as n from body"
-        " where place not like 'factory/%' group by place, condition, kind, bank"
-        " order by place, condition, kind, bank"
-    ):
-        reason = in_words(r["condition"]) if r["condition"] else ""
-        places.add_row(r["place"], reason, r["kind"], r["bank"], str(r["n"]))
-    _console.print(places)
-    clocks(queries)
-    return ready
+        console.print("未启动 the centre is not up")
+    places = [{**p, "reason": in_words(p["reason"])} for p in facts["places"]]
+    _table(
+        "",
+        places,
+        {"place": "位置 place", "reason": "原因 reason", "kind": "卡种 kind", "bank": "银行 bank",
+         "bodies": "张 bodies"},
+    )  # fmt: skip
+    if facts["lots"]:
+        _table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+    clocks(facts["clocks"])
 
 
 _WAITS_FOR = {
@@ -71,20 +101,33 @@ _WAITS_FOR = {
 }
 
 
-def clocks(queries: Queries, batch_id: str | None = None) -> None:
-    """What each open batch waits for, since when, and when it is due (article 28(7))."""
+def clock_facts(queries: Queries, batch_id: str | None = None) -> list[dict[str, Any]]:
+    """The clocks of all open batches, or of one, as rows."""
     found = open_clocks(queries, datetime.now(UTC), Calendar(), batch_id)
-    if not found:
+    return [{**asdict(c), "since": str(c.since), "due": str(c.due)} for c in found]
+
+
+def clocks(facts: Sequence[Mapping[str, Any]]) -> None:
+    """What each open batch waits for, since when, and when it is due (article 28(7))."""
+    if not facts:
         return
-    table = Table("批次 batch", "等待 waits for", "自 since", "到期 due", "工作日 working days",
-                  title="时限 clocks: 5 个工作日 working days", title_justify="left")  # fmt: skip
-    for c in found:
-        left = f"余 {c.left} left" if c.left >= 0 else f"逾期 {-c.left} overdue"
-        due = f"{c.due}{' 暂定 provisional' if c.provisional else ''}"
-        table.add_row(c.batch_id, _WAITS_FOR[c.waits_for], str(c.since), due, left)
-    _console.print(table)
-    if any(c.provisional for c in found):
-        _console.print(
+    rows = [
+        {
+            **c,
+            "waits_for": _WAITS_FOR[c["waits_for"]],
+            "due": f"{c['due']}{' 暂定 provisional' if c['provisional'] else ''}",
+            "left": f"余 {c['left']} left" if c["left"] >= 0 else f"逾期 {-c['left']} overdue",
+        }
+        for c in facts
+    ]
+    _table(
+        "时限 clocks: 5 个工作日 working days",
+        rows,
+        {"batch_id": "批次 batch", "waits_for": "等待 waits for", "since": "自 since",
+         "due": "到期 due", "left": "工作日 working days"},
+    )  # fmt: skip
+    if any(c["provisional"] for c in facts):
+        console.print(
             "暂定：尚无该年放假通知，仅按周末计算 provisional: no notice of that year's holidays is"
             " known, only weekends count as days off"
         )
@@ -94,20 +137,27 @@ def body(queries: Queries, identifier: str) -> bool:
     """A card's history, one line a step; whether anything is known."""
     steps = body_history(queries, identifier)
     if not steps:
-        _console.print("查无此卡 nothing is known of it: give a body id, an order id or an"
+        console.print("查无此卡 nothing is known of it: give a body id, an order id or an"
                        " identification code")  # fmt: skip
         return False
     for step in steps:
         subject = " ".join(i for i in (step.body_id, step.order_id) if i)
-        _console.print(f"{step.at}  {subject:<42}  {step.words}")
+        console.print(f"{step.at}  {subject:<42}  {step.words}")
     return True
+
+
+def orders(queries: Queries, order_ids: Sequence[str]) -> None:
+    """Orders with the history of each and of its bodies."""
+    for order_id in order_ids:
+        console.print(f"订单 order {order_id}")
+        body(queries, order_id)
 
 
 def batch(queries: Queries, batch_id: str) -> bool:
     """A batch as it stands; whether it is known."""
     overview = batch_overview(queries, batch_id)
     if not overview:
-        _console.print(f"无此批次 no such batch: {batch_id}")
+        console.print(f"无此批次 no such batch: {batch_id}")
         return False
     _table(
         "来文 files",
@@ -127,31 +177,40 @@ def batch(queries: Queries, batch_id: str) -> bool:
         overview["places"],
         {"words": "位置 place", "reason": "原因 reason", "bodies": "张 bodies"},
     )
+    if overview["lots"]:
+        _table("抽检批 inspection lots", overview["lots"], LOTS)
+    if overview["drawn"]:
+        _table(
+            "抽样单 to be fed again for sampling",
+            overview["drawn"],
+            {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
+        )
     for sent in overview["returns"]:
         taken = "已接收 taken" if sent["acknowledged"] else "待接收 not taken yet"
-        _console.print(f"中心回盘 centre return {sent['id']}: {taken}")
+        console.print(f"中心回盘 centre return {sent['id']}: {taken}")
     for waits in overview["waits_for"]:
-        _console.print(f"等待 waits for: {waits}")
-    clocks(queries, batch_id)
+        console.print(f"等待 waits for: {waits}")
+    clocks(clock_facts(queries, batch_id))
     return True
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    table = Table(*columns.values(), title=title, title_justify="left")
+    table = Table(*columns.values(), title=title or None, title_justify="left")
     for row in rows:
         table.add_row(*(str(row[name]) for name in columns))
-    _console.print(table)
+    console.print(table)
 
 
 def report(found: Report) -> None:
     """The result of a verification."""
     if found.ok:
-        _console.print("账实相符 the ledger holds together")
+        console.print("账实相符 the ledger holds together")
     else:
         # The finding may quote what somebody wrote into the database.
-        _console.print(f"不符 does not fit: {found.finding}", markup=False)
-    _console.print(
+        console.print(f"不符 does not fit: {found.finding}", markup=False)
+    console.print(
         f"提交 commits {found.commits}, 事件 events {found.events}, 卡片 bodies {found.bodies}, "
+        f"抽检批 lots {found.lots}, "
         f"签名 signed heads {found.signatures}; "
         f"未签名 unsigned tail {found.unsigned_commits} commits, {found.unsigned_seconds:.0f} s"
     )

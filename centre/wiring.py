@@ -13,7 +13,9 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import TokenConfig
 from actors.inventory import Inventory
+from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
+from actors.qa.sample_reading import SampleReading
 from actors.shell import MakeLine
 from actors.sorting import Sorting
 from centre.config import Config
@@ -22,6 +24,8 @@ from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
 from ledger.queries import Queries
+
+SEED_BYTES = 32
 
 
 def now() -> str:
@@ -67,19 +71,20 @@ def make_inventory(
 
 
 def make_sorting(
-    ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+    aql: str, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
 ) -> Sorting:
-    return Sorting(ledger, queries, f"{Line.SORTING}:{epoch}")
+    lots = LotPlan(lambda _lot_id: secrets.token_bytes(SEED_BYTES), aql) if aql else None
+    return Sorting(ledger, queries, f"{Line.SORTING}:{epoch}", lots)
 
 
 def make_chip_line(
     profile_id: str,
-    line: type[KeyReplacement] | type[Inspection],
+    line: type[KeyReplacement] | type[Inspection] | type[SampleReading],
     ledger: LedgerDoor,
     queries: Queries,
     provider: KeyProvider,
     epoch: int,
-) -> KeyReplacement | Inspection:
+) -> KeyReplacement | Inspection | SampleReading:
     prefix = f"{line.line}:{epoch}"
     return line(ledger, provider, queries, load_profile(profile_id), prefix, secrets.token_bytes)
 
@@ -101,6 +106,7 @@ def production(config: Config) -> Wiring:
             Line.INVENTORY: make_inventory,
             Line.KEY_REPLACEMENT: partial(chip, KeyReplacement),
             Line.INSPECTION: partial(chip, Inspection),
-            Line.SORTING: make_sorting,
+            Line.SAMPLING: partial(chip, SampleReading),
+            Line.SORTING: partial(make_sorting, config.sampling_aql),
         },
     )

@@ -1,12 +1,14 @@
 """Card management (卡管系统) as a process: hands in the factory return, takes centre returns, and
 cancels or holds orders when its clerks say so.
 
-    python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT
+    python -m counterparts.card_management --home-dir DIR --door HOST:PORT --listen HOST:PORT \
+        [--inbox INBOX]
 
 DIR is the `sent` of a delivery. The receipt of the factory return is kept as
-DIR/receipt-factory-return.json; centre returns lie in DIR/received. Commands that a clerk lays
-into DIR/desk (`*.json`, as DIR/stops.json) are handed in, their receipts kept as
-DIR/receipt-<name>.json. Ends on SIGTERM or Ctrl-C.
+DIR/receipt-factory-return.json; centre returns lie in DIR/received. With the centre's INBOX, the
+correction of refused records follows as a file. Commands that a clerk lays into DIR/desk (`*.json`,
+as DIR/stops.json) are handed in, their receipts kept as DIR/receipt-<name>.json. Ends on SIGTERM or
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import structlog
 
 from counterparts import files
 from counterparts.received import Serving, serve
+from counterparts.return_file import CORRECTION, drop
 from counterparts.submission import (
     Tampering,
     persist,
@@ -72,6 +75,17 @@ def hand_in(directory: Path, door: str, stop: Event) -> Receipt | None:
     return receipt
 
 
+def hand_in_correction(directory: Path, inbox: Path) -> None:
+    """Drop the correction that belongs to a factory return, once: unless it lies in the inbox, or
+    was answered."""
+    made = json.loads((directory / ".complete").read_text(encoding="utf-8"))
+    name = f"{made['file_id']}-{CORRECTION}"
+    if not made["corrects"] or (inbox / name).exists() or (inbox / "done" / name).exists():
+        return
+    drop(inbox, name, (directory / CORRECTION).read_bytes())
+    _log.info("correction_dropped", file=name, records=made["corrects"])
+
+
 def hand_in_commands(directory: Path, door: str, stop: Event) -> None:
     """Hand in what lies on the desk and was not answered yet; the same again is harmless."""
     for file in sorted((directory / "desk").glob("*.json")):
@@ -105,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--also", type=Path, metavar="DIR", help="another delivery whose return is handed in"
     )
     parser.add_argument("--listen", required=True, metavar="HOST:PORT", help="port 0: a free one")
+    parser.add_argument("--inbox", type=Path, metavar="INBOX", help="for files to the centre")
     options = parser.parse_args(arguments)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _log.info("listening", address=serving.address)
         for directory in filter(None, (options.home_dir, options.also)):
             hand_in(directory, options.door, stop)
+        if options.inbox and not stop.is_set():
+            hand_in_correction(options.home_dir, options.inbox)
         while not stop.wait(DESK_SECONDS):
             hand_in_commands(options.home_dir, options.door, stop)
 

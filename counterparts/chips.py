@@ -35,6 +35,8 @@ class Chip:
     keys: Mapping[str, bytes]
     version: int
     silent: bool = False
+    weak: bool = False
+    """Its memory does not hold (docs/files.md, "Tray")."""
 
 
 def _double_block(key: bytes, factors: bytes) -> bytes:
@@ -159,7 +161,7 @@ def answer_to_reset(identification_code: str) -> bytes:
 
 def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
     """One card as a line of a tray file (docs/files.md)."""
-    return {
+    line = {
         "card": card,
         "carton_id": chip.carton_id,
         "face_number": chip.face_number,
@@ -180,3 +182,4 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
             for slot in profile.keys
         ],
     }
+    return {**line, "weak": True} if chip.weak else line

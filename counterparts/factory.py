@@ -33,7 +33,9 @@ from counterparts.chips import (
 )
 from counterparts.faults import (
     BESIDE,
+    FEWEST_CARDS,
     RECORD_FAULTS,
+    SEEDS_WITH_A_WEAK_SERIES,
     STOPS,
     Fault,
     Planted,
@@ -41,9 +43,11 @@ from counterparts.faults import (
     choose,
     silence_one,
     spoil_record,
+    weaken_series,
 )
 from counterparts.orders import Plan, plan_batch
 from counterparts.people import People
+from counterparts.return_file import CORRECTION, file_bytes, record_line
 from counterparts.submission import persist, submit_delivery_note
 from domain.card.profile import load_profile
 from stubs.common_pb2 import Receipt
@@ -174,10 +178,11 @@ class _Factory:
         batch_id, delivery_id = f"B{self._seed:06d}", f"D{self._seed:06d}"
         plan = plan_batch(batch_id, self._cards, self._people, self._random("plan"))
         planted = choose(plan.orders, self._random("faults"))
+        correction = _correction(plan, planted)
         plan = _with_record_faults(plan, planted)
         random = self._random("keys")
         masters = make_masters(self._profile, random)
-        made, temporary_fault = self._chips(plan, planted)
+        made, later_faults = self._chips(plan, planted)
         chips = with_temporary_keys(self._profile, masters, [chip for chip, _ in made])
         faults_of = [fault for _, fault in made]
         tray_names, ids = self._write_trays(chips, plan, trays)
@@ -191,13 +196,15 @@ class _Factory:
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
         files.write_whole(self._sent / "stops.json", files.to_json(_stops(planted)) + "\n")
-        truth = _truth(self._seed, planted + temporary_fault, chips, faults_of, ids)
+        truth = _truth(self._seed, planted + later_faults, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
+        (self._sent / CORRECTION).write_bytes(correction)
         complete = {
             "made_from": made_from,
             "batch_id": batch_id,
             "delivery_id": delivery_id,
-            "file_id": f"FR-{batch_id}",
+            "file_id": return_id(batch_id),
+            "corrects": sum(p.fault is Fault.SENT_AGAIN for p in planted),
             "trays": tray_names,
             "damaged_cartons": [p.carton_id for p in planted if p.fault is Fault.CARTON_DAMAGED],
         }
@@ -206,8 +213,8 @@ class _Factory:
     def _chips(
         self, plan: Plan, planted: Sequence[Planted]
     ) -> tuple[list[tuple[Chip, Planted | None]], list[Planted]]:
-        """The chips that lie in the cartons, each with the fault that it shows; and the fault of
-        a temporary card, if there is one."""
+        """The chips that lie in the cartons, each with the fault that it shows; and the faults of
+        weak chips and of a temporary card, if there are any."""
         orders = {o.order_id: o for o in plan.orders}
         by_order = {p.order_id: p for p in planted}
         random = self._random("chips")
@@ -224,12 +231,15 @@ class _Factory:
                 fault = None
             if chip is not None:
                 made.append((chip, fault))
+        later: list[Planted] = []
+        if self._seed in SEEDS_WITH_A_WEAK_SERIES and self._cards >= FEWEST_CARDS:
+            later += weaken_series(made, plan.orders, self._random("weak"))
         blanks = [temporary_card(self._profile, c.carton_id, code) for c, code in plan.temporary]
         silent: list[Planted] = []
         if self._cards >= FEWEST_FOR_SILENT_TEMPORARY:
             silent.append(silence_one(blanks, random))
         made += [(b, silent[0] if b.silent else None) for b in blanks]
-        return made, silent
+        return made, later + silent
 
     def _write_trays(
         self, chips: Sequence[Chip], plan: Plan, trays: int
@@ -252,6 +262,22 @@ class _Factory:
             files.write_lines(self._trays / f"tray-{number}.jsonl", (head, *lines))
             names.append(f"tray-{number}.jsonl")
         return names, ids
+
+
+def return_id(batch_id: str) -> str:
+    return f"FR-{batch_id}"
+
+
+def _correction(plan: Plan, planted: Sequence[Planted]) -> bytes:
+    """The file with which the records that are sent again follow, as they should have been."""
+    again = {p.order_id for p in planted if p.fault is Fault.SENT_AGAIN}
+    lines = [
+        record_line(files.factory_record(files.order_row(o)))
+        for o in plan.orders
+        if o.order_id in again
+    ]
+    file_id = return_id(plan.batch_id)
+    return file_bytes(f"{file_id}-C1", plan.batch_id, lines, corrects=file_id)
 
 
 def _with_record_faults(plan: Plan, planted: Sequence[Planted]) -> Plan:

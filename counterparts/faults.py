@@ -20,6 +20,9 @@ from domain.numbers import IDENTITY_CHECK_DIGITS
 
 FEWEST_CARDS = 60
 UNREGISTERED_BANK = "999"
+SEEDS_WITH_A_WEAK_SERIES = frozenset({2})
+"""In these deliveries the chips of one bank come from a bad wafer: every second one passes the
+full check, and fails when it is read again."""
 
 
 class Fault(StrEnum):
@@ -32,18 +35,21 @@ class Fault(StrEnum):
     SURPLUS_CARD = "surplus_card"
     CARTON_DAMAGED = "carton_damaged"
     UNKNOWN_BANK = "unknown_bank"
+    SENT_AGAIN = "sent_again"  # an unknown bank too, but a correction follows
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
     RECORD_TWICE = "record_twice"
     ORDER_CANCELLED = "order_cancelled"
     ORDER_ON_HOLD = "order_on_hold"
+    WEAK_CHIP = "weak_chip"
 
 
 STOPS = {Fault.ORDER_CANCELLED: "cancel", Fault.ORDER_ON_HOLD: "hold"}
 """What card management does to such an order while the delivery is in work."""
 BESIDE = (Fault.SURPLUS_CARD, Fault.CARTON_DAMAGED)
 """What happens in an order's carton and leaves its own card as it is."""
-RECORD_FAULTS = (Fault.UNKNOWN_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
+WRONG_BANK = (Fault.UNKNOWN_BANK, Fault.SENT_AGAIN)
+RECORD_FAULTS = (*WRONG_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def how_many(cards: int) -> list[Fault]:
     """The faults of social security cards in a delivery of `cards`, one entry for each."""
     if cards < FEWEST_CARDS:
         return []
-    faults: list[Fault] = [f for f in Fault if f is not Fault.SILENT_TEMPORARY]
+    faults: list[Fault] = [f for f in Fault if f not in (Fault.SILENT_TEMPORARY, Fault.WEAK_CHIP)]
     faults += [Fault.SILENT_CHIP] * (cards >= 3_000)
     return [*faults, Fault.ORDER_CANCELLED]
 
@@ -107,7 +113,7 @@ def choose(orders: Sequence[Order], random: Random) -> list[Planted]:
 
 def spoil_record(order: Order, planted: Planted, other: Order | None) -> Order:
     """The order as it was wrongly written down; its card is made accordingly."""
-    if planted.fault is Fault.UNKNOWN_BANK:
+    if planted.fault in WRONG_BANK:
         branch = UNREGISTERED_BANK + order.branch_code[3:]
         return replace(order, bank_code=UNREGISTERED_BANK, branch_code=branch)
     if planted.fault is Fault.BAD_CHECK_DIGIT:
@@ -163,3 +169,23 @@ def silence_one(chips: list[Chip], random: Random) -> Planted:
     chips[at] = replace(chips[at], silent=True)
     chip = chips[at]
     return Planted(Fault.SILENT_TEMPORARY, "", chip.carton_id, chip.identification_code)
+
+
+def weaken_series(
+    made: list[tuple[Chip, Planted | None]], orders: Sequence[Order], random: Random
+) -> list[Planted]:
+    """Make every second sound chip of one bank's orders weak, in place: so many that no sample of
+    that bank's lot can miss them."""
+    bank_of = {o.order_id: o.bank_code for o in orders}
+    bank = random.choice(sorted(set(bank_of.values()) - {UNREGISTERED_BANK}))
+    sound = [
+        n for n, (chip, fault) in enumerate(made)
+        if fault is None and bank_of.get(chip.order_id) == bank
+    ]  # fmt: skip
+    planted = []
+    for n in sound[::2]:
+        chip = made[n][0]
+        fault = Planted(Fault.WEAK_CHIP, chip.order_id, chip.carton_id, chip.identification_code)
+        made[n] = replace(chip, weak=True), fault
+        planted.append(fault)
+    return planted

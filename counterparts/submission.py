@@ -56,13 +56,15 @@ def submit_factory_return(
     file_id: str,
     batch_id: str,
     *,
+    corrects: str = "",
     chunk: int = CHUNK,
     tampering: Tampering | None = None,
 ) -> Receipt:
-    """Stream a `factory_return.jsonl` to the centre at `door` (host:port): header, chunks,
-    trailer. Tries once; grpc.RpcError as it comes."""
+    """Stream a `factory_return.jsonl`, or a correction of the return `corrects`, to the centre at
+    `door` (host:port): header, chunks, trailer. Tries once; grpc.RpcError as it comes."""
     records = [files.serialize(files.factory_record(row)) for row in files.read_lines(path)]
-    parts = _parts(FileHeader(file_id=file_id, batch_id=batch_id), records, chunk, tampering)
+    header = FileHeader(file_id=file_id, batch_id=batch_id, corrects=corrects)
+    parts = _parts(header, records, chunk, tampering)
     with grpc.insecure_channel(door) as channel:
         receipt: Receipt = CardManagementStub(channel).SubmitFactoryReturn(
             parts, timeout=CALL_SECONDS

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from domain.changes import Changes, Event, EventType, Insert, Refused, Row, Update
+from domain.changes import Changes, Event, EventType, Guard, Insert, Refused, Row, Update
 from domain.codes import Code
 from domain.places import Account, Movement, Standing, is_legal, standing
 
@@ -16,8 +16,9 @@ from domain.places import Account, Movement, Standing, is_legal, standing
 class Body:
     """One piece of plastic. `identification_code` and `order_id` are empty until a chip was read
     and bound; `lease` only grows, one for each time that its first writing segment was released;
-    `live` is false once it can no longer be its order's card. `ticket` is the feeder's mark of a
-    card that could not be read: only by it is such a card known again when presented twice."""
+    `live` is false once it can no longer be its order's card. `ticket` is the
+    feeder's mark of the plastic: by it a chip that can't be read is known again, and found in the
+    stack where the feeder put it."""
 
     body_id: str
     kind: str
@@ -49,7 +50,7 @@ class Body:
 
     def row(self) -> dict[str, Any]:
         """As the ledger's table `body` holds it."""
-        return {**asdict(self), "released": int(self.released), "live": int(self.live)}
+        return {**vars(self), "released": int(self.released), "live": int(self.live)}
 
 
 _SET = (
@@ -82,6 +83,7 @@ class Writing:
         self._updates: dict[str, Row] = {}
         self._last: dict[str, Body] = {}
         self._other_updates: list[Update] = []
+        self._guards: list[Guard] = []
         self.reply: Any = None
 
     def event(self, event: Event) -> None:
@@ -92,6 +94,10 @@ class Writing:
 
     def update(self, update: Update) -> None:
         self._other_updates.append(update)
+
+    def guard(self, table: str, equal: Row, rows: int) -> None:
+        """Refuse the commit unless so many rows have these values by then."""
+        self._guards.append(Guard(table, equal, rows))
 
     def move_outside(self, source: Account, target: Account, count: int) -> None:
         """Bodies known by count only."""
@@ -175,4 +181,5 @@ class Writing:
             tuple(Insert(t, r) for t, r in self._inserts.items()),
             tuple(updates),
             self.reply,
+            tuple(self._guards),
         )

@@ -25,6 +25,8 @@ class EventType(StrEnum):
     RECORD_REFUSED = "record_refused"
     ORDER_STOPPED = "order_stopped"
     ORDER_RELEASED = "order_released"
+    CORRECTION_ACCEPTED = "correction_accepted"
+    RECORD_CORRECTED = "record_corrected"
     NOTE_ACCEPTED = "note_accepted"
     CARTON_SIGNED_FOR = "carton_signed_for"
     CARTON_RECOUNTED = "carton_recounted"
@@ -38,8 +40,14 @@ class EventType(StrEnum):
     INSPECTED = "inspected"  # moves
     BODY_REJECTED = "body_rejected"  # moves
     BODY_HELD = "body_held"  # moves
-    BODY_RELEASED = "body_released"  # moves
+    BODY_RELEASED = "body_released"  # moves: held no longer, back to work
     BODY_SORTED = "body_sorted"  # moves
+    LOT_PRESENTED = "lot_presented"  # an inspection lot, its plan and the seed of its draw
+    SAMPLE_DRAWN = "sample_drawn"  # of a lot
+    BODY_DRAWN = "body_drawn"  # moves: to be read again
+    SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
+    LOT_ACCEPTED = "lot_accepted"
+    LOT_REFUSED = "lot_refused"
     BODY_PACKED = "body_packed"  # moves
     BODY_SHIPPED = "body_shipped"  # moves
     PACKAGE_CLOSED = "package_closed"
@@ -83,6 +91,16 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """So many rows of `table` must have the values `equal` inside the transaction, or the commit
+    is refused: what a line has read of another's rows may have changed since."""
+
+    table: str
+    equal: Row
+    rows: int
+
+
+@dataclass(frozen=True)
 class Changes:
     """All that one command does. The same `command_id` with the same content takes effect once
     and is answered with the same `reply`; with other content it is refused."""
@@ -94,9 +112,11 @@ class Changes:
     inserts: Sequence[Insert] = ()
     updates: Sequence[Update] = ()
     reply: Any = None
+    guards: Sequence[Guard] = ()
 
     def canonical(self) -> bytes:
-        """The bytes whose hash tells this content from another."""
+        """The bytes whose hash tells this content from another. (Guards are no content: they say
+        when it was decided.)"""
         return canonical_json(
             [
                 self.line,

@@ -30,10 +30,12 @@ class Code(StrEnum):
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
     BAD_FORMAT = "BAD_FORMAT"
+    BAD_CODING = "BAD_CODING"
     BAD_CHECK_DIGIT = "BAD_CHECK_DIGIT"
     UNKNOWN_BANK = "UNKNOWN_BANK"
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
+    NOTHING_TO_CORRECT = "NOTHING_TO_CORRECT"
     # One order of a command
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     ALREADY_PACKED = "ALREADY_PACKED"
@@ -55,6 +57,7 @@ class Code(StrEnum):
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
     KEY_NOT_PROVEN = "KEY_NOT_PROVEN"
     DATA_DIFFERS = "DATA_DIFFERS"
+    LOT_REFUSED = "LOT_REFUSED"
     NOT_DELIVERED = "NOT_DELIVERED"
     # Keys
     KEY_UNKNOWN = "KEY_UNKNOWN"
@@ -63,11 +66,23 @@ class Code(StrEnum):
     KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
     KEY_BLOCK_REPEATED_DIFFERENT = "KEY_BLOCK_REPEATED_DIFFERENT"
     RECORD_UNSEALABLE = "RECORD_UNSEALABLE"
+    # A station's machines
+    FEEDER_EMPTY = "FEEDER_EMPTY"
+    FEEDER_AWAY = "FEEDER_AWAY"
+    READER_AWAY = "READER_AWAY"
+    PCSC_AWAY = "PCSC_AWAY"
+    READER_QUIET = "READER_QUIET"
+    STATION_AWAY = "STATION_AWAY"
+    STATION_MISSING = "STATION_MISSING"
     # Inside the centre
+    LINE_AWAY = "LINE_AWAY"
+    LINE_IDLE = "LINE_IDLE"
+    RECEIVER_MISSING = "RECEIVER_MISSING"
     UNAVAILABLE = "UNAVAILABLE"
     BUSY = "BUSY"
     CARTON_NOT_ISSUED = "CARTON_NOT_ISSUED"
     SESSION_UNKNOWN = "SESSION_UNKNOWN"
+    SESSION_LOST = "SESSION_LOST"
     STAGE_UNKNOWN = "STAGE_UNKNOWN"
     EPOCH_STALE = "EPOCH_STALE"
     GUARD_FAILED = "GUARD_FAILED"
@@ -76,12 +91,15 @@ class Code(StrEnum):
 
 UNADVISED = frozenset(
     {
-        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CHECK_DIGIT, Code.UNKNOWN_BANK,
-        Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN, Code.WRONG_KIND,
-        Code.OVER_COUNT,
+        Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CODING, Code.BAD_CHECK_DIGIT,
+        Code.UNKNOWN_BANK, Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN,
+        Code.NOTHING_TO_CORRECT, Code.WRONG_KIND, Code.OVER_COUNT,
     }
 )  # fmt: skip
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
+
+CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OVER_COUNT}
+"""Those of them that end when a correction of the return has a record for the body."""
 
 
 STOPPED = frozenset({Code.CANCELLED, Code.ON_HOLD})
@@ -122,6 +140,9 @@ WORDS: dict[Code, Words] = {
     ),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
+    Code.BAD_CODING: Words(
+        "字符不是 GB18030 编码", "bytes are not GB 18030", "correct the field's coding"
+    ),
     Code.BAD_CHECK_DIGIT: Words("校验位错误", "the check digit is wrong", "correct the number"),
     Code.UNKNOWN_BANK: Words(
         "银行代码未登记", "the bank is not registered", "correct the bank code"
@@ -129,6 +150,9 @@ WORDS: dict[Code, Words] = {
     Code.UNKNOWN_BRANCH: Words("网点未登记", "the branch is not registered", "correct the branch"),
     Code.REPEATED_NUMBER: Words(
         "号码重复", "the number stands twice", "correct or drop the record"
+    ),
+    Code.NOTHING_TO_CORRECT: Words(
+        "没有可更正的记录", "no refused record to correct", "check file, order and card"
     ),
     Code.ORDER_UNKNOWN: Words("无此订单", "no such order", "check the order id"),
     Code.ALREADY_PACKED: Words(
@@ -160,6 +184,9 @@ WORDS: dict[Code, Words] = {
     Code.KEY_WRITE_REFUSED: Words("密钥写入失败", "the key was not written", "remake the card"),
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
+    Code.LOT_REFUSED: Words(
+        "抽检批不合格", "its inspection lot was refused", "read the whole lot again"
+    ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
     Code.KEY_QUOTA_EXCEEDED: Words(
@@ -173,9 +200,26 @@ WORDS: dict[Code, Words] = {
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"
     ),
+    Code.FEEDER_EMPTY: Words("送卡机无卡", "the feeder is empty", "load the next carton"),
+    Code.FEEDER_AWAY: Words("送卡机无应答", "the feeder does not answer", "look at the feeder"),
+    Code.READER_AWAY: Words("读卡器故障", "the reader fails", "look at the reader and its cable"),
+    Code.PCSC_AWAY: Words("读卡服务中断", "the PC/SC service is away", "restart pcscd there"),
+    Code.READER_QUIET: Words(
+        "读卡器无动作", "the reader asks nothing", "look at the station's log"
+    ),
+    Code.STATION_AWAY: Words("工位已断开", "the station is not connected", "start its agent"),
+    Code.STATION_MISSING: Words(
+        "没有工位在做此工序", "no station works at this stage", "start a station"
+    ),
+    Code.LINE_AWAY: Words("部件未就绪", "a part is not ready", "it starts by itself; see log/"),
+    Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "see log/"),
+    Code.RECEIVER_MISSING: Words(
+        "未配置接收方", "no receiver is configured", "[card_management] address in centre.toml"
+    ),
     Code.UNAVAILABLE: Words("暂不可用", "not available now", "it is tried again by itself"),
     Code.BUSY: Words("繁忙", "busy", "it is tried again by itself"),
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),
+    Code.SESSION_LOST: Words("芯片掉电", "the chip lost its session", "the chip is read again"),
     Code.SESSION_UNKNOWN: Words("会话已失效", "the session is not known", "the chip is read again"),
     Code.STAGE_UNKNOWN: Words("无此工序", "no such stage", "check the station's stages"),
     Code.EPOCH_STALE: Words("已被替换", "another instance took over", "none"),

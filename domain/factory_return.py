@@ -156,18 +156,18 @@ class RecordChecker:
         """Why a record is refused; None if it is good. `record` is None for what could not be
         read at all. Never raises."""
         if record is None:
-            return _refusal(record_number, "", Code.BAD_FORMAT, None)
+            return refuse(record_number, "", Code.BAD_FORMAT, None)
         for name, fault in _CHECKS.items():
             if not getattr(record, name):
-                return _refusal(record_number, name, Code.FIELD_MISSING, record)
+                return refuse(record_number, name, Code.FIELD_MISSING, record)
             code = fault(record)
             if not code and not self._fits_chip(name, record):
                 code = Code.BAD_FORMAT
             if code:
-                return _refusal(record_number, name, code, record)
+                return refuse(record_number, name, code, record)
         for name, seen in self._seen.items():
             if getattr(record, name) in seen:
-                return _refusal(record_number, name, Code.REPEATED_NUMBER, record)
+                return refuse(record_number, name, Code.REPEATED_NUMBER, record)
         for name, seen in self._seen.items():
             seen.add(getattr(record, name))
         return None
@@ -185,10 +185,11 @@ class RecordChecker:
         return True
 
 
-def _refusal(
+def refuse(
     record_number: int, field: str, code: str, record: FactoryRecord | None
 ) -> RefusedRecord:
-    """What else could be read lets the record's body be recognised when it comes."""
+    """The refusal of a record for `code` at `field` ("" for the whole). What else could be read
+    lets the record's body be recognised when it comes."""
 
     def read(name: str, good: Callable[[str], bool]) -> str:
         text = getattr(record, name) if record else ""

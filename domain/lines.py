@@ -67,7 +67,8 @@ class SealedRecord:
 
 @dataclass(frozen=True)
 class FactoryReturn:
-    """A whole factory return whose count and digest were right. `digest` in hex."""
+    """A whole factory return whose count and digest were right. `digest` in hex. `corrects`: of a
+    correction, the id of the batch's return whose refused records it sends again."""
 
     file_id: str
     batch_id: str
@@ -75,6 +76,7 @@ class FactoryReturn:
     records: tuple[SealedRecord, ...]
     refused: tuple[RefusedRecord, ...]
     expires_on: str
+    corrects: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class KeyProvider(Protocol):
 
 class InventoryLine(Protocol):
     async def accept_return(self, file: FactoryReturn) -> Receipt: ...
+
+    async def accept_correction(self, file: FactoryReturn) -> Receipt: ...
 
     async def accept_note(self, note: Note) -> Receipt: ...
 

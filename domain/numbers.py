@@ -93,6 +93,29 @@ def is_social_card_number(text: str) -> bool:
     )
 
 
+def kinds_of_number(text: str) -> tuple[frozenset[str], str]:
+    """Which numbers `text` can be (identity_number, social_card_number, bank_card_number), and
+    which check digit keeps it from being another (or what its length says, when it can be none):
+    words without the number."""
+    kinds = {
+        "identity_number": is_identity_number(text),
+        "social_card_number": is_social_card_number(text),
+        "bank_card_number": is_bank_card_number(text),
+    }
+    fitting = frozenset(kind for kind, fits in kinds.items() if fits)
+    faults = []
+    if is_identity_shape(text) and "identity_number" not in fitting:
+        faults.append("公民身份号码校验位不符 the identity number's check digit (GB 11643)")
+    if is_bank_card_shape(text) and not fitting:
+        faults.append("银行卡号校验位不符 the bank card number's check digit (Luhn)")
+    if not faults and not fitting:
+        faults.append(
+            f"{len(text)} 位 characters: 身份证号 18 位, 社保卡号 9 位, 银行卡号 13-19 位"
+            " (an identity number has 18, a social card number 9, a bank card number 13 to 19)"
+        )
+    return fitting, "; ".join(faults)
+
+
 def _is_name_character(character: str) -> bool:
     # Python's character tables are older than the newest ideographs (extensions H and I, which
     # GB 18030-2022 has), so planes 2 and 3 count as ideographs as a whole.

@@ -31,6 +31,7 @@ class Line(StrEnum):
     INVENTORY = "inventory"
     KEY_REPLACEMENT = "key_replacement"
     INSPECTION = "inspection"
+    SAMPLING = "sampling"
     SORTING = "sorting"
 
 
@@ -78,6 +79,16 @@ def held(line: Line) -> str:
 def transit(sender: Line, receiver: Line) -> str:
     """Posted by the sender, taken by the receiver, so no two lines write one account's rows."""
     return f"transit/{sender}>{receiver}"
+
+
+# A sample of an inspection lot leaves the sorted cards and comes back read, or not at all.
+DRAWN = transit(Line.SORTING, Line.SAMPLING)
+READ_AGAIN = transit(Line.SAMPLING, Line.SORTING)
+
+AFTER_INSPECTION = frozenset(
+    {transit(Line.INSPECTION, Line.SORTING), work(Line.SORTING), DRAWN, READ_AGAIN, PACKED}
+)
+"""Where a body is that passed inspection and was not shipped yet, nor set apart."""
 
 
 def courier(destination: str) -> str:
@@ -141,6 +152,7 @@ class Movement:
 # Which movements of a body are legal, by (from, to) without condition. Verification replays
 # them; a transition that is not here is a fault of the program or of the database.
 _K, _I, _S = Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SORTING
+_Q = Line.SAMPLING
 LEGAL: frozenset[tuple[str, str]] = frozenset(
     {
         ("", VAULT),
@@ -154,7 +166,8 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
             for place in (VAULT, transit(Line.INVENTORY, _K), work(_K))
             for outside in (MISSING_COUNTED, SURPLUS_COUNTED)
         ),
-        (held(_K), work(_K)),  # beyond the count, and counted anew
+        # A correction of the return advised it after all, or a recount counted it.
+        (held(_K), work(_K)),
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),
@@ -164,6 +177,12 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (held(_S), held(_S)),  # an order on hold is cancelled
         (held(_S), work(_S)),  # released
         (work(_S), PACKED),
+        (work(_S), DRAWN),
+        (DRAWN, READ_AGAIN),
+        (DRAWN, rejected(_Q)),
+        (READ_AGAIN, PACKED),
+        (work(_S), held(_S)),  # its lot was refused
+        (READ_AGAIN, held(_S)),
         (PACKED, "courier"),
     }
 )

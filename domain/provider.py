@@ -74,7 +74,15 @@ class Compare:
     read_back: Mapping[str, bytes]
 
 
-Request = Authenticate | KeyChange | Prove | Compare
+@dataclass(frozen=True)
+class LookUp:
+    """Compute the look-up value of a number, as `Provider.index` does, together with what else a
+    chunk asks. Answer: `data`, the value's bytes."""
+
+    text: str
+
+
+Request = Authenticate | KeyChange | Prove | Compare | LookUp
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from domain.card.segment import Answers, Segment
 @dataclass(frozen=True)
 class Opening:
     """`carton_id` and `face_number` as the station's scanner sees them on carton and card.
-    `ticket` is the feeder's mark of the card that lies there, the same until it is ejected."""
+    `ticket` is the feeder's mark of the card that lies there, its own while on the machine."""
 
     atr: bytes
     carton_id: str

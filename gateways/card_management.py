@@ -1,11 +1,10 @@
-"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), and orders
-that are cancelled or held before their cards are packed."""
+"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), its
+corrections, and orders that are cancelled or held before their cards are packed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -14,17 +13,10 @@ from google.protobuf.message import DecodeError
 
 from domain import lines
 from domain.codes import Code
-from domain.factory_return import (
-    INDEXED,
-    FactoryRecord,
-    RecordChecker,
-    index_text,
-    is_id,
-    plaintext,
-)
-from domain.lines import FactoryReturn, OrderAct, Receipt, RefusedRecord, SealedRecord
-from gateways import portions
+from domain.factory_return import FactoryRecord, is_id
+from domain.lines import OrderAct, Receipt
 from gateways.answers import abort, answering, receipt_to_wire, refusal
+from gateways.factory_returns import FramedReturn, Unread, take_return
 from gateways.floor import Floor
 from gateways.framing import Framed, FrameRefused, Part, read_frame
 from stubs import common_pb2
@@ -33,13 +25,7 @@ from stubs.card_management_pb2_grpc import CardManagementServicer
 
 log = structlog.get_logger()
 
-CHECKED_AT_ONCE = 1_000
-"""Records that are checked before the event loop has its turn."""
-
 ORDERS_IN_COMMAND = 1_000
-
-Good = list[tuple[int, FactoryRecord]]
-"""Good records with their places in the file."""
 
 
 def record_from_wire(raw: bytes) -> FactoryRecord | None:
@@ -97,7 +83,12 @@ class CardManagementDoor(CardManagementServicer):
         try:
             async with asyncio.timeout(limits.file_seconds):
                 file = await read_frame(_parts(request_iterator), limits)
-            receipt = await self._take(file)
+            receipt = await take_return(
+                self._floor,
+                FramedReturn(
+                    file.file_id, file.batch_id, file.digest, _records(file), file.corrects
+                ),
+            )
             log.info(
                 "factory_return.answered",
                 file_id=file.file_id,
@@ -151,71 +142,10 @@ class CardManagementDoor(CardManagementServicer):
         )
         return receipt_to_wire(receipt)
 
-    async def _take(self, file: Framed) -> Receipt:
-        known = self._floor.queries.file_in(file.file_id)
-        if known is not None and known["batch_id"] != file.batch_id:
-            return refusal(Code.ID_REUSED, "file_id")
-        if known is not None:
-            # The line answers with the first receipt, or refuses other content: neither needs
-            # the records.
-            return await self._hand_over(file, (), ())
-        good, refused = await self._check(file)
-        return await self._hand_over(file, await self._seal(file.batch_id, good), refused)
 
-    async def _check(self, file: Framed) -> tuple[Good, list[RefusedRecord]]:
-        checker = RecordChecker(self._floor.profile)
-        good: Good = []
-        refused: list[RefusedRecord] = []
-        for number, raw in enumerate(file.records, start=1):
-            record = record_from_wire(raw)
-            fault = checker.check(number, record)
-            if fault is not None:
-                refused.append(fault)
-            elif record is not None:
-                good.append((number, record))
-            if number % CHECKED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return good, refused
-
-    async def _seal(self, batch_id: str, good: Good) -> list[SealedRecord]:
-        provider = self._floor.provider
-        records = [r for _, r in good]
-        sealed = await portions.seal(
-            provider, batch_id, ((r.order_id, plaintext(r)) for r in records)
-        )
-        columns = [
-            await portions.index(provider, (index_text(kind, getattr(r, kind)) for r in records))
-            for kind in INDEXED
-        ]
-        return [
-            SealedRecord(
-                record_number=number,
-                order_id=r.order_id,
-                bank_code=r.bank_code,
-                branch_code=r.branch_code,
-                carton_id=r.carton_id,
-                identification_code=r.identification_code,
-                has_temporary_card=r.has_temporary_card,
-                sealed=of_record,
-                numbers=tuple(zip(INDEXED, values, strict=True)),
-            )
-            for (number, r), of_record, *values in zip(good, sealed, *columns, strict=True)
-        ]
-
-    async def _hand_over(
-        self, file: Framed, records: Sequence[SealedRecord], refused: Sequence[RefusedRecord]
-    ) -> Receipt:
-        days = self._floor.limits.personal_data_days
-        return await self._floor.inventory.accept_return(
-            FactoryReturn(
-                file_id=file.file_id,
-                batch_id=file.batch_id,
-                digest=file.digest,
-                records=tuple(records),
-                refused=tuple(refused),
-                expires_on=(self._floor.today() + timedelta(days=days)).isoformat(),
-            )
-        )
+def _records(file: Framed) -> Iterator[FactoryRecord | Unread]:
+    for raw in file.records:
+        yield record_from_wire(raw) or Unread()
 
 
 async def _parts(

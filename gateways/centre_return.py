@@ -14,7 +14,8 @@ from typing import Any
 import grpc
 
 from domain.lines import KeyProvider
-from gateways.files_out import write_whole
+from gateways.centre_return_file import write_lines
+from gateways.files_out import write_bytes, write_whole
 from gateways.framing import FileDigest
 from gateways.holders import Holder, open_holders
 from ledger.queries import Queries
@@ -33,10 +34,13 @@ LINES_AT_ONCE = 1_000
 CALL_SECONDS = 60.0
 
 
-async def write_return(queries: Queries, provider: KeyProvider, file_id: str, path: Path) -> int:
-    """Write the return `file_id` to `path`, one JSON object a line; answers how many. Writing it
-    again gives the same file."""
-    lines: list[str] = []
+async def write_return(
+    queries: Queries, provider: KeyProvider, file_id: str, batch_id: str, path: Path
+) -> int:
+    """Write the return `file_id` to `path`, one JSON object a line, and in GB 18030 beside it
+    (`.txt`); answers how many lines. Writing it again gives the same files. Where `path` is, the
+    other is too."""
+    lines: list[dict[str, Any]] = []
     while True:
         rows = await asyncio.to_thread(
             queries.rows,
@@ -50,8 +54,10 @@ async def write_return(queries: Queries, provider: KeyProvider, file_id: str, pa
             break
         ours = [r["order_id"] for r in rows if _is_ours(r)]
         holders = await open_holders(queries, provider, ours)
-        lines += [_to_json(line_of(r, holders)) for r in rows]
-    await asyncio.to_thread(write_whole, path, lines)
+        lines += [line_of(r, holders) for r in rows]
+    coded = write_lines(file_id, batch_id, lines)
+    await asyncio.to_thread(write_bytes, path.with_suffix(".txt"), coded)
+    await asyncio.to_thread(write_whole, path, map(_to_json, lines))
     return len(lines)
 
 

@@ -80,7 +80,7 @@ async def serve(floor: Floor, listen: str) -> Doors:
     stations = StationDoor(floor)
     add_CardManagementServicer_to_server(CardManagementDoor(floor), server)
     add_FactoryServicer_to_server(FactoryDoor(floor), server)
-    add_OperatorServicer_to_server(OperatorDoor(floor), server)
+    add_OperatorServicer_to_server(OperatorDoor(floor, stations.waiting), server)
     add_StationServicer_to_server(stations, server)
     try:
         port = server.add_insecure_port(listen)

@@ -13,17 +13,27 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def write_whole(path: Path, text: Iterable[str]) -> None:
-    """Write pieces of text to `path` so that, whenever the process dies, there is the old file
-    or the new one; after the return the new one is on disk. Makes the directory."""
+    """`write_bytes` for pieces of text, in UTF-8."""
+    write_bytes(path, (piece.encode() for piece in text))
+
+
+def write_bytes(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write `pieces` to `path` so that, whenever the process dies, there is the old file or the
+    new one; after the return the new one is on disk. Makes the directory."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(text)
+    with open(descriptor, "wb") as file:
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """What was renamed or removed in a directory stays so after a power cut."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

@@ -8,6 +8,7 @@ from datetime import date
 
 from domain.card.profile import Profile
 from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
+from gateways.board import Board
 from ledger.queries import Queries
 
 
@@ -39,8 +40,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Floor:
-    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection).
-    `queries` is used from the event loop's thread only and is nobody else's."""
+    """The parts behind the doors. `chip_lines` by stage (key_replacement, inspection, sampling).
+    `queries` is used from the event loop's thread only and is nobody else's; `board` is what the
+    doors have seen, for whoever looks at the floor."""
 
     inventory: InventoryLine
     sorting: SortingLine
@@ -50,3 +52,4 @@ class Floor:
     profile: Profile
     limits: Limits = field(default_factory=Limits)
     today: Callable[[], date] = date.today
+    board: Board = field(default_factory=Board)

@@ -39,12 +39,14 @@ class FrameRefused(Exception):
 
 @dataclass(frozen=True, repr=False)
 class Framed:
-    """A file whose count and digest are right. `digest` in hex."""
+    """A file whose count and digest are right. `digest` in hex; `corrects` empty if it corrects
+    none."""
 
     file_id: str
     batch_id: str
     digest: str
     records: tuple[bytes, ...]
+    corrects: str = ""
 
 
 class FileDigest:
@@ -90,6 +92,8 @@ class _Reading:
         for name, value in (("file_id", header.file_id), ("batch_id", header.batch_id)):
             if not is_id(value):
                 raise FrameRefused(Code.MALFORMED, f"header.{name}")
+        if header.corrects and not is_id(header.corrects):
+            raise FrameRefused(Code.MALFORMED, "header.corrects")
         self._header = header
 
     def _take_chunk(self, chunk: RecordChunk) -> None:
@@ -124,6 +128,7 @@ class _Reading:
             self._header.batch_id,
             self._digest.value().hex(),
             tuple(self._records),
+            self._header.corrects,
         )
 
 

@@ -15,6 +15,7 @@ from domain.codes import Code
 from domain.lines import ChipLine
 from domain.turns import CentreTurn, Content, StationTurn, Wait
 from gateways.floor import Limits
+from gateways.metrics import StageMeter
 
 log = structlog.get_logger()
 
@@ -46,6 +47,7 @@ class Collector:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
+        self._meter = StageMeter(stage, lambda: self.waiting)
 
     @property
     def waiting(self) -> int:
@@ -54,11 +56,11 @@ class Collector:
 
     def offer(self, turn: StationTurn, deliver: Deliver) -> None:
         """Queue a turn. If the queue is full it is answered Wait(BUSY) at once."""
+        waiting = _Waiting(turn, deliver, asyncio.get_running_loop().time())
         if len(self._queue) >= self._limits.turns_in_queue:
-            deliver(answer(turn, Wait(RETRY_MILLISECONDS, Code.BUSY)))
+            self._hand(waiting, answer(turn, Wait(RETRY_MILLISECONDS, Code.BUSY)))
             return
-        now = asyncio.get_running_loop().time()
-        self._queue.append(_Waiting(turn, deliver, now))
+        self._queue.append(waiting)
         self._arrived.set()
         if len(self._queue) >= self._limits.turns_per_call:
             self._enough.set()
@@ -125,10 +127,15 @@ class Collector:
 
     def _deliver(self, waiting: _Waiting, reply: CentreTurn) -> None:
         try:
-            waiting.deliver(reply)
+            self._hand(waiting, reply)
         except Exception as e:  # noqa: BLE001  # an answer that has no form must not end the stage
             log.error("station.bad_answer", stage=self._stage, error=type(e).__name__)
             self._unavailable(waiting)
 
     def _unavailable(self, waiting: _Waiting) -> None:
-        waiting.deliver(answer(waiting.turn, Wait(RETRY_MILLISECONDS, Code.UNAVAILABLE)))
+        self._hand(waiting, answer(waiting.turn, Wait(RETRY_MILLISECONDS, Code.UNAVAILABLE)))
+
+    def _hand(self, waiting: _Waiting, reply: CentreTurn) -> None:
+        waiting.deliver(reply)
+        seconds = asyncio.get_running_loop().time() - waiting.since
+        self._meter.answered(reply.content, seconds)

@@ -1,17 +1,27 @@
-"""Sorting and packing lists of a batch, one pair per county branch or service window."""
+"""Sorting and packing lists of a batch, one pair per county branch or service window: as PDF for
+the people at the tables and in the branch, as CSV for a branch's own programs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from domain.lines import KeyProvider
 from domain.places import Kind
-from gateways.files_out import write_table
+from gateways.files_out import write_bytes, write_table
+from gateways.fonts import Chain, ListFonts
 from gateways.holders import Holder, open_holders
+from gateways.list_pages import CardLine, PackageSheet, packing_pages, sorting_pages
+from gateways.pages import Page, to_pdf
 from ledger.queries import Queries
+
+log = structlog.get_logger()
 
 SORTING_HEADER = (
     "包号 package", "序号 position", "社会保障卡号 social card number", "姓名 name",
@@ -32,10 +42,14 @@ Rows = list[dict[str, Any]]
 
 
 async def write_lists(
-    queries: Queries, provider: KeyProvider, batch_id: str, directory: Path
+    queries: Queries, provider: KeyProvider, batch_id: str, directory: Path, fonts: ListFonts
 ) -> int:
     """Write the lists of all packages of a batch; answers how many files. Writing them again
-    gives the same files. They go to a folder of the batch, since a branch gets many batches."""
+    gives the same files. They go to a folder of the batch, since a branch gets many batches.
+
+    Raises FontUnusable. A character that no font draws shows as U+3013, and its code point stands
+    in the list's foot and in the log.
+    """
     packages = await asyncio.to_thread(
         queries.rows,
         "select package_id, destination, kind, has_temporary, count from package"
@@ -43,13 +57,13 @@ async def write_lists(
         batch_id,
     )
     files = 0
-    for destination, group in groupby(packages, key=lambda p: str(p["destination"])):
-        of_destination = list(group)
-        cards, holders = await _cards(queries, provider, batch_id, destination)
-        await asyncio.to_thread(
-            _write, directory / batch_id, destination, of_destination, _sorting_rows(cards, holders)
-        )
-        files += 2
+    with Chain(fonts.text) as text, Chain(fonts.heading) as heading:
+        for destination, group in groupby(packages, key=lambda p: str(p["destination"])):
+            of_destination = list(group)
+            cards, holders = await _cards(queries, provider, batch_id, destination)
+            sheets = _sheets(of_destination, cards, holders)
+            lists = _Lists(directory / batch_id, batch_id, destination, of_destination, sheets)
+            files += await asyncio.to_thread(lists.write, text, heading)
     return files
 
 
@@ -67,23 +81,67 @@ async def _cards(
     return cards, await open_holders(queries, provider, orders)
 
 
-def _sorting_rows(cards: Rows, holders: dict[str, Holder]) -> list[tuple[object, ...]]:
+def _sheets(packages: Rows, cards: Rows, holders: dict[str, Holder]) -> list[PackageSheet]:
     """Cards without order (temporary ones) have neither number nor name."""
-    rows: list[tuple[object, ...]] = []
+    lines: dict[str, list[CardLine]] = {}
     for package_id, group in groupby(cards, key=lambda c: str(c["package_id"])):
+        lines[package_id] = []
         for position, card in enumerate(group, start=1):
             holder = holders.get(card["order_id"])
             number, name = (holder.social_card_number, holder.masked_name) if holder else ("", "")
-            rows.append((package_id, position, number, name, card["order_id"]))
-    return rows
+            lines[package_id].append(CardLine(position, number, name, card["order_id"]))
+    return [
+        PackageSheet(
+            p["package_id"],
+            KIND_NAMES[Kind(p["kind"])],
+            p["count"],
+            bool(p["has_temporary"]),
+            lines.get(p["package_id"], []),
+        )
+        for p in packages
+    ]
 
 
-def _write(
-    directory: Path, destination: str, packages: Rows, sorting: list[tuple[object, ...]]
-) -> None:
-    write_table(directory / f"{destination}-sorting.csv", SORTING_HEADER, sorting)
-    packing = [(p["package_id"], p["count"], _kind(p)) for p in packages]
-    write_table(directory / f"{destination}-packing.csv", PACKING_HEADER, packing)
+@dataclass(frozen=True, repr=False)
+class _Lists:
+    """The lists of one destination."""
+
+    directory: Path
+    batch_id: str
+    destination: str
+    packages: Rows
+    sheets: list[PackageSheet]
+
+    def write(self, text: Chain, heading: Chain) -> int:
+        """Answers how many files."""
+        sorting = [
+            (s.package_id, c.position, c.social_card_number, c.name, c.order_id)
+            for s in self.sheets
+            for c in s.cards
+        ]
+        packing = [(p["package_id"], p["count"], _kind(p)) for p in self.packages]
+        write_table(self._path("sorting.csv"), SORTING_HEADER, sorting)
+        write_table(self._path("packing.csv"), PACKING_HEADER, packing)
+        for name, lay_out in (("sorting", sorting_pages), ("packing", packing_pages)):
+            pages = lay_out(self.batch_id, self.destination, self.sheets)
+            self._print(name, pages, text, heading)
+        return 4
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{self.destination}-{name}"
+
+    def _print(self, name: str, pages: list[Page], text: Chain, heading: Chain) -> None:
+        title = f"{self.batch_id} {self.destination} {name}"
+        printed = to_pdf(title, pages, text, heading)
+        if printed.missing:
+            log.warning(
+                "lists.not_drawn",
+                batch_id=self.batch_id,
+                destination=self.destination,
+                list=name,
+                code_points=printed.missing,
+            )
+        write_bytes(self._path(f"{name}.pdf"), [printed.pdf])
 
 
 def _kind(package: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -10,14 +11,28 @@ import structlog
 
 from domain.changes import Refused
 from domain.codes import Code
-from domain.factory_return import is_id
+from domain.factory_return import index_text, is_id
 from domain.lines import Receipt, SignFor
+from domain.numbers import kinds_of_number
 from domain.provider import KeyBlockRefused
 from gateways.answers import answering, receipt_to_wire, refusal
+from gateways.board import Board
 from gateways.factory import MAX_CARDS_IN_CARTON
 from gateways.floor import Floor
 from stubs import common_pb2
-from stubs.operator_pb2 import CartonCount, ImportTemporaryKeysRequest, SignForDeliveryRequest
+from stubs.operator_pb2 import (
+    CartonCount,
+    FindByNumberRequest,
+    FloorState,
+    FoundOrders,
+    ImportTemporaryKeysRequest,
+    LookAtFloorRequest,
+    OutboxState,
+    QueueState,
+    ReaderState,
+    SignForDeliveryRequest,
+    StationState,
+)
 from stubs.operator_pb2_grpc import OperatorServicer
 
 log = structlog.get_logger()
@@ -43,8 +58,10 @@ def sign_for_from_wire(request: SignForDeliveryRequest) -> SignFor | Receipt:
 
 
 class OperatorDoor(OperatorServicer):
-    def __init__(self, floor: Floor) -> None:
+    def __init__(self, floor: Floor, queues: Callable[[], Mapping[str, int]]) -> None:
+        """`queues`: turns that wait, by stage."""
         self._floor = floor
+        self._queues = queues
 
     @answering
     async def SignForDelivery(
@@ -84,7 +101,12 @@ class OperatorDoor(OperatorServicer):
         self, request: ImportTemporaryKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> common_pb2.Receipt:
         receipt = await self._import(request.block)
-        log.info("keys.answered", code=receipt.code, keys=receipt.taken)
+        log.info(
+            "keys.answered",
+            batch_id=_batch_of(request.block),
+            code=receipt.code,
+            keys=receipt.taken,
+        )
         return receipt_to_wire(receipt)
 
     async def _import(self, block: bytes) -> Receipt:
@@ -104,6 +126,62 @@ class OperatorDoor(OperatorServicer):
                 raise
             return refusal(Code.KEY_BLOCK_REPEATED_DIFFERENT, "batch_id")
         return Receipt(True, records=len(keys), taken=len(keys))
+
+    @answering
+    async def FindByNumber(
+        self, request: FindByNumberRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> FoundOrders:
+        # Nothing is logged here but the code: not even that a number of this kind was asked for.
+        kinds, fault = kinds_of_number(request.number)
+        if not kinds:
+            return FoundOrders(code=Code.BAD_FORMAT, reason=fault)
+        values = await self._floor.provider.index(
+            [index_text(kind, request.number) for kind in sorted(kinds)]
+        )
+        return FoundOrders(
+            code=Code.OK, reason=fault, order_ids=self._floor.queries.orders_of_numbers(values)
+        )
+
+    @answering
+    async def LookAtFloor(
+        self, request: LookAtFloorRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> FloorState:
+        limit = self._floor.limits.turns_in_queue
+        board = self._floor.board
+        return FloorState(
+            stations=_stations(board),
+            queues=[
+                QueueState(stage=stage, turns=turns, limit=limit)
+                for stage, turns in self._queues().items()
+            ],
+            outbox=[
+                OutboxState(id=k, code=v.code, seconds_waiting=board.clock() - v.since)
+                for k, v in board.outbox.items()
+            ],
+        )
+
+
+def _stations(board: Board) -> list[StationState]:
+    now = board.clock()
+    return [
+        StationState(
+            station_id=station.station_id,
+            seconds_away=0.0 if station.streams else max(now - station.left_at, 0.001),
+            readers=[
+                ReaderState(
+                    reader=r.reader,
+                    stage=r.stage,
+                    carton_id=r.carton_id,
+                    seconds_since_turn=now - r.turn_at,
+                    code=r.code,
+                    seconds_waiting=now - r.since if r.code else 0.0,
+                    cards=r.cards,
+                )
+                for r in station.readers.values()
+            ],
+        )
+        for station in board.stations.values()
+    ]
 
 
 def _batch_of(block: bytes) -> str:

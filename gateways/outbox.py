@@ -15,7 +15,9 @@ import structlog
 
 from domain.codes import Code
 from domain.lines import KeyProvider, SortingLine
+from gateways.board import Board
 from gateways.centre_return import send_return, write_return
+from gateways.fonts import DEBIAN_FONTS, FontUnusable, ListFonts
 from gateways.lists import write_lists
 from ledger.queries import Queries
 
@@ -39,13 +41,16 @@ async def run_outbox(
     sorting: SortingLine,
     out: Path,
     card_management: str = "",
+    fonts: ListFonts = DEBIAN_FONTS,
+    board: Board | None = None,
     look: asyncio.Event | None = None,
     idle_seconds: float = 1.0,
 ) -> None:
     """Dispatch until cancelled. `queries`: a reading connection of its own. Files go to
     `out`/lists and `out`/return; `card_management` is host:port of its CentreReturns door, empty:
-    none is configured. `look`, when set by others, cuts the idle pause short."""
-    dispatcher = Outbox(queries, provider, sorting, out, card_management)
+    none is configured; lists are printed in `fonts`. `board` is told what could not leave. `look`,
+    when set by others, cuts the idle pause short."""
+    dispatcher = Outbox(queries, provider, sorting, out, card_management, fonts, board)
     woken = look or asyncio.Event()
     failures = 0
     while True:
@@ -69,12 +74,16 @@ class Outbox:
         sorting: SortingLine,
         out: Path,
         card_management: str,
+        fonts: ListFonts = DEBIAN_FONTS,
+        board: Board | None = None,
     ) -> None:
         self._queries = queries
         self._provider = provider
         self._sorting = sorting
         self._out = out
         self._card_management = card_management
+        self._fonts = fonts
+        self._board = board or Board()
         self._written: set[str] = set()
 
     async def dispatch(self) -> bool:
@@ -88,14 +97,17 @@ class Outbox:
             log.warning("outbox.waiting", reason=type(e).__name__)
             return False
         fine = True
+        self._board.open_in_outbox(row["id"] for row in rows)
         for row in rows:
             try:
                 await self._dispatch(row)
             except Exception as e:  # noqa: BLE001  # one file that can't leave holds up no other
                 fine = False
+                self._board.not_left(row["id"], _reason(e))
                 log.warning(
                     "outbox.waiting",
                     outbox_id=row["id"],
+                    batch_id=row["batch_id"],
                     kind=row["kind"],
                     reason=_reason(e),
                 )
@@ -104,9 +116,11 @@ class Outbox:
     async def _dispatch(self, row: dict[str, Any]) -> None:
         outbox_id, batch_id = row["id"], row["batch_id"]
         if row["kind"] == "lists":
-            files = await write_lists(self._queries, self._provider, batch_id, self._out / "lists")
+            files = await write_lists(
+                self._queries, self._provider, batch_id, self._out / "lists", self._fonts
+            )
             await self._sorting.acknowledge([outbox_id])
-            log.info("outbox.written", outbox_id=outbox_id, files=files)
+            log.info("outbox.written", outbox_id=outbox_id, batch_id=batch_id, files=files)
         elif row["kind"] == "centre_return":
             await self._centre_return(outbox_id, batch_id)
         else:
@@ -115,16 +129,22 @@ class Outbox:
     async def _centre_return(self, file_id: str, batch_id: str) -> None:
         path = self._out / "return" / f"{file_id}.jsonl"
         if file_id not in self._written or not path.exists():
-            lines = await write_return(self._queries, self._provider, file_id, path)
+            lines = await write_return(self._queries, self._provider, file_id, batch_id, path)
             self._written.add(file_id)
-            log.info("outbox.written", outbox_id=file_id, lines=lines)
+            log.info("outbox.written", outbox_id=file_id, batch_id=batch_id, lines=lines)
         if not self._card_management:
+            self._board.not_left(file_id, Code.RECEIVER_MISSING)
             return
         receipt = await send_return(self._card_management, file_id, batch_id, path)
         if not receipt.accepted:
             raise _NotTaken(receipt.code)
         await self._sorting.acknowledge([file_id])
-        log.info("outbox.acknowledged", outbox_id=file_id, repeated=receipt.repeated)
+        log.info(
+            "outbox.acknowledged",
+            outbox_id=file_id,
+            batch_id=batch_id,
+            repeated=receipt.repeated,
+        )
 
 
 def _reason(error: Exception) -> str:
@@ -133,4 +153,7 @@ def _reason(error: Exception) -> str:
         return error.code().name
     if isinstance(error, _NotTaken):
         return error.code
+    if isinstance(error, FontUnusable):
+        # Names a font's file, and nothing of what was to be printed.
+        return str(error)
     return type(error).__name__

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
 
 from domain.codes import Code
-from domain.turns import CentreTurn, Restart
+from domain.turns import CentreTurn, Restart, StationTurn
 from gateways.floor import Floor
 from gateways.gathering import Collector, answer
 from gateways.turns_wire import NotATurn, centre_turn_to_wire, station_turn_from_wire
@@ -30,6 +31,8 @@ class _Stream:
         self._ready: list[pb.CentreTurn] = []
         self._owed = 0
         self._no_more = False
+        self.stations: set[str] = set()
+        """Who has spoken on it: one, unless an agent speaks for several."""
         self._changed = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -79,6 +82,7 @@ class StationDoor(StationServicer):
 
     def __init__(self, floor: Floor) -> None:
         self._limits = floor.limits
+        self._board = floor.board
         self._collectors = {
             stage: Collector(stage, line, floor.limits) for stage, line in floor.chip_lines.items()
         }
@@ -123,6 +127,8 @@ class StationDoor(StationServicer):
             # What the stream has in the queues is decided all the same; its answers wait in the
             # line's memory for the agent to ask again.
             self._streams.discard(stream)
+            for station_id in stream.stations:
+                self._board.left(station_id)
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
@@ -132,13 +138,23 @@ class StationDoor(StationServicer):
                 for turn in message.turns:
                     stream.owe()
                     self._take(turn, stream)
+                for news in message.readers:
+                    self._meet(news.station_id, stream)
+                    self._board.news(news.station_id, news.reader, news.code)
                 await stream.room()
                 if self._closing:
                     return
         except Exception as e:  # noqa: BLE001  # an agent that went away ends its stream only
-            log.info("station.stream_ended", error=type(e).__name__)
+            log.info(
+                "station.stream_ended", stations=sorted(stream.stations), error=type(e).__name__
+            )
         finally:
             stream.end()
+
+    def _meet(self, station_id: str, stream: _Stream) -> None:
+        if station_id not in stream.stations:
+            stream.stations.add(station_id)
+            self._board.joined(station_id)
 
     def _take(self, wire: pb.StationTurn, stream: _Stream) -> None:
         try:
@@ -153,8 +169,15 @@ class StationDoor(StationServicer):
                 )
             )
             return
+        self._meet(turn.station_id, stream)
+        self._board.asked(turn)
+        deliver = partial(self._deliver, turn, stream)
         collector = self._collectors.get(turn.stage)
         if collector is None:
-            stream.deliver(answer(turn, Restart(Code.STAGE_UNKNOWN)))
+            deliver(answer(turn, Restart(Code.STAGE_UNKNOWN)))
         else:
-            collector.offer(turn, stream.deliver)
+            collector.offer(turn, deliver)
+
+    def _deliver(self, turn: StationTurn, stream: _Stream, reply: CentreTurn) -> None:
+        stream.deliver(reply)
+        self._board.answered(turn, reply)

@@ -1,7 +1,8 @@
 """The only writing door: `commit(changes, epoch)`.
 
-In one transaction: the epoch is compared, the command id looked up, rows inserted and changed
-under their guards, events and movements appended, and the whole linked to what came before.
+In one transaction: the epoch is compared, the command id looked up, what was decided upon compared
+with what is there now, rows inserted and changed under their guards, events and movements
+appended, and the whole linked to what came before.
 After a crash at any instant either all of it is there or nothing.
 """
 
@@ -19,6 +20,7 @@ from domain.changes import (
     Away,
     Changes,
     Committed,
+    Guard,
     Insert,
     Refused,
     Row,
@@ -28,7 +30,7 @@ from domain.changes import (
     movement_row,
 )
 from domain.codes import Code
-from ledger import schema
+from ledger import metrics, schema
 from ledger.connection import ROWS_PER_STATEMENT, as_json, connect
 
 GENESIS = "0" * 64
@@ -55,6 +57,7 @@ class Ledger:
         self._now = now
         self._connection = connect(path, write=True)
         schema.create(self._connection)
+        metrics.expect_commits()
 
     def close(self) -> None:
         self._connection.close()
@@ -69,6 +72,7 @@ class Ledger:
             )
             return int(t.value("select epoch from epoch where line = ?", line))
 
+    @metrics.measured
     def commit(self, changes: Changes, epoch: int) -> Committed:
         """Take `changes` into the ledger, once.
 
@@ -91,6 +95,8 @@ class Ledger:
                 if known[1] != payload_hash:
                     raise Refused(Code.COMMAND_DIFFERS, changes.command_id)
                 return Committed(json.loads(known[2]), known[0], True)
+            for guard in changes.guards:
+                _check(t, guard)
             for insert in changes.inserts:
                 _insert(t, insert)
             for update in changes.updates:
@@ -145,6 +151,17 @@ class Ledger:
 
 def _data_text(row: Row) -> dict[str, str]:
     return {"data": canonical_json(row["data"]).decode()} if "data" in row else {}
+
+
+def _check(t: _Transaction, guard: Guard) -> None:
+    if not {*guard.equal} <= set(schema.COLUMNS[guard.table]):
+        raise ValueError(f"{guard.table}: unknown column")
+    where = " and ".join(f"{column} = ?" for column in guard.equal)
+    found = t.row(f"select count(*) from {guard.table} where {where}", *guard.equal.values())
+    if found[0] != guard.rows:
+        raise Refused(
+            Code.GUARD_FAILED, f"{guard.table}: {found[0]} rows, {guard.rows} when it was decided"
+        )
 
 
 def _insert(t: _Transaction, insert: Insert) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from domain.changes import EventType
 from domain.codes import in_words
-from domain.places import PACKED, SHREDDER, VAULT, Line
+from domain.places import DRAWN, PACKED, SHREDDER, VAULT, Line
 from domain.registers.branches import branch_name, is_branch
 from domain.registers.loading import load_divisions
 from ledger.connection import as_json
+from ledger.lots import lots_of
 from ledger.queries import Queries
 
 WORDS: Mapping[str, tuple[str, str]] = {
@@ -20,6 +21,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.RECORD_REFUSED: ("回盘记录被拒", "the record of the factory return is refused"),
     EventType.ORDER_STOPPED: ("卡管停办订单", "card management stops the order"),
     EventType.ORDER_RELEASED: ("卡管恢复订单", "card management releases the order"),
+    EventType.RECORD_CORRECTED: ("被拒记录已更正", "the refused record is corrected"),
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
     EventType.BODY_COUNTED: ("重新清点计入", "counted anew"),
     EventType.BODY_WITHDRAWN: ("重新清点注销", "no such card, by a recount"),
@@ -30,8 +32,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.INSPECTED: ("检卡合格", "inspected, in order"),
     EventType.BODY_REJECTED: ("报废", "rejected"),
     EventType.BODY_HELD: ("暂扣", "held"),
-    EventType.BODY_RELEASED: ("解除暂扣", "released"),
+    EventType.BODY_RELEASED: ("解除暂扣", "held no longer"),
     EventType.BODY_SORTED: ("分拣", "sorted"),
+    EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
+    EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
     EventType.BODY_PACKED: ("装包", "packed"),
     EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),
     EventType.RETURN_WRITTEN: ("写入中心回盘", "in the centre return"),
@@ -41,6 +45,7 @@ LINES: Mapping[str, tuple[str, str]] = {
     Line.INVENTORY: ("库房", "inventory"),
     Line.KEY_REPLACEMENT: ("换密钥", "key replacement"),
     Line.INSPECTION: ("检卡", "inspection"),
+    Line.SAMPLING: ("抽检", "sampling"),
     Line.SORTING: ("分拣", "sorting"),
 }
 RESULTS: Mapping[str, str] = {
@@ -81,12 +86,13 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
             " join commit_link c on c.line = e.line and c.number = e.number"
             " where e.body_id in (select value from json_each(?)) and e.body_id <> ''"
             " or e.order_id in (select value from json_each(?)) and e.order_id <> ''"
-            " or e.type = ? and exists (select 1 from json_each(?) r where"
+            " or e.type in (?, ?) and exists (select 1 from json_each(?) r where"
             "  r.value->>'file_id' = e.data->>'file_id'"
             "  and r.value->>'record_number' = e.data->>'record')",
             as_json(bodies),
             as_json(orders),
             EventType.RECORD_REFUSED,
+            EventType.RECORD_CORRECTED,
             as_json(records),
         )
     ]
@@ -169,7 +175,7 @@ def _words(row: Mapping[str, Any]) -> str:
     ):
         if data.get(name):
             words += f"，{label} {data[name]}"
-    if row["type"] == EventType.RECORD_REFUSED:
+    if row["type"] in (EventType.RECORD_REFUSED, EventType.RECORD_CORRECTED):
         words += f"，文件 file {data['file_id']} 第 {data['record']} 条 record {data['record']}"
     return words
 
@@ -211,8 +217,9 @@ def destination_in_words(code: str) -> str:
 def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
     """A batch: `files` taken (file_id, kind, records, refused), `deliveries` (delivery_id, state,
     cartons: carton_id, bank, kind, noted, counted), `places` (place, words, condition, reason,
-    bodies), `orders` (number), `returns` (id, acknowledged), `waits_for` (words, empty when the
-    batch is done). Empty if the ledger knows nothing of it."""
+    bodies), `lots` (inspection lots: `ledger.lots.SHOWN`), `drawn` (cards to be fed again for
+    sampling: body_id, carton_id, ticket), `orders` (number), `returns` (id, acknowledged),
+    `waits_for` (words, empty when the batch is done). Empty if the ledger knows nothing of it."""
     files = queries.rows(
         "select f.file_id, f.kind, f.records, (select count(*) from refused_record r"
         " where r.file_id = f.file_id) as refused from file_in f where f.batch_id = ?"
@@ -231,18 +238,7 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         }
         for d in queries.deliveries(batch_id)
     ]
-    places = [
-        {
-            **r,
-            "words": place_in_words(r["place"]),
-            "reason": in_words(r["condition"]) if r["condition"] else "",
-        }
-        for r in queries.rows(
-            "select place, condition, count(*) as bodies from body where batch_id = ?"
-            " and place not like 'factory/%' group by place, condition order by place, condition",
-            batch_id,
-        )
-    ]
+    places = _places(queries, batch_id)
     orders = queries.one("select count(*) as n from orders where batch_id = ?", batch_id)
     returns = [
         {"id": r["id"], "acknowledged": bool(r["acknowledged"])}
@@ -258,9 +254,31 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
         "deliveries": deliveries,
         "orders": orders["n"] if orders else 0,
         "places": places,
+        "lots": [lot.row() for lot in lots_of(queries, batch_id)],
+        "drawn": queries.rows(
+            "select body_id, carton_id, ticket from body where batch_id = ? and place = ?"
+            " order by body_id",
+            batch_id,
+            DRAWN,
+        ),
         "returns": returns,
         "waits_for": _waits_for(files, deliveries, places, returns),
     }
+
+
+def _places(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            **r,
+            "words": place_in_words(r["place"]),
+            "reason": in_words(r["condition"]) if r["condition"] else "",
+        }
+        for r in queries.rows(
+            "select place, condition, count(*) as bodies from body where batch_id = ?"
+            " group by place, condition order by place, condition",
+            batch_id,
+        )
+    ]
 
 
 def _waits_for(

@@ -12,8 +12,8 @@ import pyodbc
 
 from domain.bodies import Body
 from domain.changes import EventType
-from domain.codes import UNADVISED
-from domain.places import Kind
+from domain.codes import CORRECTABLE, UNADVISED
+from domain.places import MISSING_READ, Kind, Line, held
 from ledger.connection import as_json, connect, rows
 
 BODY = (
@@ -60,12 +60,14 @@ class Carton:
 
 @dataclass(frozen=True)
 class Group:
-    """Numbers of one (batch, bank, kind): what was advised, what was counted, and how many
-    bodies were found that no accepted record stands for."""
+    """Numbers of one (batch, bank, kind): what was advised, what was counted, how many bodies
+    were found that no accepted record stands for, and how many of these stand in the place of an
+    advised one."""
 
     advised: int
     counted: int
     unadvised: int
+    stand_ins: int = 0
 
 
 class Queries:
@@ -174,10 +176,64 @@ class Queries:
                 as_json(sorted(UNADVISED - {"OVER_COUNT"})),
             )
         }
+        stand_ins = self.stand_ins(batch_id)
         return {
-            key: Group(advised.get(key, 0), counted.get(key, 0), unadvised.get(key, 0))
+            key: Group(*(n.get(key, 0) for n in (advised, counted, unadvised, stand_ins)))
             for key in {*advised, *counted}
         }
+
+    def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
+        """Of a batch, by (bank, kind): bodies without an accepted record, each of which stands in
+        the place of an advised one that is missing; as read, and as recounts settled it."""
+        found = self.rows(
+            "select b.bank, b.kind, sum(case when e.type = ? then 1 else -1 end) as n"
+            " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
+            " where e.type in (?, ?) and coalesce(e.data->>'stands_for', e.data->>'stood_for') = ?"
+            " group by b.bank, b.kind"
+            " union all select data->>'bank', data->>'kind', sum(data->>'stand_ins') from event"
+            " where type = ? and data->>'batch_id' = ? group by 1, 2",
+            EventType.BODY_HELD, batch_id,
+            EventType.BODY_HELD, EventType.BODY_RELEASED, MISSING_READ,
+            EventType.CARTON_RECOUNTED, batch_id,
+        )  # fmt: skip
+        total: dict[tuple[str, str], int] = {}
+        for r in found:
+            key = r["bank"], r["kind"]
+            total[key] = total.get(key, 0) + int(r["n"])
+        return total
+
+    def uncorrected(self, batch_id: str) -> list[dict[str, Any]]:
+        """Refused records of a batch that no correction has taken up, in their order."""
+        return self.rows(
+            "select file_id, record_number, order_id, identification_code from refused_record"
+            " where batch_id = ? and corrected_by = '' order by file_id, record_number",
+            batch_id,
+        )
+
+    def advised_since(self, limit: int, batch_id: str = "") -> list[tuple[Body, str]]:
+        """Bodies (of a batch, or of all) that key replacement holds because no accepted record
+        stood for them, and the orders for which a correction has named their chips since. Not if
+        the order has a card already."""
+        orders = {
+            r["identification_code"]: r["order_id"]
+            for r in self.rows(
+                "select o.identification_code, o.order_id from body b"
+                " join orders o on o.identification_code = b.identification_code"
+                # By length: there is an index of orders, and bodies without one are many.
+                " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
+                " and b.condition in (select value from json_each(?)) and not exists"
+                " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
+                " order by b.body_id limit ?",
+                held(Line.KEY_REPLACEMENT), batch_id, as_json(sorted(CORRECTABLE)), limit,
+            )
+        }  # fmt: skip
+        if not orders:
+            return []
+        bodies = self.bodies(
+            "b.identification_code in (select value from json_each(?)) and b.place = ?",
+            as_json(list(orders)), held(Line.KEY_REPLACEMENT),
+        )  # fmt: skip
+        return [(b, orders[b.identification_code]) for b in bodies]
 
     def repeated_numbers(
         self, numbers: Sequence[str], identification_codes: Sequence[str], order_ids: Sequence[str]
@@ -200,27 +256,24 @@ class Queries:
     def identify(self, identification_codes: Sequence[str]) -> dict[str, Identified]:
         """What is known of each identification code (those of which nothing is known too)."""
         codes = as_json(identification_codes)
-        found = {c: {"identification_code": c} for c in identification_codes}
-        for r in self.rows(
-            "select o.identification_code, o.order_id, o.branch, o.batch_id as order_batch,"
-            " coalesce(s.reason, '') as stopped from orders o"
-            " left join order_stop s on s.order_id = o.order_id"
-            " where o.identification_code in (select value from json_each(?))",
+        found = self.rows(
+            "select j.value as identification_code, coalesce(o.order_id, '') as order_id,"
+            " coalesce(o.branch, '') as branch, coalesce(o.batch_id, '') as order_batch,"
+            " coalesce((select min(r.code) from refused_record r"
+            " where r.identification_code = j.value), '') as refused_code,"
+            " coalesce((select s.reason from order_stop s where s.order_id = o.order_id), '')"
+            " as stopped"
+            " from json_each(?) j left join orders o on o.identification_code = j.value",
             codes,
-        ):
-            found[r["identification_code"]].update(r)
-        for r in self.rows(
-            "select identification_code, min(code) as refused_code from refused_record"
-            " where identification_code in (select value from json_each(?))"
-            " group by identification_code",
-            codes,
-        ):
-            found[r["identification_code"]].update(r)
+        )
         bodies = {
             b.identification_code: b
             for b in self.bodies("b.identification_code in (select value from json_each(?))", codes)
         }
-        return {c: Identified(**f, body=bodies.get(c)) for c, f in found.items()}
+        return {
+            f["identification_code"]: Identified(**f, body=bodies.get(f["identification_code"]))
+            for f in found
+        }
 
     def orders_by_number(self, kind: str, values: Sequence[str]) -> dict[str, Identified]:
         """The order that a look-up value stands for, with its body if it has one."""
@@ -272,8 +325,17 @@ class Queries:
         )
         return {r["order_id"]: r["reason"] for r in found}
 
+    def orders_of_numbers(self, values: Sequence[str]) -> list[str]:
+        """All orders that one of these look-up values stands for: a remade card has a new one."""
+        found = self.rows(
+            "select distinct order_id from number_index"
+            " where value in (select value from json_each(?)) order by order_id",
+            as_json(values),
+        )
+        return [r["order_id"] for r in found]
+
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
-        """Bodies that could not be read when they lay in a feeder, by (carton, ticket)."""
+        """Bodies that lay in a feeder, by (carton, ticket)."""
         pairs = [list(pair) for pair in tickets if pair[1]]
         if not pairs:
             return {}
@@ -315,26 +377,6 @@ class Queries:
             carton_id,
         )
         return found["n"] if found else 0
-
-    def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
-        """By (bank, kind) of a batch: how many bodies without accepted record stand for one that
-        is missing, as read (event data `stands_for`) and as settled by recounts."""
-        found = self.rows(
-            "select b.bank, b.kind, count(*) as n from event e join body b on b.body_id = e.body_id"
-            " and b.batch_id = ? where e.type = ? and e.data->>'stands_for' is not null"
-            " group by b.bank, b.kind union all"
-            " select data->>'bank', data->>'kind', sum(data->>'stand_ins') from event"
-            " where type = ? and data->>'batch_id' = ? group by 1, 2",
-            batch_id,
-            EventType.BODY_HELD,
-            EventType.CARTON_RECOUNTED,
-            batch_id,
-        )
-        total: dict[tuple[str, str], int] = {}
-        for r in found:
-            key = r["bank"], r["kind"]
-            total[key] = total.get(key, 0) + int(r["n"])
-        return total
 
     def carton_drawn(self, carton_id: str) -> list[str]:
         """Identification codes of a carton's chips whose first WRITE KEY was released."""

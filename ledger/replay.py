@@ -30,6 +30,8 @@ from domain.places import (
     standing,
 )
 from ledger.faults import Fault
+from ledger.lot_replay import LotReplay
+from ledger.lots import STATES
 
 Row = Mapping[str, Any]
 Moves = Counter[tuple[Account, Account]]
@@ -69,6 +71,7 @@ class Replay:
     """Why card management stopped an order; empty if it was released again."""
     live: dict[str, str] = field(default_factory=dict)
     """The live body of each order that has one."""
+    lots: LotReplay = field(default_factory=LotReplay)
 
     def apply(self, commit: Commit) -> None:
         """Take one more commit. Raises Fault; the state is of no use after that."""
@@ -134,7 +137,15 @@ class Replay:
             self._recount(commit, event, expected)
         elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
             self._stop(commit, event)
+        elif event["type"] in STATES:
+            self.lots.of_lot(
+                event["type"],
+                event["data"],
+                self.bodies,
+                lambda zh, en: _fault(commit, zh, en, event),
+            )
         elif event["type"] == EventType.NOTE_ACCEPTED:
+            self.lots.noted(event["data"])
             for carton in event["data"]["cartons"]:
                 if carton["kind"] == Kind.TEMPORARY_CARD:
                     batch_id, bank = event["data"]["batch_id"], carton["bank"]
@@ -236,6 +247,7 @@ class Replay:
         if event["place"]:
             if not is_legal(before.place, after.place):
                 raise _fault(commit, "非法移动", "not a legal transition", event)
+            self.lots.moved(before, after, data, lambda zh, en: _fault(commit, zh, en, event))
             expected[before.account, after.account] += 1
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
@@ -248,6 +260,9 @@ class Replay:
         if "stands_for" in data:
             bank, kind = after.bank, after.kind
             expected[Account(SURPLUS_READ, kind, bank), Account(MISSING_READ, kind, bank)] += 1
+        if "stood_for" in data:
+            bank, kind = after.bank, after.kind
+            expected[Account(MISSING_READ, kind, bank), Account(SURPLUS_READ, kind, bank)] += 1
         self._bind(commit, event, before, after)
         self.bodies[after.body_id] = after
 

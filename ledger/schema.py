@@ -10,7 +10,7 @@ import pyodbc
 
 from ledger.connection import LedgerUnusable
 
-VERSION = 2
+VERSION = 3
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -49,7 +49,8 @@ TABLES: tuple[str, ...] = (
         file_id text not null, record_number integer not null, order_id text not null,
         batch_id text not null, bank text not null, carton_id text not null,
         identification_code text not null, field text not null, code text not null,
-        primary key (file_id, record_number)) strict""",
+        corrected_by text not null, primary key (file_id, record_number)) strict""",
+    "create index refused_batch on refused_record (batch_id)",
     "create index refused_identification on refused_record (identification_code)",
     """create table delivery (
         delivery_id text primary key, batch_id text not null, factory_id text not null,

@@ -15,6 +15,7 @@ from domain.changes import EventType
 from domain.codes import Code
 from domain.places import Kind, Line, Standing, standing
 from ledger.connection import as_json
+from ledger.lots import lots_of
 from ledger.queries import Queries
 
 COUNTS = (
@@ -42,15 +43,22 @@ STAGES: Mapping[str, tuple[tuple[Line, EventType], ...]] = {
         (Line.INSPECTION, EventType.BODY_HELD),
     ),
     "sorting": ((Line.SORTING, EventType.BODY_SORTED),),
+    "sampling": (
+        (Line.SAMPLING, EventType.SAMPLE_PASSED),
+        (Line.SAMPLING, EventType.BODY_REJECTED),
+    ),
     "packing": ((Line.SORTING, EventType.BODY_PACKED),),
     "shipping": ((Line.SORTING, EventType.BODY_SHIPPED),),
 }
 """The events with which a card leaves a stage, done or set apart."""
+OPTIONAL_STAGES = frozenset({"sampling"})
+"""Not every floor has them: they are named where something happened."""
 
 
 def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
-    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts) and `stages` (by
-    stage: cards, seconds, cards_per_second), of the whole ledger or of one batch.
+    """The counts of COUNTS, `reconciled`, `banks` (by code, the same counts), `stages` (by stage:
+    cards, seconds, cards_per_second) and `lots` (inspection lots: `ledger.lots.SHOWN`), of the
+    whole ledger or of one batch.
 
     `reconciled`: per bank and kind both equations hold, nothing is negative, the balances equal
     the rows of `body`, and what is advised equals orders and noted temporary cards. Movements
@@ -71,6 +79,7 @@ def summary(queries: Queries, batch_id: str | None = None) -> dict[str, Any]:
         "reconciled": reconciled,
         "banks": banks,
         "stages": stages(queries, batch_id),
+        "lots": [lot.row() for lot in lots_of(queries, batch_id)],
     }
 
 
@@ -197,6 +206,8 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
     result = {}
     for stage, pairs in STAGES.items():
         mine = [found[str(line), str(kind)] for line, kind in pairs if (line, kind) in found]
+        if not mine and stage in OPTIONAL_STAGES:
+            continue
         cards, seconds = sum(r["n"] for r in mine), 0.0
         if mine:
             first, last = min(r["first"] for r in mine), max(r["last"] for r in mine)

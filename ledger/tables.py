@@ -171,11 +171,12 @@ def check_order_stops(queries: Queries, stops: Mapping[str, str]) -> None:
 
 
 def check_files(queries: Queries) -> None:
-    """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, NOTE_ACCEPTED and
-    RECORD_REFUSED say."""
+    """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, CORRECTION_ACCEPTED,
+    NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say."""
     files = 0
     for event_type, kind, key in (
         (EventType.RETURN_ACCEPTED, "factory_return", "file_id"),
+        (EventType.CORRECTION_ACCEPTED, "correction", "file_id"),
         (EventType.NOTE_ACCEPTED, "delivery_note", "delivery_id"),
     ):
         for chunk in _events(queries, event_type):
@@ -193,6 +194,15 @@ def check_files(queries: Queries) -> None:
                 _compare("file_in", said.data[key], said, expected, row)
             files += len(chunk)
     _check_count(queries, "file_in", files)
+    _check_refused(queries)
+
+
+def _check_refused(queries: Queries) -> None:
+    corrected: dict[tuple[str, int], str] = {
+        (said.data["file_id"], said.data["record"]): said.data["corrected_by"]
+        for chunk in _events(queries, EventType.RECORD_CORRECTED)
+        for said in chunk
+    }
     refused = 0
     for chunk in _events(queries, EventType.RECORD_REFUSED):
         found = {
@@ -207,14 +217,22 @@ def check_files(queries: Queries) -> None:
             record = said.data["file_id"], said.data["record"]
             row = found.get(record)
             name = f"{record[0]} / {record[1]}"
-            _compare("refused_record", name, said, {"code": said.data["code"]}, row)
-            if digest_of([row]) != said.data["row"]:
+            expected = {
+                "code": said.data["code"],
+                "corrected_by": corrected.pop(record, ""),
+            }
+            _compare("refused_record", name, said, expected, row)
+            assert row is not None
+            # The digest is of the row as it was refused.
+            if digest_of([{**row, "corrected_by": ""}]) != said.data["row"]:
                 raise Fault(
                     "被拒记录与事件不符", "the refused record was changed", table="refused_record",
                     line=said.line, number=said.number, subject=f"编号 id {name}",
                 )  # fmt: skip
         refused += len(chunk)
     _check_count(queries, "refused_record", refused)
+    for file_id, number in corrected:
+        _compare("refused_record", f"{file_id} / {number}", None, {}, None)
 
 
 def check_deliveries(queries: Queries) -> None:

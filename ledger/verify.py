@@ -1,6 +1,7 @@
 """Verification: does the ledger hold together, link by link and card by card?
 
-It shares no code with the lines that decide; only the spelling of what is hashed is the one of
+It shares no code with the lines that decide, but for what anybody can look up (the sampling tables
+of the standard and the draw of a sample); only the spelling of what is hashed is the one of
 `ledger.commit`. It reads one snapshot, so it can run beside a working centre.
 """
 
@@ -43,6 +44,8 @@ class Report:
     commits: int = 0
     events: int = 0
     bodies: int = 0
+    lots: int = 0
+    """Inspection lots whose plan was looked up, whose sample drawn and verdict counted again."""
     signatures: int = 0
     """Signatures of heads that were checked and right, in table and head file together. Without
     the public key none is, and every commit counts as unsigned."""
@@ -60,6 +63,7 @@ class _Progress:
     commits: int = 0
     events: int = 0
     bodies: int = 0
+    lots: int = 0
     signatures: int = 0
     unsigned_commits: int = 0
     unsigned_seconds: float = 0.0
@@ -71,6 +75,7 @@ class _Progress:
             self.commits,
             self.events,
             self.bodies,
+            self.lots,
             self.signatures,
             self.unsigned_commits,
             self.unsigned_seconds,
@@ -148,6 +153,7 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
                 table="event", line=commit.line, number=commit.number,
             ) from e  # fmt: skip
     progress.bodies = len(replay.bodies)
+    progress.lots = len(replay.lots)
     bodies = replay.bodies
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
         ("body", lambda: tables.check_bodies(queries, bodies)),

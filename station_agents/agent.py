@@ -20,6 +20,7 @@ from threading import Event, Thread
 from typing import Final, TextIO
 
 import structlog
+from structlog.typing import EventDict
 
 from station_agents.door import Door
 from station_agents.feeder import TrayFeeder
@@ -27,8 +28,9 @@ from station_agents.journal import Journal
 from station_agents.pcsc import Service, service_socket
 from station_agents.reader import Reader
 from station_agents.session import Session, Station, nothing
+from telemetry.endpoint import open_endpoint, withdraw
 
-STAGES: Final = ("key_replacement", "inspection")
+STAGES: Final = ("key_replacement", "inspection", "sampling")
 # For a segment in hand: 20 commands of a slow chip.
 _FINISH_SECONDS: Final = 20.0
 _SEND_SECONDS: Final = 2.0
@@ -67,6 +69,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--journal", required=True, type=Path, metavar="FILE", help="本地日志")
     parser.add_argument("--stages", nargs="+", default=list(STAGES), metavar="STAGE", help="工序")
     parser.add_argument("--log-file", type=Path, metavar="FILE", help="默认 stderr")
+    parser.add_argument("--log-format", choices=("json", "people"), default="json", help="日志格式")
+    parser.add_argument("--metrics", type=Path, metavar="DIR",
+                        help="监控目标目录 (HOME/prometheus/targets of the centre)")  # fmt: skip
     parser.add_argument(
         "--contexts", choices=("process", "reader"), default="process",
         help="one PC/SC context for the process, or one a reader: chips then run side by side",
@@ -82,14 +87,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def configure_logs(file: TextIO) -> None:
-    """JSON lines: event, level, time, and ids."""
+def configure_logs(file: TextIO, style: str, station: str) -> None:
+    """JSON lines, or lines for people: event, level, time, and ids. `station` is on every one,
+    whichever thread says it."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+
+    def at_station(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {"station": station, **event}
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            at_station,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(file),
@@ -123,10 +138,10 @@ async def work(arguments: argparse.Namespace, at: Callable[[str], None] = nothin
         stream = asyncio.create_task(door.run())
         for thread in threads:
             thread.start()
-        log.info("agent.started", station=arguments.station, door=arguments.door,
+        log.info("agent.started", door=arguments.door,
                  readers=[t.name for t in threads], pcsc=service_socket())  # fmt: skip
         await told.wait()
-        log.info("agent.stopping", station=arguments.station)
+        log.info("agent.stopping")
         stopping.set()
         door.stop()
         for feeder in feeders:
@@ -136,7 +151,7 @@ async def work(arguments: argparse.Namespace, at: Callable[[str], None] = nothin
         await stream
         if at_rest:
             service.close()
-    log.info("agent.stopped", station=arguments.station, at_rest=at_rest)
+    log.info("agent.stopped", at_rest=at_rest)
     return at_rest
 
 
@@ -154,6 +169,9 @@ def main(argv: Sequence[str] | None = None, at: Callable[[str], None] = nothing)
         if arguments.log_file is not None:
             arguments.log_file.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(arguments.log_file.open("a", encoding="utf-8", buffering=1))
-        configure_logs(file)
+        configure_logs(file, arguments.log_format, arguments.station)
+        if arguments.metrics is not None:
+            open_endpoint(arguments.metrics, arguments.station)
+            stack.callback(withdraw, arguments.metrics, arguments.station)
         asyncio.run(work(arguments, at))
     return 0

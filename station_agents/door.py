@@ -17,6 +17,7 @@ from typing import Any, Final
 import grpc
 import structlog
 
+from station_agents.metrics import DOOR_CONNECTED
 from station_agents.pausing import Stopping
 from stubs import station_pb2 as pb
 from stubs.station_pb2_grpc import StationStub
@@ -52,6 +53,8 @@ class Door:
         self._loop = asyncio.get_running_loop()
         self._unanswered: dict[str, _Asked] = {}
         self._outgoing: list[pb.StationTurn] = []
+        self._news: dict[str, pb.ReaderNews] = {}
+        self._standing: dict[str, pb.ReaderNews] = {}
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -73,6 +76,16 @@ class Door:
     def tell(self, turn: pb.StationTurn) -> None:
         """Send `turn` if there is a stream now, and don't wait for an answer."""
         self._loop.call_soon_threadsafe(self._send, turn)
+
+    def stand(self, news: pb.ReaderNews) -> None:
+        """How a reader stands from now on; a new stream begins with how all stand."""
+        self._loop.call_soon_threadsafe(self._note, news)
+
+    def _note(self, news: pb.ReaderNews) -> None:
+        self._standing[news.reader] = news
+        if self._connected:
+            self._news[news.reader] = news
+            self._wake.set()
 
     def _submit(self, asked: _Asked) -> None:
         if self._stopped:
@@ -126,7 +139,9 @@ class Door:
 
     def _disconnected(self) -> None:
         self._connected = False
+        DOOR_CONNECTED.set(0)
         self._outgoing.clear()
+        self._news.clear()
         self._written.set()
 
     async def _stream(self, call: Any) -> None:
@@ -134,7 +149,9 @@ class Door:
         await call.wait_for_connection()
         log.info("door.connected", door=self._address, turns=len(self._unanswered))
         self._connected = True
+        DOOR_CONNECTED.set(1)
         self._outgoing = [asked.turn for asked in self._unanswered.values()]
+        self._news = dict(self._standing)
         self._wake.set()
         tasks = {
             asyncio.create_task(work)
@@ -154,10 +171,14 @@ class Door:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._outgoing:
+            while self._outgoing or self._news:
                 now = self._outgoing[:_TURNS_PER_MESSAGE]
                 del self._outgoing[:_TURNS_PER_MESSAGE]
-                await call.write(pb.StationTurns(turns=now))
+                # After the turns: what a reader's last turn broke off with comes before why.
+                news = [] if self._outgoing else list(self._news.values())
+                if news:
+                    self._news.clear()
+                await call.write(pb.StationTurns(turns=now, readers=news))
             self._written.set()
 
     async def _read(self, call: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -11,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from station_agents.metrics import FEEDERS_AWAY
 from station_agents.pausing import GrowingPause, Stopping
 
 log = structlog.get_logger()
@@ -41,6 +43,9 @@ class EjectUnknown(Exception):
 class Feeder(Protocol):
     """What a session needs of the feeding machine of its reader."""
 
+    away: Callable[[], None]
+    """Called, if it is set, each time the machine goes away."""
+
     @property
     def came_back(self) -> int:
         """How often the machine was away and came back."""
@@ -57,6 +62,10 @@ class Feeder(Protocol):
         ...
 
 
+def _nobody_asked() -> None:
+    """What is called when the machine goes away and nobody wants to know."""
+
+
 class TrayFeeder:
     """A feeder behind a control socket (docs/files.md, "Tray control socket").
 
@@ -65,6 +74,7 @@ class TrayFeeder:
     """
 
     def __init__(self, path: Path, reader: int, stopping: Event) -> None:
+        self.away: Callable[[], None] = _nobody_asked
         self._path = path
         self._reader = reader
         self._stopping = stopping
@@ -111,7 +121,9 @@ class TrayFeeder:
             except OSError as e:
                 self._drop()
                 if not was_away:
+                    FEEDERS_AWAY.inc()
                     log.info("feeder.away", reader=self._reader, error=type(e).__name__)
+                    self.away()
                 was_away = True
                 if sent and not repeatable:
                     raise EjectUnknown from e
@@ -120,6 +132,7 @@ class TrayFeeder:
             self._pause.reset()
             if was_away:
                 self._came_back += 1
+                FEEDERS_AWAY.dec()
                 log.info("feeder.back", reader=self._reader)
             if "error" in answer:
                 raise FeederRefused(str(answer["error"]))

@@ -11,13 +11,17 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
+from time import perf_counter
 from typing import Final, NoReturn, Protocol
 
 import structlog
 
 from domain.card.apdu import matches
+from domain.codes import Code
+from station_agents import metrics
 from station_agents.feeder import GOOD, EjectUnknown, Feeder, FeederRefused, Look
 from station_agents.journal import Journal
+from station_agents.metrics import ReaderState, reader_is
 from station_agents.pausing import GrowingPause, Stopping, wait
 from station_agents.pcsc import CardSilent, ReaderError, ServiceLost
 from station_agents.reader import Reader
@@ -34,6 +38,8 @@ class Asking(Protocol):
     def ask(self, turn: pb.StationTurn) -> pb.CentreTurn: ...
 
     def tell(self, turn: pb.StationTurn) -> None: ...
+
+    def stand(self, news: pb.ReaderNews) -> None: ...
 
 
 def nothing(state: str) -> None:
@@ -69,28 +75,45 @@ class Session:
         self._feeder = feeder
         self._again = GrowingPause(station.stopping, 0.05, 2.0)
         self._feeder_came_back = 0
-        self._log = structlog.get_logger().bind(station=station.station_id, reader=reader.name)
+        self._standing: str | None = None
+        self._log = structlog.get_logger().bind(reader=reader.name)
+
+    def _stand(self, code: str) -> None:
+        """Tell the centre, if it is news, why this reader does not work; empty: it works."""
+        if code != self._standing:
+            self._standing = code
+            self._station.door.stand(
+                pb.ReaderNews(
+                    station_id=self._station.station_id, reader=self._reader.name, code=code
+                )
+            )
 
     def run(self) -> None:
         """Until the station stops; nothing else ends it."""
         stopping = self._station.stopping
+        self._feeder.away = lambda: self._stand(Code.FEEDER_AWAY)
+        self._stand("")
         while not stopping.is_set():
             try:
                 try:
-                    self._serve_card()
+                    with metrics.card(self._reader.name):
+                        self._serve_card()
                 except Again as e:
                     self._log.info("chip.again", reason=str(e))
                     self._again.take()
                 except ServiceLost as e:
                     self._log.warning("pcsc.lost", code=f"{e.code:08X}")
+                    self._stand(Code.PCSC_AWAY)
                     self._reader.await_return()
                 except ReaderError as e:
                     self._log.warning("reader.failed", error=type(e).__name__, reason=str(e))
+                    self._stand(Code.READER_AWAY)
                     self._again.take()
                 except EjectUnknown:
                     self._log.warning("feeder.eject_unknown")
                 except FeederRefused as e:
                     self._log.error("feeder.refused", reason=str(e))
+                    self._stand(Code.FEEDER_AWAY)
                     self._again.take()
                 except Exception as e:  # noqa: BLE001  # a reader never stops working in silence
                     # The type only: a message may hold what a log must not.
@@ -105,7 +128,9 @@ class Session:
         look = self._feeder.look()
         if not look.loaded:
             self._log.info("feeder.empty")
+            self._stand(Code.FEEDER_EMPTY)
             self._reader.emptied()
+            reader_is(self._reader.name, ReaderState.EMPTY)
             while not self._feeder.wait(_WAIT_FOR_CARD_SECONDS):
                 pass
             return
@@ -114,7 +139,9 @@ class Session:
             self._reader.accident()
         stage = self._station.stages[0]
         while True:
+            began = perf_counter()
             verdict = self._present(stage, look)
+            metrics.presented(stage, verdict.stack, perf_counter() - began)
             self._again.reset()
             if verdict.next_stage not in self._station.stages:
                 break
@@ -126,7 +153,7 @@ class Session:
     def _present(self, stage: str, look: Look) -> pb.Verdict:
         """One presentation. Raises Again, ReaderError, Stopping, or what the feeder raises."""
         presentation = str(uuid.uuid4())
-        log = self._log.bind(presentation=presentation, stage=stage)
+        log = self._log.bind(presentation=presentation, stage=stage, carton_id=look.carton_id)
         turn = pb.StationTurn(
             station_id=self._station.station_id,
             reader=self._reader.name,
@@ -154,16 +181,20 @@ class Session:
                     ticket=look.ticket,
                 )
             )
+        self._stand("")
         while True:
-            answer = self._station.door.ask(turn)
+            with metrics.turn(self._reader.name, stage, "centre"):
+                answer = self._station.door.ask(turn)
             match answer.WhichOneof("content"):
                 case "segment" if turn.WhichOneof("content") != "no_answer":
-                    turn = self._run_segment(answer.segment, turn)
+                    with metrics.turn(self._reader.name, stage, "chip"):
+                        turn = self._run_segment(answer.segment, turn)
                 case "verdict":
                     log.info("chip.verdict", code=answer.verdict.code, stack=answer.verdict.stack,
                              next_stage=answer.verdict.next_stage)  # fmt: skip
                     return answer.verdict
                 case "wait":
+                    reader_is(self._reader.name, ReaderState.WAITING)
                     seconds = max(answer.wait.milliseconds / 1000, _SHORTEST_WAIT_SECONDS)
                     wait(self._station.stopping, seconds)
                 case "restart":
@@ -205,6 +236,7 @@ class Session:
             failure, answers.broken = e, e.broken
         except Exception as e:  # noqa: BLE001  # what was done has to be on record all the same
             failure, answers.broken = e, "unknown"
+        metrics.APDUS.inc(len(answers.steps))
         if segment.writes:
             words = [answer.status_word for answer in answers.steps]
             station.journal.finished(

@@ -56,7 +56,8 @@ class CartonWork:
     def load(self, carton_ids: Iterable[str], opened: Container[str] = ()) -> None:
         """Read the cartons that are not known yet, and those of `opened` (a card of theirs is
         presented) whose bodies are used up: a recount may have made others. One that was not
-        issued stays unknown."""
+        issued stays unknown. The numbers of a batch are read anew for each chunk: inventory
+        changes them."""
         self._groups.clear()
         for carton_id in carton_ids:
             state = self._cartons.get(carton_id)
@@ -128,7 +129,7 @@ class CartonWork:
             return "held"
         is_held = code in HELD
         data = {"station": station}
-        if code in UNADVISED and self._stands_for_missing(writing, state.carton):
+        if code in UNADVISED and self._unadvised(writing, body, 1):
             data["stands_for"] = MISSING_READ
         writing.change(
             body,
@@ -143,24 +144,38 @@ class CartonWork:
         )
         return "held" if is_held else "rejected"
 
-    def _stands_for_missing(self, writing: Writing, carton: Carton) -> bool:
-        """A body that no accepted record stands for. If the count had shown it as surplus, that
-        is it; if not, it stood in the place of an advised one, which is missing."""
-        key = (carton.batch_id, carton.bank, carton.kind)
-        if key not in self._groups:
-            for (bank, kind), known in self._queries.groups(carton.batch_id).items():
-                self._groups.setdefault((carton.batch_id, bank, kind), known)
-        group = self._groups.get(key, Group(0, 0, 0))
-        group = replace(group, unadvised=group.unadvised + 1)
-        self._groups[key] = group
-        if group.unadvised <= max(0, group.counted - group.advised):
-            return False
-        writing.move_outside(
-            Account(SURPLUS_READ, carton.kind, carton.bank),
-            Account(MISSING_READ, carton.kind, carton.bank),
-            1,
+    def take_back(self, writing: Writing, body: Body, order_id: str) -> None:
+        """A body that was held since no accepted record stood for it has one now: it goes back to
+        work, to be fed again."""
+        data = {"stood_for": MISSING_READ} if self._unadvised(writing, body, -1) else {}
+        writing.change(
+            body,
+            EventType.BODY_RELEASED,
+            data,
+            place=work(LINE),
+            condition="",
+            order_id=order_id,
         )
-        return True
+
+    def _unadvised(self, writing: Writing, body: Body, more: int) -> bool:
+        """One more (1) or one less (-1) body that no accepted record stands for. As many as the
+        count shows beyond the advice are surplus by that alone; each other stands in the place of
+        an advised one, which is missing. Whether the number of these changes with this one."""
+        key = (body.batch_id, body.bank, body.kind)
+        if key not in self._groups:
+            for (bank, kind), group in self._queries.groups(body.batch_id).items():
+                self._groups[body.batch_id, bank, kind] = group
+        group = self._groups.get(key, Group(0, 0, 0))
+        unadvised = group.unadvised + more
+        due = max(0, unadvised - max(0, group.counted - group.advised))
+        changes = due > group.stand_ins if more > 0 else due < group.stand_ins
+        stand_ins = group.stand_ins + more * changes
+        self._groups[key] = replace(group, unadvised=unadvised, stand_ins=stand_ins)
+        if changes:
+            surplus = Account(SURPLUS_READ, body.kind, body.bank)
+            missing = Account(MISSING_READ, body.kind, body.bank)
+            writing.move_outside(*((surplus, missing) if more > 0 else (missing, surplus)), 1)
+        return changes
 
     def _over_count(
         self,

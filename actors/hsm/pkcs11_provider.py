@@ -28,6 +28,7 @@ from domain.provider import (
     KeyAccepted,
     KeyChange,
     KeySet,
+    LookUp,
     Prove,
     ProviderError,
     RecordUnsealable,
@@ -67,6 +68,7 @@ class Pkcs11Provider:
         self._quota = CartonQuota(quota, drawn)
         self._cities = CityKeys(self.token)
         self._data_keys = sealing.DataKeys(self.token)
+        self._own_keys: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -88,6 +90,8 @@ class Pkcs11Provider:
             for at, request in enumerate(requests):
                 if isinstance(request, Compare):
                     answers[at] = self._compare(request)
+                elif isinstance(request, LookUp):
+                    answers[at] = Answer(data=self._look_up_value(request.text))
                 elif refused := self._refusal(request):
                     answers[at] = Answer(refused=refused)
                 else:
@@ -114,10 +118,7 @@ class Pkcs11Provider:
     def index(self, values: Sequence[str]) -> list[str]:
         """See `Provider.index`."""
         with self._serving():
-            key = self._own_key(labels.INDEX, ObjectClass.SECRET_KEY)
-            return [
-                key.sign(value.encode(), mechanism=Mechanism.SHA256_HMAC).hex() for value in values
-            ]
+            return [self._look_up_value(value).hex() for value in values]
 
     def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
@@ -150,6 +151,7 @@ class Pkcs11Provider:
     def _open(self) -> None:
         self._cities.clear()
         self._data_keys.clear()
+        self._own_keys.clear()
         session = self.token.session
         try:
             held = list(run_self_test(session, self.known_answers))
@@ -158,10 +160,19 @@ class Pkcs11Provider:
             raise
         _log.info("provider_opened", known_answers=len(held), mode="software-assisted")
 
+    def _look_up_value(self, text: str) -> bytes:
+        key = self._own_key(labels.INDEX, ObjectClass.SECRET_KEY)
+        value: bytes = key.sign(text.encode(), mechanism=Mechanism.SHA256_HMAC)
+        return value
+
     def _own_key(self, label: str, kind: ObjectClass) -> Any:
-        key = self.token.find(label, kind)
+        """Looked for once a session: SoftHSM2 reads all its objects for it (1 to 2 ms)."""
+        key = self._own_keys.get(label)
         if key is None:
-            raise ProviderError(f"the token has no key {label}: generate the keys first")
+            key = self.token.find(label, kind)
+            if key is None:
+                raise ProviderError(f"the token has no key {label}: generate the keys first")
+            self._own_keys[label] = key
         return key
 
     def _label(self, key_set: KeySet, usage: str, chip: Chip) -> str:

@@ -17,6 +17,7 @@ class CartonQuota:
         self._bodies = bodies
         self._drawn_before = drawn
         self._drawn: dict[str, set[bytes]] = {}
+        self._known: dict[str, int] = {}
 
     def admit(self, carton_id: str, identification_code: str) -> bool:
         """Whether the chip may draw; it counts from then on. A chip that drew before may again."""
@@ -27,8 +28,11 @@ class CartonQuota:
         chip = bytes.fromhex(identification_code)
         if chip in drawn:
             return True
-        # Asked each time, since a recount may change it.
-        if len(drawn) >= self._bodies(carton_id):
-            return False
+        # A carton's bodies never grow fewer: asked again only when what is known is used up, since
+        # a recount may have found more.
+        if len(drawn) >= self._known.get(carton_id, 0):
+            self._known[carton_id] = self._bodies(carton_id)
+            if len(drawn) >= self._known[carton_id]:
+                return False
         drawn.add(chip)
         return True

@@ -31,13 +31,14 @@ from domain.card.segment import Answers, Segment
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import Line, Standing, transit, work
+from domain.places import DRAWN, Line, Standing, transit, work
 from domain.provider import Answer, Authenticate, Chip, KeyChange, KeySet, Prove
 from domain.turns import NoAnswer, Opening, StationTurn
 from ledger.queries import Identified, Queries
 
 DONE = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 WORK = work(Line.KEY_REPLACEMENT)
+TAKEN_BACK_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Session:
     body: Body | None = None
     remaining: tuple[str, ...] = ()
     random: bytes = b""
+    face_value: str = ""
+    """Look-up value of the number on the face."""
 
     @property
     def claim(self) -> str:
@@ -96,6 +99,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
         codes, faces, cartons, opened, tickets = [], set(), set(), set(), []
+        face_values = {}
         for turn, session in turns:
             if isinstance(turn.content, Answers):
                 if session is None:
@@ -103,7 +107,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 cartons.add(session.carton_id)
                 if session.go_on == "identified":
                     identity = read_identity(self._profile, session.segment, turn.content)
-                    faces.add(session.face_number)
+                    if session.face_number:
+                        face_values[session.face_number] = session.face_value
                     tickets.append((session.carton_id, session.ticket))
                     if identity is not None:
                         codes.append(identity.identification_code)
@@ -114,7 +119,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
                     tickets.append((turn.content.carton_id, turn.content.ticket))
         self._cartons.load(sorted(cartons | opened), opened)
         identified = self._queries.identify(codes) if codes else {}
-        by_face = await self.orders_by_face(faces - {""})
+        by_face = await self.orders_by_face(faces - {""}, face_values)
         return Facts(identified, by_face, self._queries.bodies_by_ticket(tickets))
 
     def open(
@@ -131,7 +136,13 @@ class KeyReplacement(ChipLine[Session, Facts]):
         session = Session(
             content.carton_id, content.face_number, content.ticket, segment, "identified"
         )
-        return Prepared(lambda _a, _w: Outcome(segment, session))
+
+        def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            value = given[0].data.hex() if given else ""
+            return Outcome(segment, replace(session, face_value=value))
+
+        # Needed with the next turn; asked for now it costs no call of its own.
+        return Prepared(finish, self.look_up_of(content.face_number))
 
     def go_on(
         self, turn: StationTurn, session: Session, answers: Answers, facts: Facts
@@ -143,6 +154,20 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if session.go_on == "written":
             return self._written(turn, session, answers)
         return self._proven(turn, session, answers)
+
+    async def step(self) -> bool:
+        """Take back into work what was held for want of a record, once a correction has brought
+        it. Its chip is as it was: it is fed again from the held stack."""
+        async with self._one_at_a_time:
+            found = self._queries.advised_since(TAKEN_BACK_AT_ONCE)
+            if not found:
+                return False
+            self._cartons.load(sorted({body.carton_id for body, _ in found}))
+            writing = self._writing()
+            for body, order_id in found:
+                self._cartons.take_back(writing, body, order_id)
+            await self._ledger.commit(writing.changes())
+            return True
 
     # The steps of the script.
 
@@ -250,7 +275,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             if given[0].difference:
                 return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
-            writing.change(body, EventType.KEYS_REPLACED, {"station": turn.station_id}, place=DONE)
+            station = {"station": turn.station_id}
+            # What reads it next knows it again by this, should its chip fall silent.
+            ticket = session.ticket or body.ticket
+            writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
             return Outcome(verdict("", Code.OK, Line.INSPECTION))
 
         usage = self._profile.internal_usage
@@ -358,9 +386,12 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
 
 def _seen_before(body: Body) -> Outcome[Session]:
-    """A chip that this line is done with: on to inspection, or to the stack where it belongs."""
+    """A chip that this line is done with: on to the stage that waits for it, or to the stack
+    where it belongs."""
     if body.place == DONE:
         return Outcome(verdict("", Code.OK, Line.INSPECTION))
+    if body.place == DRAWN:
+        return Outcome(verdict("", Code.OK, Line.SAMPLING))
     if body.standing in (Standing.REJECTED, Standing.HELD):
         return Outcome(verdict(str(body.standing), body.condition))
     return Outcome(verdict("good"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +34,11 @@ def matches(status_word: int, pattern: str) -> bool:
     return len(pattern) == 4 and all(
         p in "xX" or p.upper() == s for p, s in zip(pattern, f"{status_word:04X}", strict=True)
     )
+
+
+def is_expected(status_word: int, patterns: Sequence[str]) -> bool:
+    """Whether `status_word` fits one of `patterns`; nearly always it stands there as it is."""
+    return f"{status_word:04X}" in patterns or any(matches(status_word, p) for p in patterns)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from domain.card.apdu import Command, matches
+from domain.card.apdu import SW, Command, is_expected
+
+_WITHOUT_SESSION = frozenset(
+    (SW.SECURITY_STATUS_NOT_SATISFIED, SW.CHALLENGE_MISSING, SW.CONDITIONS_NOT_SATISFIED)
+)
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,16 @@ class Answers:
     def failed_step(self, segment: Segment) -> tuple[Step, StepAnswer] | None:
         """The first step whose status word was not expected, with its answer; None if all fit."""
         for step, answer in zip(segment.steps, self.steps, strict=False):
-            if not any(matches(answer.status_word, p) for p in step.expect):
+            if not is_expected(answer.status_word, step.expect):
                 return step, answer
         return None
+
+    def session_lost(self, segment: Segment) -> bool:
+        """Whether the chip answers as if nothing had gone before: application not selected, key
+        not authenticated, no challenge given. So a chip answers whose power was cut unseen, for
+        instance by a PC/SC service that finds a card late and powers it on itself."""
+        failed = self.failed_step(segment)
+        return failed is not None and failed[1].status_word in _WITHOUT_SESSION
 
     def complete(self, segment: Segment) -> bool:
         """Whether every step of `segment` ran and was answered as expected."""

@@ -64,7 +64,8 @@ class VirtualCard:
 
     `persist` is called with each change before it is made and before the answer leaves. If it
     raises OSError the memory stays as it was and the card answers 6581; any other exception
-    passes through, with the memory as it was.
+    passes through, with the memory as it was. A `weak` chip's memory does not hold: using its
+    external key wears the cell of its internal key, which answers wrongly from then on.
     """
 
     def __init__(
@@ -75,7 +76,10 @@ class VirtualCard:
         persist: Callable[[Change], None],
         *,
         silent: bool = False,
+        weak: bool = False,
     ) -> None:
+        self._weak = weak
+        self._external = profile.key(profile.external_usage).key_id
         self._aid = profile.aid
         self._loading = profile.key(profile.loading_usage).key_id
         self._internal = profile.key(profile.internal_usage).key_id
@@ -211,7 +215,15 @@ class VirtualCard:
         if key.tries_left != key.tries:
             self._change(TriesLeft(key.key_id, key.tries))
         self._authenticated.add(key.key_id)
+        if self._weak and key.key_id == self._external:
+            self._lose_charge(self._key(self._internal))
         return b""
+
+    def _lose_charge(self, key: Key) -> None:
+        """Every second bit of `key` reads as 0, its version as before."""
+        worn = bytes(b & 0x55 for b in key.value)
+        self._change(KeyWritten(key.key_id, key.version, worn, key.tries_left))
+        self._schedules.pop(key.key_id, None)
 
     def _internal_authenticate(self, command: Command, challenge: bytes) -> bytes:
         if command.p1:

@@ -64,7 +64,10 @@ class ControlServer:
             case "count":
                 return {"cartons": self.hopper.count()}
             case "feed":
-                fed = self.hopper.feed(request["stack"])
+                tickets = request.get("tickets")
+                fed = self.hopper.feed(
+                    request["stack"], None if tickets is None else frozenset(tickets)
+                )
                 for conversation in list(self._waiting):
                     conversation.look_again()
                 return {"fed": fed}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -133,6 +133,7 @@ class Hopper:
             plastic.atr,
             partial(tray.change, plastic.card_id),
             silent=plastic.silent,
+            weak=plastic.weak,
         )
         slot.put(plastic, chip)
 
@@ -164,14 +165,19 @@ class Hopper:
         self._load()
         return slot.lying is not None
 
-    def feed(self, stack: str) -> int:
-        """Put a stack's cards at the end of the hopper, and from there into empty readers; the
-        number of cards. Errors as of `eject`; what one tray's journal could not take stays."""
+    def feed(self, stack: str, tickets: Collection[str] | None = None) -> int:
+        """Put a stack's cards, or those of them that `tickets` name, at the end of the hopper, and
+        from there into empty readers; the number of cards. Errors as of `eject`; what one tray's
+        journal could not take stays."""
         if stack not in STACKS:
             raise ValueError("the stack must be one of " + ", ".join(STACKS))
         fed = 0
         for tray in self._trays.values():
-            cards = [c for c in tray.tray.cards.values() if c.stack == stack]
+            cards = [
+                c
+                for c in tray.tray.cards.values()
+                if c.stack == stack and (tickets is None or _ticket(c) in tickets)
+            ]
             if not cards:
                 continue
             tray.append([{"card": c.card_id, "stack": HOPPER} for c in cards])

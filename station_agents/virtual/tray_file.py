@@ -46,6 +46,7 @@ class Plastic:
     silent: bool
     memory: CardMemory
     stack: str = HOPPER
+    weak: bool = False
 
 
 @dataclass
@@ -91,11 +92,13 @@ def _card_from(tray_id: str, row: Mapping[str, Any]) -> Plastic:
         silent=bool(row["silent"]),
         memory=CardMemory(files, keys),
         stack=stack,
+        weak=bool(row.get("weak")),
     )
 
 
 def card_row(card: Plastic) -> dict[str, Any]:
-    """A card as a line of the base file. `stack` stands there only if it is not the hopper."""
+    """A card as a line of the base file. `stack` stands there only if it is not the hopper,
+    `weak` only if it is."""
     row: dict[str, Any] = {
         "card": card.card_id,
         "carton_id": card.carton_id,
@@ -119,6 +122,8 @@ def card_row(card: Plastic) -> dict[str, Any]:
     }
     if card.stack != HOPPER:
         row["stack"] = card.stack
+    if card.weak:
+        row["weak"] = True
     return row
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Self
@@ -67,12 +67,14 @@ def tray_of(service: Pcscd, directory: Path, *cards: dict[str, Any]) -> TrayProc
 
 class ScriptedCentre(StationServicer):
     """A real Station server whose answers come from `script`. `turns` is all that it was sent, in
-    order; `kill` ends it as a crash does, `start` brings it back at the same address."""
+    order, `news` what its readers said of themselves; `kill` ends it as a crash does, `start`
+    brings it back at the same address."""
 
     def __init__(self, port: int, script: Script) -> None:
         self.address = f"127.0.0.1:{port}"
         self.script = script
         self.turns: list[pb.StationTurn] = []
+        self.news: list[pb.ReaderNews] = []
         self.largest_message = 0
         self._news = threading.Condition()
         self._server: grpc.Server | None = None
@@ -83,6 +85,9 @@ class ScriptedCentre(StationServicer):
         try:
             for message in request_iterator:
                 answers = []
+                with self._news:
+                    self.news.extend(message.readers)
+                    self._news.notify_all()
                 for turn in message.turns:
                     answer = self.script(turn)
                     with self._news:
@@ -119,6 +124,10 @@ class ScriptedCentre(StationServicer):
                     seen = [(t.number, t.stage, t.WhichOneof("content")) for t in self.turns]
                     raise AssertionError(f"not seen within {seconds} s; turns: {seen}")
             return found
+
+    def until_told(self, code: str, readers: Collection[str]) -> None:
+        """Wait until each of `readers` has said that it does not work, for `code`."""
+        self.until(lambda _: {n.reader for n in self.news if n.code == code} >= set(readers))
 
     def __enter__(self) -> Self:
         self.start()

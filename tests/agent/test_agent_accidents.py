@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.codes import Code
 from station_agents.journal import read_journal
 from station_agents.virtual.pcscd import Pcscd
 from stubs import station_pb2 as pb
@@ -136,6 +137,7 @@ def test_agent_goes_on_after_pcscd_was_killed(
         centre.kill()
         centre.start()
         centre.until(lambda turns: sum(t.answers.broken == "reader" for t in turns) == 2)
+        centre.until_told(Code.PCSC_AWAY, service.readers)
         assert tray.ask("status")["stacks"] == {"good": 0, "rejected": 0, "held": 0}
         service.start()
         good = centre.until(
@@ -168,6 +170,7 @@ def test_agent_goes_on_after_the_tray_was_killed(
         centre.start()
         broken = centre.until(lambda turns: [t for t in turns if t.answers.broken])
         assert words(broken[0]) == []
+        centre.until_told(Code.FEEDER_AWAY, service.readers[:1])
         tray.start()
         turns = centre.until(
             lambda turns: turns if turns[-1].opening.face_number[-1:] == "2" else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from domain.codes import Code
 from station_agents.virtual.pcscd import Pcscd
 from stubs import station_pb2 as pb
 from tests.agent.floor import (
@@ -163,7 +164,7 @@ def test_two_readers_side_by_side(
     service: Pcscd, short_directory: Path, free_port: Callable[[], int]
 ) -> None:
     """Two readers share one stream and each chip goes its own way; an empty hopper is waited for
-    without an end, and a card fed later is opened."""
+    without an end and said to the centre, and a card fed later is opened."""
 
     def script(turn: pb.StationTurn) -> pb.CentreTurn:
         return verdict("good") if turn.number else SELECTING
@@ -178,6 +179,7 @@ def test_two_readers_side_by_side(
         # The last of each reader may not be on its stack yet; the other four are fed again.
         tray.ask("feed", stack="good")
         centre.until(lambda turns: len(answered(turns)) >= 10)
+        centre.until_told(Code.FEEDER_EMPTY, service.readers)
         faces = [t.opening.face_number for t in openings(centre.turns)]
         assert sorted(faces[:6]) == [card["face_number"] for card in cards]
         assert {t.reader for t in centre.turns} == set(service.readers)

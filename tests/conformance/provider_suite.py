@@ -28,6 +28,7 @@ from domain.provider import (
     KeyBlockRefused,
     KeyChange,
     KeySet,
+    LookUp,
     Prove,
     Provider,
     RecordUnsealable,
@@ -362,6 +363,8 @@ def check_index(s: Specimen) -> None:
     assert len(bytes.fromhex(one)) == 32
     assert one != hashlib.sha256(b"430102199003072316").hexdigest()
     assert s.provider.index([]) == []
+    asked = s.provider.perform([LookUp("430102199003072316")])
+    assert [a.data.hex() for a in asked] == [one]
 
 
 def check_sign(s: Specimen) -> None:

@@ -16,7 +16,7 @@ from Crypto.PublicKey import RSA
 
 from counterparts import factory, files
 from counterparts.factory import Delivery, DeliveryDiffers, make_delivery
-from counterparts.faults import RECORD_FAULTS, Fault
+from counterparts.faults import RECORD_FAULTS, WRONG_BANK, Fault
 from counterparts.people import People
 from domain.card.profile import Profile, is_identification_code, load_profile
 from domain.numbers import (
@@ -163,7 +163,7 @@ def test_note_and_cartons(made: Delivery) -> None:
     assert all(0 < c["count"] <= 250 for c in cartons.values())
     assert all(c["destination"] in load_divisions() for c in temporary)
     assert not any(c["destination"] for c in social)
-    unknown = {f["order_id"] for f in made.planted(Fault.UNKNOWN_BANK)}
+    unknown = {f["order_id"] for f in made.faults if f["fault"] in WRONG_BANK}
     for order_id, order in orders.items():
         if order_id not in unknown:
             assert cartons[order["carton_id"]]["bank_code"] == order["bank_code"]
@@ -179,11 +179,32 @@ def test_note_and_cartons(made: Delivery) -> None:
     assert plastic + short == noted + surplus
 
 
+def test_the_correction_has_the_records_that_are_sent_again(made: Delivery) -> None:
+    """Each with the bank of its carton, and else as it was; it names the return."""
+    note = json.loads(made.delivery_note.read_text())
+    banks = {c["carton_id"]: c["bank_code"] for c in note["cartons"]}
+    head, *lines, _ = (made.sent / "correction.txt").read_text("gb18030").splitlines()
+    assert head.split("|")[2:] == [f"{made.file_id}-C1", made.batch_id, made.file_id]
+    orders = orders_of(made)
+    again = {f["order_id"] for f in made.planted(Fault.SENT_AGAIN)}
+    assert {line.split("|")[1] for line in lines} == again
+    for line in lines:
+        _, order_id, bank, branch, carton, code, *rest = line.split("|")
+        wrong = orders[order_id]
+        assert bank == banks[carton] != wrong["bank_code"]
+        assert branch == bank + wrong["branch_code"][3:]
+        assert (carton, code, rest[-1]) == (
+            wrong["carton_id"], wrong["identification_code"], wrong["name"]
+        )  # fmt: skip
+
+
 def test_faults_stand_apart(made: Delivery) -> None:
     """As many faults as the size asks for, each with an order of its own, and a carton of its
     own where there are enough."""
     count = Counter(Fault(f["fault"]) for f in made.faults)
-    expected: Counter[Fault] = Counter(f for f in Fault if f is not Fault.SILENT_TEMPORARY)
+    expected: Counter[Fault] = Counter(
+        f for f in Fault if f not in (Fault.SILENT_TEMPORARY, Fault.WEAK_CHIP)
+    )
     expected[Fault.ORDER_CANCELLED] += 1
     if len(orders_of(made)) == 3000:
         expected += Counter([Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY])
@@ -197,14 +218,14 @@ def test_faults_stand_apart(made: Delivery) -> None:
 
 
 def test_records_wrong_only_where_planted(made: Delivery) -> None:
-    """Every record is well formed and its numbers are its own, but for the three planted ones;
+    """Every record is well formed and its numbers are its own, but for the planted ones;
     each of these has exactly the fault that it should have."""
     orders = orders_of(made)
     planted = {f["order_id"]: f for f in made.faults if f["fault"] in RECORD_FAULTS}
     seen: set[str] = set()
     for order_id, o in orders.items():
         fault = planted.get(order_id, {}).get("fault")
-        assert (o["bank_code"] not in load_banks()) == (fault == Fault.UNKNOWN_BANK)
+        assert (o["bank_code"] not in load_banks()) == (fault in WRONG_BANK)
         assert is_identity_number(o["identity_number"]) == (fault != Fault.BAD_CHECK_DIGIT)
         assert (o["identity_number"] in seen) == (fault == Fault.REPEATED_IDENTITY)
         fresh = (o["social_card_number"], o["bank_card_number"], o["identification_code"])
@@ -311,6 +332,22 @@ def test_people_are_unique_and_varied() -> None:
     assert 5 <= sum(size > 30 for size in sizes) <= 200
     assert sum(any(ord(c) > 0xFFFF for c in p.name) for p in crowd) > 50
     assert sum("·" in p.name for p in crowd) > 50
+
+
+def test_a_weak_series_is_half_of_one_bank_s_sound_chips(tmp_path: Path) -> None:
+    """In the delivery whose seed says so, and in no other: truth names each, and no sample of that
+    bank's lot can miss them."""
+    made = make_delivery(2, 120, tmp_path / "two", PEM)
+    weak = {f["card"]: f for f in made.planted(Fault.WEAK_CHIP)}
+    chips = chips_of(made)
+    assert {card for card, chip in chips.items() if chip.get("weak")} == weak.keys()
+    orders = orders_of(made)
+    (bank,) = {orders[f["order_id"]]["bank_code"] for f in weak.values()}
+    wrong = {f["order_id"] for f in made.faults} - {f["order_id"] for f in weak.values()}
+    sound = [i for i, o in orders.items() if o["bank_code"] == bank and i not in wrong]
+    assert len(weak) == math.ceil(len(sound) / 2)
+    other = make_delivery(3, 120, tmp_path / "three", PEM)
+    assert other.planted(Fault.WEAK_CHIP) == []
 
 
 def test_small_delivery_is_sound(tmp_path: Path) -> None:

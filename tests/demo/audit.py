@@ -25,6 +25,10 @@ FAULTS = {
     "order_on_hold": ("held", "ON_HOLD"),
 }
 FORMAL_VERSION = 1
+LOT_REFUSED = ("held", "LOT_REFUSED")
+WORN = ("rejected", "KEY_NOT_PROVEN")
+SAMPLES = ((280, 20, 0), (1_200, 80, 1), (3_200, 125, 2), (10_000, 200, 3))
+"""GB/T 2828.1, level II, AQL 0.65, normal: largest lot, sample, nonconforming cards allowed."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,23 @@ class Evidence:
     def expected(self) -> dict[str, tuple[str, str]]:
         """Result and reason of each order of the factory return."""
         results = {r["order_id"]: ("shipped", "") for r in self.records}
+        results |= dict.fromkeys(self.refused_orders(), LOT_REFUSED)
         for fault in self.truth["faults"]:
+            if fault["fault"] == "sent_again":
+                continue  # as good as any other of its lot
             if fault["fault"] in FAULTS:
                 results[fault["order_id"]] = FAULTS[fault["fault"]]
+            elif fault["fault"] == "weak_chip":
+                drawn = self.cards[fault["card"]]["stack"] == "rejected"
+                results[fault["order_id"]] = WORN if drawn else LOT_REFUSED
         return results
+
+    def refused_orders(self) -> set[str]:
+        """Orders of a bank whose chips are weak: half of a lot, so that every sample finds it."""
+        weak = {f["order_id"] for f in self.truth["faults"] if f["fault"] == "weak_chip"}
+        bank_of = {c["carton_id"]: c["bank_code"] for c in self.note["cartons"]}
+        banks = {bank_of[r["carton_id"]] for r in self.records if r["order_id"] in weak}
+        return {r["order_id"] for r in self.records if bank_of[r["carton_id"]] in banks}
 
     def is_formal(self, card: dict[str, Any]) -> bool:
         return {k["version"] for k in card["keys"]} == {FORMAL_VERSION}
@@ -90,7 +107,9 @@ def audit(home: Path) -> Evidence:
     _bodies(e)
     _chips(e)
     _equation(e)
+    _lots(e)
     _lists(e)
+    _correction(e)
     return e
 
 
@@ -159,14 +178,17 @@ def _chips(e: Evidence) -> None:
         "surplus_card": "held",
         "bad_check_digit": "held", "repeated_identity": "held",
     }  # fmt: skip
+    refused = {e.truth["cards"].get(order) for order in e.refused_orders()}
     for card_id, card in e.cards.items():
         fault = planted.get(card_id)
         if fault == "order_cancelled":
             # Where it was when the order was cancelled, nobody planned.
             assert card["stack"] == "held" or (card["stack"] == "good" and e.is_formal(card))
             continue
-        assert card.get("stack") == stacks.get(fault or "", "good"), (card_id, fault)
-        if fault in (None, "record_twice", "order_on_hold"):
+        sound = "held" if card_id in refused and fault != "order_on_hold" else "good"
+        if fault != "weak_chip" or card["stack"] != "rejected":  # as far as they were drawn
+            assert card.get("stack") == stacks.get(fault or "", sound), (card_id, fault)
+        if fault in (None, "weak_chip", "sent_again", "record_twice", "order_on_hold"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
         elif fault in ("silent_chip", "not_in_return", "surplus_card", "unknown_bank"):
@@ -223,14 +245,47 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
     }
 
 
+def _lots(e: Evidence) -> None:
+    """Every bank and kind was sampled as its size asks for, and judged as the sample says."""
+    carton = {c["carton_id"]: (c["bank_code"], c["kind"]) for c in e.note["cartons"]}
+    sound = ("weak_chip", "sent_again", "record_twice")
+    aside = {f["card"] for f in e.truth["faults"] if f["fault"] not in sound}
+    passed = Counter(carton[c["carton_id"]] for i, c in e.cards.items() if i not in aside)
+    worn = Counter(r["bank"] for r in e.lines if (r["result"], r["reason"]) == WORN)
+    lots = {lot["lot_id"]: lot for lot in e.summary["lots"]}
+    assert len(lots) == len(passed)
+    for (bank, kind), n in passed.items():
+        lot = lots[f"{e.note['delivery_id']}-{bank}-{kind}"]
+        found = lot["nonconforming"]
+        # A station that died after the last step of a check lets inspection find the weak chip.
+        before = worn[bank] - found if kind == "social_security_card" else 0
+        assert before >= 0
+        assert lot["size"] == n - before
+        sample, allowed = next((s, a) for largest, s, a in SAMPLES if lot["size"] <= largest)
+        assert lot["sample_size"] == min(sample, lot["size"])
+        assert lot["state"] == ("accepted" if found <= allowed else "refused")
+    sampled = sum(lot["sample_size"] for lot in lots.values())
+    assert e.summary["stages"]["sampling"]["cards"] == sampled
+
+
+def _correction(e: Evidence) -> None:
+    """What was sent again came as a file, and every record of it was taken."""
+    again = sum(f["fault"] == "sent_again" for f in e.truth["faults"])
+    results = [f.read_text("gb18030").splitlines() for f in
+               (e.home / "inbox" / "done").glob("*correction.txt.result.txt")]  # fmt: skip
+    assert [(r[0].split("|")[1:3], r[0].split("|")[7:9], r[1:]) for r in results] == [
+        (["1", "OK"], [str(again)] * 2, ["T|0"])
+    ] * bool(again)
+
+
 def _lists(e: Evidence) -> None:
     """Every destination of a shipped card has its lists; packages hold what the return says."""
     shipped = [r for r in e.lines if r["result"] == "shipped"]
     assert all(r["package"] for r in shipped)
     lists = {p.name for p in (e.home / "lists").glob("*/*")}
     for destination in {r["branch"] for r in shipped}:
-        assert f"{destination}-sorting.csv" in lists
-        assert f"{destination}-packing.csv" in lists
+        for name in ("sorting.csv", "sorting.pdf", "packing.csv", "packing.pdf"):
+            assert f"{destination}-{name}" in lists
     holders = {r["order_id"]: r["has_temporary_card"] for r in e.records}
     mixed: dict[str, set[bool]] = {}
     for r in shipped:

@@ -21,7 +21,8 @@ from tests.demo.audit import Evidence, audit
 from tests.demo.crash import CrashPoints
 
 CARDS = 120
-SEED = 4
+SEED = 2
+"""Holds a lot: the chips of one bank are weak."""
 
 
 def environment(place: Path) -> dict[str, str]:
@@ -233,6 +234,10 @@ CRASHES = {
     "key_replacement.keys_replaced.after": 12,
     "inspection.inspected.before": 2,
     "inspection.inspected.after": 5,
+    # sampling: the draw, and a sample read again
+    "sorting.body_drawn.after": 0,
+    "sampling.sample_passed.before": 4,
+    "sampling.sample_passed.after": 8,
     "sorting.body_packed.before": 0,
     "sorting.body_shipped.after": 0,
     "sorting.return_written.after": 0,

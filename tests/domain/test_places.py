@@ -79,7 +79,7 @@ def test_the_sender_posts_into_transit_and_the_receiver_takes() -> None:
 
 def test_every_legal_transition_leads_somewhere_and_out() -> None:
     """From the vault every body can reach the courier; nothing leaves courier, or comes back to
-    where it was, but what was held and may go on; every end is an account of the equation."""
+    where it was unless it was held; every end is an account of the equation."""
     following: dict[str, set[str]] = {}
     goes_on = {
         ("sorting/held", "sorting/work"),
@@ -95,7 +95,8 @@ def test_every_legal_transition_leads_somewhere_and_out() -> None:
             open_.append(target)
     assert "courier" in reached
     assert "courier" not in following
-    # Each place but an end leads on, and none is its own successor by any way.
+    # Each place but an end leads on, and none is its own successor but by being held.
+    following = {p: t for p, t in following.items() if not p.endswith("/held")}
     for place in reached - {"courier"}:
         if standing(place) is Standing.IN_WORK:
             assert following[place]

@@ -116,6 +116,9 @@ class RecordingInventory:
         total = len(file.records) + len(file.refused)
         return Receipt(True, records=total, taken=len(file.records), refused=file.refused)
 
+    async def accept_correction(self, file: FactoryReturn) -> Receipt:
+        return await self.accept_return(file)
+
     async def accept_note(self, note: Note) -> Receipt:
         self._check()
         self.notes.append(note)

@@ -38,11 +38,17 @@ def serialized(records: list[FactoryReturnRecord]) -> list[bytes]:
 
 
 def file_of(
-    records: list[bytes], *, file_id: str = "F1", batch_id: str = BATCH, chunk: int = 100
+    records: list[bytes],
+    *,
+    file_id: str = "F1",
+    batch_id: str = BATCH,
+    corrects: str = "",
+    chunk: int = 100,
 ) -> Parts:
     """A file as the contract says."""
+    header = FileHeader(file_id=file_id, batch_id=batch_id, corrects=corrects)
     return [
-        FactoryReturnPart(header=FileHeader(file_id=file_id, batch_id=batch_id)),
+        FactoryReturnPart(header=header),
         *(
             FactoryReturnPart(chunk=RecordChunk(records=records[at : at + chunk]))
             for at in range(0, len(records), chunk)
@@ -81,6 +87,7 @@ FRAME_FAULTS: list[tuple[str, Parts, Code]] = [
     ("an empty part", [HEADER, FactoryReturnPart(), CHUNK, TRAILER], Code.MALFORMED),
     ("an empty chunk", [HEADER, FactoryReturnPart(chunk=RecordChunk()), TRAILER], Code.MALFORMED),
     ("a path as file id", file_of(RECORDS, file_id="../F1"), Code.MALFORMED),
+    ("a path as what it corrects", file_of(RECORDS, corrects="../F0"), Code.MALFORMED),
     ("no batch id", file_of(RECORDS, batch_id=""), Code.MALFORMED),
     ("a chunk after the trailer", [*WHOLE, CHUNK], Code.MALFORMED),
     ("a chunk too large", file_of(RECORDS * 2, chunk=60), Code.MALFORMED),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -213,6 +214,33 @@ def test_the_return_says_what_became_of_each(place: Place) -> None:
     assert is_open(place, RETURN)
 
 
+def test_the_return_is_there_in_gb18030_too(place: Place) -> None:
+    """The same lines in the same order, with words for people, and a trailer that proves that the
+    file is whole. Written again, it is the same."""
+    outbox = Outbox(place.queries, PlainProvider(), Acknowledging(place), place.path.parent, "")
+    assert asyncio.run(outbox.dispatch())
+    path = place.path.parent / "return" / f"{RETURN}.txt"
+    data = path.read_bytes()
+    *raw, last = data.splitlines(keepends=True)
+    header, *records = [line.decode("gb18030").rstrip("\n").split("|") for line in raw]
+    assert header == ["H", "CENTRE-RETURN-1", RETURN, BATCH]
+    names = ("order_id", "social_card_number", "result", "reason", "bank", "branch", "package")
+    places = (1, 2, 3, 4, 6, 7, 8)
+    lines = read_return(place)
+    assert [[r[n] for n in places] for r in records] == [
+        [line.get(name, "") for name in names] for line in lines
+    ]
+    assert [r[5] == "1" for r in records] == [line["final"] for line in lines]
+    assert records[-3][9:11] == ["T1.0001", "temporary_card"]
+    assert records[-1][11] == "多卡：识别码不在回盘"
+    digest = hashlib.sha256(b"".join(raw)).hexdigest()
+    assert last.decode() == f"T|{len(lines)}|{digest}\n"
+    assert path.stat().st_mode & 0o077 == 0
+    again = Outbox(place.queries, PlainProvider(), Acknowledging(place), place.path.parent, "")
+    assert asyncio.run(again.dispatch())
+    assert path.read_bytes() == data
+
+
 def read_table(path: Path) -> list[list[str]]:
     assert path.read_bytes().startswith(b"\xef\xbb\xbf")
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -227,8 +255,9 @@ def test_lists_say_where_each_card_lies(place: Place) -> None:
     assert asyncio.run(outbox.dispatch())
     lists = place.path.parent / "lists" / BATCH
     assert sorted(p.name for p in lists.iterdir()) == [
-        f"{BRANCH}-packing.csv", f"{BRANCH}-sorting.csv",
-        f"{WINDOW}-packing.csv", f"{WINDOW}-sorting.csv",
+        f"{destination}-{name}"
+        for destination in (BRANCH, WINDOW)
+        for name in ("packing.csv", "packing.pdf", "sorting.csv", "sorting.pdf")
     ]  # fmt: skip
     header, *rows = read_table(lists / f"{BRANCH}-sorting.csv")
     assert header[0].startswith("包号")

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 
 from actors.hsm.carton_work import CartonWork
 from actors.inventory import Inventory
+from actors.lots import LotPlan
 from actors.qa.inspection import DONE as INSPECTED_PLACE
 from actors.sorting import Sorting
 from domain.bodies import Body, Writing
@@ -34,7 +35,7 @@ from domain.lines import (
     SealedRecord,
     SignFor,
 )
-from domain.places import Kind, Line, transit
+from domain.places import DRAWN, READ_AGAIN, Kind, Line, transit
 from ledger import heads
 from ledger.commit import Ledger
 from ledger.queries import Queries
@@ -137,13 +138,16 @@ class Building:
     key: ec.EllipticCurvePrivateKey
     doors: dict[str, Door] = field(default_factory=dict)
     prefixes: int = 0
+    lots: LotPlan | None = None
 
     @classmethod
-    def make(cls, folder: Path, now: Callable[[], str] | None = None) -> Building:
+    def make(
+        cls, folder: Path, now: Callable[[], str] | None = None, lots: LotPlan | None = None
+    ) -> Building:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "ledger.db"
         key = ec.generate_private_key(ec.SECP256R1())
-        building = cls(folder, Ledger(path, now or Clock()), Queries(path), key)
+        building = cls(folder, Ledger(path, now or Clock()), Queries(path), key, lots=lots)
         building.restart()
         return building
 
@@ -167,7 +171,7 @@ class Building:
         self.doors = {str(line): Door(self.ledger, line) for line in Line}
         self.inventory = Inventory(self.doors[Line.INVENTORY], self.queries)
         prefix = f"s{self.prefixes}"
-        self.sorting = Sorting(self.doors[Line.SORTING], self.queries, prefix)
+        self.sorting = Sorting(self.doors[Line.SORTING], self.queries, prefix, self.lots)
         self.cartons = CartonWork(self.queries)
         self.commands = 0
 
@@ -179,6 +183,9 @@ class Building:
 
     def take_return(self, file: FactoryReturn) -> Receipt:
         return asyncio.run(self.inventory.accept_return(file))
+
+    def take_correction(self, file: FactoryReturn) -> Receipt:
+        return asyncio.run(self.inventory.accept_correction(file))
 
     def take_note(self, delivery: Note) -> Receipt:
         return asyncio.run(self.inventory.accept_note(delivery))
@@ -207,7 +214,7 @@ class Building:
         writing = self.writing(Line.KEY_REPLACEMENT)
         body = self.cartons.take(carton, writing)
         assert body is not None
-        body = self._release(writing, body, number, order_id, branch)
+        body = self.release(writing, body, number, order_id, branch)
         self.commit(writing)
         writing = self.writing(Line.KEY_REPLACEMENT)
         writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
@@ -220,11 +227,11 @@ class Building:
         for r in records:
             body = self.cartons.take(carton, writing)
             assert body is not None
-            body = self._release(writing, body, r.record_number, r.order_id, r.branch_code)
+            body = self.release(writing, body, r.record_number, r.order_id, r.branch_code)
             writing.change(body, EventType.KEYS_REPLACED, {"station": "S1"}, place=REPLACED)
         self.commit(writing)
 
-    def _release(
+    def release(
         self, writing: Writing, body: Body, number: int, order_id: str, branch: str
     ) -> Body:
         return writing.change(
@@ -277,6 +284,30 @@ class Building:
                         body, EventType.INSPECTED, {"station": "S1"}, place=INSPECTED_PLACE
                     )
             self.commit(writing)
+
+    def read_sample(self, *, bad: int = 0, of: Sequence[str] | None = None) -> int:
+        """Every drawn card (of these cartons) is read again; the first `bad` of them are not in
+        order. Answers how many."""
+        writing = self.writing(Line.SAMPLING)
+        drawn = [
+            b
+            for b in self.queries.bodies("b.place = ? order by b.body_id", DRAWN)
+            if of is None or b.carton_id in of
+        ]
+        for number, body in enumerate(drawn):
+            if number < bad:
+                writing.change(
+                    body,
+                    EventType.BODY_REJECTED,
+                    {"detail": "name"},
+                    place="sampling/rejected",
+                    condition=Code.DATA_DIFFERS,
+                    live=False,
+                )
+            else:
+                writing.change(body, EventType.SAMPLE_PASSED, {"station": "S1"}, place=READ_AGAIN)
+        self.commit(writing)
+        return len(drawn)
 
     def sort(self) -> None:
         """Sorting does what it can: to the end if the batch is complete."""

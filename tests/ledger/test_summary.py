@@ -51,7 +51,7 @@ def test_every_card_is_in_the_summary(finished: Building) -> None:
         "destroyed": 0,
     }
     assert totals["reconciled"] is True
-    assert set(totals) == {*COUNTS, "reconciled", "banks", "stages"}
+    assert set(totals) == {*COUNTS, "reconciled", "banks", "stages", "lots"}
     assert sorted(totals["banks"]) == ["102", "105"]
     for name in COUNTS:
         assert sum(bank[name] for bank in totals["banks"].values()) == totals[name]

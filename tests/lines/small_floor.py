@@ -19,7 +19,9 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
 from actors.inventory import Inventory
+from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
+from actors.qa.sample_reading import SampleReading
 from actors.sorting import Sorting
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
@@ -90,13 +92,15 @@ class SmallFloor:
     queries: Queries
     provider: Pkcs11Provider
     keys: Nearby
+    lots: LotPlan | None = None
     inventory: Inventory = field(init=False)
     replacement: KeyReplacement = field(init=False)
     inspection: Inspection = field(init=False)
+    sampling: SampleReading = field(init=False)
     sorting: Sorting = field(init=False)
 
     @classmethod
-    def make(cls, place: Path) -> SmallFloor:
+    def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
         place.mkdir(parents=True, exist_ok=True)
         create_token(place / "token", "test-user-pin", "test-officer-pin")
         write_pin_file(place / "pin", "test-user-pin")
@@ -110,7 +114,7 @@ class SmallFloor:
         provider = Pkcs11Provider(
             config, load_profile("ssc-3des"), queries.carton_quota, queries.carton_drawn
         )
-        floor = cls(place, ledger, queries, provider, Nearby(provider))
+        floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
         return floor
 
@@ -125,7 +129,12 @@ class SmallFloor:
         self.inspection = Inspection(
             Door(self.ledger, Line.INSPECTION), *common, f"i{stamp}", secrets.token_bytes
         )
-        self.sorting = Sorting(Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}")
+        self.sampling = SampleReading(
+            Door(self.ledger, Line.SAMPLING), *common, f"q{stamp}", secrets.token_bytes
+        )
+        self.sorting = Sorting(
+            Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}", self.lots
+        )
 
     def close(self) -> None:
         self.provider.close()
@@ -154,20 +163,33 @@ class SmallFloor:
 
 async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
     """What the gateway makes of a delivery's factory return."""
+    return await seal_records(records_of(delivery), delivery.file_id, delivery.batch_id, keys)
+
+
+def records_of(delivery: Delivery) -> list[FactoryRecord]:
+    lines = delivery.factory_return.read_text(encoding="utf-8").splitlines()
+    return [FactoryRecord(**json.loads(line)) for line in lines]
+
+
+async def seal_records(
+    records: Sequence[FactoryRecord],
+    file_id: str,
+    batch_id: str,
+    keys: KeyProvider,
+    corrects: str = "",
+) -> FactoryReturn:
     checker = RecordChecker(load_profile("ssc-3des"))
     taken, refused = [], []
-    lines = delivery.factory_return.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        record = FactoryRecord(**json.loads(line))
+    for number, record in enumerate(records, start=1):
         refusal = checker.check(number, record)
         if refusal is None:
             taken.append((number, record))
         else:
             refused.append(refusal)
-    sealed = await keys.seal(delivery.batch_id, [(r.order_id, plaintext(r)) for _, r in taken])
+    sealed = await keys.seal(batch_id, [(r.order_id, plaintext(r)) for _, r in taken])
     texts = [index_text(kind, getattr(r, kind)) for _, r in taken for kind in INDEXED]
     values = iter(await keys.index(texts))
-    records = [
+    accepted = tuple(
         SealedRecord(
             number,
             r.order_id,
@@ -180,10 +202,8 @@ async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
             tuple((kind, next(values)) for kind in INDEXED),
         )
         for (number, r), blob in zip(taken, sealed, strict=True)
-    ]
-    return FactoryReturn(
-        delivery.file_id, delivery.batch_id, "d1", tuple(records), tuple(refused), "2099-01-01"
     )
+    return FactoryReturn(file_id, batch_id, "d1", accepted, tuple(refused), "2099-01-01", corrects)
 
 
 def note_of(delivery: Delivery) -> Note:
@@ -232,21 +252,25 @@ class Chip:
 @dataclass
 class Station:
     """Runs one chip through its sessions. `cut_at`: the number of the APDU (1, 2, ...) at which
-    power goes, before it or, with `after`, after the chip has executed it."""
+    power goes, before it or, with `after`, after the chip has executed it. `reset_at`: the APDU
+    before which the chip loses its power unseen and gets it back at once."""
 
     floor: SmallFloor
     cut_at: int = 0
     after: bool = False
+    reset_at: int = 0
     apdus: int = 0
     turns: int = 0
+    first: str = Line.KEY_REPLACEMENT
+    """The stage at which a chip is opened."""
 
     async def run(self, chip: Chip) -> Verdict:
         """Until a verdict that ejects. Raises PowerCut."""
-        stage: str = Line.KEY_REPLACEMENT
+        stage = self.first
         while True:
             verdict = await self.present(chip, stage)
             if verdict is None:
-                stage = Line.KEY_REPLACEMENT
+                stage = self.first
             elif verdict.next_stage:
                 stage = verdict.next_stage
             else:
@@ -255,9 +279,11 @@ class Station:
 
     async def present(self, chip: Chip, stage: str) -> Verdict | None:
         """One presentation; None if the centre asks to begin anew."""
-        line: Any = (
-            self.floor.replacement if stage == Line.KEY_REPLACEMENT else self.floor.inspection
-        )
+        line: Any = {
+            Line.KEY_REPLACEMENT: self.floor.replacement,
+            Line.INSPECTION: self.floor.inspection,
+            Line.SAMPLING: self.floor.sampling,
+        }[Line(stage)]
         plastic, number = chip.plastic, 0
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
@@ -285,6 +311,8 @@ class Station:
             self.apdus += 1
             if self.apdus == self.cut_at and not self.after:
                 raise PowerCut
+            if self.apdus == self.reset_at:
+                chip.card.power_on()
             answer = chip.card.process(step.apdu)
             if self.apdus == self.cut_at:
                 raise PowerCut

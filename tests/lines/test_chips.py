@@ -59,6 +59,41 @@ def test_a_cut_at_any_apdu_is_finished_and_no_key_is_written_twice(
     asyncio.run(run())
 
 
+def test_a_chip_that_lost_its_session_unseen_is_read_again(floor: SmallFloor) -> None:
+    """Before every APDU of both sessions: the chip is reset and nobody is told (a PC/SC service
+    that sees a card late powers it on itself). It is opened again, and ends among the good."""
+    chips = iter(good_chips(floor, floor.deliver(seed=41, cards=60)))
+
+    async def run() -> None:
+        for reset_at in range(1, APDUS_OF_A_CHIP + 1):
+            chip = next(chips)
+            found = await Station(floor, reset_at=reset_at).run(chip)
+            assert (reset_at, found) == (reset_at, Verdict("", "good", "OK"))
+            assert chip.writes == len(PROFILE.keys)
+
+    asyncio.run(run())
+
+
+def test_a_chip_that_never_keeps_its_session_is_rejected(
+    floor: SmallFloor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chip that refuses EXTERNAL AUTHENTICATE as without challenge each time: three times in
+    all, as a power-on is tried, and not for ever."""
+    chip = good_chips(floor, floor.deliver(seed=42, cards=20))[0]
+    process = chip.card.process
+    asked: list[bytes] = []
+
+    def refusing(apdu: bytes) -> bytes:
+        if apdu[1] != 0x82:
+            return process(apdu)
+        asked.append(apdu)
+        return b"\x69\x84"
+
+    monkeypatch.setattr(chip.card, "process", refusing)
+    found = asyncio.run(Station(floor).run(chip))
+    assert (found.stack, found.code, len(asked)) == ("rejected", "AUTHENTICATION_REFUSED", 3)
+
+
 def test_the_script_has_the_length_that_is_cut_above(floor: SmallFloor, delivery: Delivery) -> None:
     """If the sessions grow, the cut points grow with them."""
     chip = good_chips(floor, delivery)[-1]

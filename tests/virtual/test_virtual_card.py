@@ -311,6 +311,30 @@ def test_silent_chip() -> None:
     assert card.process(SELECT) == b""
 
 
+def test_a_weak_chip_passes_once() -> None:
+    """It proves its internal key until its external key was used, and never again after that; its
+    versions and counters look as before."""
+    memory = blank()
+    before = copy.deepcopy(memory)
+    card = VirtualCard(PROFILE, memory, ATR, lambda _: None, weak=True)
+    prove = bytes((0x00, 0x88, 0x00, IRK, 8)) + bytes(8) + b"\x08"
+
+    def proof() -> bytes:
+        card.power_on()
+        card.process(SELECT)
+        return card.process(prove)
+
+    sound = proof()
+    assert proof() == sound
+    for _ in range(2):
+        proof()
+        assert authenticate(card, memory, EAK) == OK
+        assert proof() != sound
+    changed = {i for i, k in memory.keys.items() if k != before.keys[i]}
+    assert changed == {IRK}
+    assert memory.keys[IRK].version == before.keys[IRK].version
+
+
 _apdus = st.one_of(
     st.binary(max_size=300),
     st.builds(

@@ -55,6 +55,22 @@ def test_a_line_torn_at_any_byte_is_dropped(tray_path: Path) -> None:
         assert read_tray(tray_path)[0].cards["00005"].memory.keys[EAK].tries_left == 1
 
 
+def test_named_cards_of_a_stack_are_fed_and_no_others(tray_path: Path, tmp_path: Path) -> None:
+    """`feed` with tickets takes those cards of that stack; asked again, none."""
+    with OpenTray(tray_path) as tray:
+        hopper = Hopper([tray], 1, Places(tmp_path / "places"))
+        tickets = []
+        for stack in ("good", "good", "held"):
+            tickets.append(hopper.look(0)["ticket"])
+            hopper.eject(0, stack)
+        assert [hopper.feed("good", tickets[1:]) for _ in range(2)] == [1, 0]
+        assert hopper.status() == {
+            "hopper": 3,
+            "in_readers": 1,
+            "stacks": {"good": 1, "held": 1, "rejected": 0},
+        }
+
+
 def test_compaction_keeps_every_chip_and_place(tray_path: Path, tmp_path: Path) -> None:
     """Base file alone, and base file with the old journal still there (a crash between the two
     steps), give the same chips, stacks and hopper as before."""

@@ -1,0 +1,140 @@
+"""The meaning of the events of inspection lots: the plan is looked up again, the draw is done
+again, the verdict is counted again, and nothing is packed out of a lot that was not accepted.
+
+Pure, and part of `ledger.replay`. A seed is on record in a commit before the one that draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.bodies import Body
+from domain.changes import EventType
+from domain.codes import Code
+from domain.places import DRAWN, PACKED, READ_AGAIN, Line, held, rejected, work
+from domain.sampling import Level, plan
+from ledger.digests import digest_of
+from ledger.faults import Fault
+from ledger.lots import STATES, Lot, LotState, draw
+
+Key = tuple[str, str, str]
+Fail = Callable[[str, str], Fault]
+"""Makes the Fault of the event at hand out of its words, Chinese and English."""
+
+_WORK = work(Line.SORTING)
+_NONCONFORMING = rejected(Line.SAMPLING)
+
+
+@dataclass
+class _Known:
+    lot: Lot
+    members: frozenset[str]
+    sample: frozenset[str] = frozenset()
+    drawn: set[str] = field(default_factory=set)
+    state: LotState = LotState.PRESENTED
+
+
+@dataclass
+class LotReplay:
+    """The lots after the events so far."""
+
+    _deliveries: dict[str, str] = field(default_factory=dict)
+    """The delivery of each carton."""
+    _lots: dict[str, _Known] = field(default_factory=dict)
+    _by_key: dict[Key, _Known] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._lots)
+
+    def noted(self, data: Mapping[str, Any]) -> None:
+        """A delivery note was accepted."""
+        for carton in data["cartons"]:
+            self._deliveries[carton["carton_id"]] = data["delivery_id"]
+
+    def of_lot(
+        self, event_type: str, data: Mapping[str, Any], bodies: Mapping[str, Body], fail: Fail
+    ) -> None:
+        """An event of a lot. Raises what `fail` makes."""
+        if event_type == EventType.LOT_PRESENTED:
+            self._present(Lot(**data), bodies, fail)
+            return
+        known = self._lots.get(data["lot_id"])
+        if known is None or known.lot.batch_id != data["batch_id"]:
+            raise fail("抽检批未提交", "the lot was never presented")
+        if event_type == EventType.SAMPLE_DRAWN:
+            self._draw(known, data["drawn"], bodies, fail)
+        else:
+            self._judge(known, event_type, data["nonconforming"], bodies, fail)
+        known.state = STATES[event_type]
+
+    def _present(self, lot: Lot, bodies: Mapping[str, Body], fail: Fail) -> None:
+        key = lot.delivery_id, lot.bank, lot.kind
+        if lot.lot_id in self._lots or key in self._by_key:
+            raise fail("抽检批重复", "a lot is presented twice")
+        members = sorted(
+            b.body_id for b in bodies.values() if b.place == _WORK and self._key(b) == key
+        )
+        if len(members) != lot.size or digest_of(members) != lot.bodies:
+            raise fail("抽检批与卡体不符", "the lot is not the cards that were sorted")
+        if not _is_planned(lot):
+            raise fail("抽样方案不符", "not the plan of GB/T 2828.1 for a lot of this size")
+        known = _Known(lot, frozenset(members))
+        self._lots[lot.lot_id] = self._by_key[key] = known
+
+    def _draw(self, known: _Known, drawn: int, bodies: Mapping[str, Body], fail: Fail) -> None:
+        left = [i for i in known.members if bodies[i].place == _WORK]
+        if known.state is not LotState.PRESENTED or drawn != min(known.lot.sample_size, len(left)):
+            raise fail("抽样不符", "the lot was drawn from before, or by another number")
+        seed = bytes.fromhex(known.lot.seed)
+        known.sample = frozenset(draw(left, drawn, seed))
+
+    def _judge(
+        self,
+        known: _Known,
+        event_type: str,
+        nonconforming: int,
+        bodies: Mapping[str, Body],
+        fail: Fail,
+    ) -> None:
+        if known.state is not LotState.DRAWN or known.drawn != known.sample:
+            raise fail("抽样未完成", "judged before the whole sample was drawn")
+        places = [bodies[i].place for i in known.sample]
+        if DRAWN in places:
+            raise fail("样本未复检", "judged before the whole sample was read again")
+        found = places.count(_NONCONFORMING)
+        accepted = event_type == EventType.LOT_ACCEPTED
+        if found != nonconforming or accepted != (found <= known.lot.accept):
+            raise fail("批判定不符", "the verdict is not what the sample says")
+
+    def moved(self, before: Body, after: Body, data: Mapping[str, Any], fail: Fail) -> None:
+        """A body of a lot moved. Raises what `fail` makes."""
+        if after.place == DRAWN:
+            known = self._lots.get(data["lot_id"])
+            if known is None or after.body_id not in known.sample:
+                raise fail("样本不是种子所抽", "drawn, but not by the seed of its lot")
+            known.drawn.add(after.body_id)
+            return
+        if before.place not in (_WORK, READ_AGAIN):
+            return
+        known = self._by_key.get(self._key(before))
+        if after.place == PACKED and known and known.state is not LotState.ACCEPTED:
+            raise fail("批未接收而装包", "packed out of a lot that was not accepted")
+        if (
+            after.place == held(Line.SORTING)
+            and after.condition == Code.LOT_REFUSED
+            and (known is None or known.state is not LotState.REFUSED)
+        ):
+            raise fail("批未拒收而暂扣", "held for a lot that was not refused")
+
+    def _key(self, body: Body) -> Key:
+        return self._deliveries.get(body.carton_id, ""), body.bank, body.kind
+
+
+def _is_planned(lot: Lot) -> bool:
+    try:
+        p = plan(lot.size, lot.aql, Level(lot.level))
+    except ValueError:
+        return False
+    return (p.letter, p.sample_size, p.accept) == (lot.letter, lot.sample_size, lot.accept)

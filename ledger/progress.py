@@ -1,0 +1,129 @@
+"""How the lines get on, out of the ledger: what lies before each, how fast it goes, what is open.
+
+For screens that ask every second: places are sought in an index, and rates look at the newest
+events only, so that a ledger of years answers as fast as one of a day.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from domain.changes import EventType
+from domain.places import LEGAL, VAULT, Line, owner
+from ledger.connection import as_json
+from ledger.queries import Queries
+from ledger.summary import STAGES, seconds_between
+
+RATE_SECONDS = 60.0
+RATE_EVENTS = 20_000
+"""Of the newest events at most so many count; a floor that makes more in a minute, or has not run
+for one, is rated over the seconds that they cover."""
+
+INSIDE = sorted({place for _, place in LEGAL} - {"courier"})
+"""Every place that a body can be at without having left."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A line: bodies on their way to it, in its work, set apart by it; bodies that left it a
+    minute, over the last minute; its last commit (ISO 8601, empty: none)."""
+
+    line: str
+    waiting: int
+    in_work: int
+    rejected: int
+    held: int
+    per_minute: float
+    last_at: str
+
+
+def progress_of_lines(queries: Queries, now: str) -> list[Progress]:
+    """Of all lines in working order. `now` in the form of the times of commits."""
+    bodies: dict[str, dict[str, int]] = {
+        line: dict.fromkeys(("waiting", "in_work", "rejected", "held"), 0) for line in Line
+    }
+    for r in queries.rows(
+        "select place, count(*) as n from body"
+        " where place in (select value from json_each(?)) group by place",
+        as_json(INSIDE),
+    ):
+        bodies[owner(r["place"])][_column(r["place"])] += r["n"]
+    rates = _rates(queries, now)
+    return [
+        Progress(
+            line, **bodies[line], per_minute=rates.get(line, 0.0), last_at=_last(queries, line)
+        )
+        for line in Line
+    ]
+
+
+def _column(place: str) -> str:
+    if place == VAULT or place.startswith("transit/"):
+        return "waiting"
+    last = place.partition("/")[2]
+    return last if last in ("rejected", "held") else "in_work"
+
+
+def _last(queries: Queries, line: str) -> str:
+    found = queries.one(
+        "select at from commit_link where line = ? order by number desc limit 1", line
+    )
+    return found["at"] if found else ""
+
+
+def _rates(queries: Queries, now: str) -> dict[str, float]:
+    """Bodies a minute by line: those that left its last stage."""
+    end = datetime.fromisoformat(now)
+    since = (end - timedelta(seconds=RATE_SECONDS)).isoformat(timespec="milliseconds")
+    last = queries.one("select max(id) as id from event")
+    first = ((last and last["id"]) or 0) - RATE_EVENTS
+    oldest = queries.one(
+        "select c.at from event e join commit_link c on c.line = e.line and c.number = e.number"
+        " where e.id > ? order by e.id limit 1",
+        first,
+    )
+    if oldest is None:
+        return {}
+    seconds = min(RATE_SECONDS, seconds_between(oldest["at"], now))
+    counted = {
+        (r["line"], r["type"]): r["n"]
+        for r in queries.rows(
+            "select e.line, e.type, count(*) as n from event e"
+            " join commit_link c on c.line = e.line and c.number = e.number"
+            " where e.id > ? and c.at >= ? group by e.line, e.type",
+            first,
+            since,
+        )
+    }
+    # Of the stages of one line the last one counts, with which a body is done there.
+    leaving = {pairs[0][0]: pairs for pairs in STAGES.values()}
+    return {
+        line: 60.0 / max(seconds, 1.0) * sum(counted.get((str(n), str(t)), 0) for n, t in pairs)
+        for line, pairs in leaving.items()
+    }
+
+
+def open_outbox(queries: Queries) -> list[dict[str, Any]]:
+    """What has not left or was not taken yet: `id`, `kind`, `batch_id`, `at` (since when)."""
+    return queries.rows(
+        "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
+        "  join commit_link c on c.line = e.line and c.number = e.number"
+        "  where e.type = ? and exists"
+        "   (select 1 from json_each(e.data->'outbox') j where j.key = o.id)), '') as at"
+        " from outbox o where o.acknowledged = 0 order by o.id",
+        EventType.RETURN_WRITTEN,
+    )
+
+
+def open_batches(queries: Queries) -> list[str]:
+    """Batches whose centre return was not taken yet."""
+    found = queries.rows(
+        "select distinct f.batch_id from file_in f where not exists (select 1 from outbox o"
+        " where o.batch_id = f.batch_id and o.kind = 'centre_return' and o.acknowledged = 1)"
+        " union select d.batch_id from delivery d where not exists (select 1 from outbox o"
+        " where o.batch_id = d.batch_id and o.kind = 'centre_return' and o.acknowledged = 1)"
+        " order by 1"
+    )
+    return [r["batch_id"] for r in found]

@@ -1,0 +1,102 @@
+"""What a station shows: its readers, the time that chips and the centre take, what broke off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from time import perf_counter
+
+import prometheus_client as prometheus
+
+from station_agents.pausing import Stopping
+
+
+class ReaderState(StrEnum):
+    EMPTY = "empty"  # no card lies there
+    WORKING = "working"  # with a chip, or with the feeder
+    ASKING = "asking"  # a turn is on its way to the centre and back
+    WAITING = "waiting"  # the centre said: ask again later
+    FAILED = "failed"  # broke off, and begins anew
+
+
+READERS = prometheus.Gauge(
+    "card_centre_readers",
+    "Readers of the station by state: empty, working, asking, waiting, failed",
+    ["state"],
+)
+BROKEN_OFF = prometheus.Counter(
+    "card_centre_presentations_broken_off_total",
+    "Presentations without a verdict, by the kind of error; the chip is opened anew",
+    ["error"],
+)
+PRESENTATION_SECONDS = prometheus.Histogram(
+    "card_centre_presentation_seconds",
+    "One card at one stage, from power-on to its verdict: good, rejected or held",
+    ["stage", "result"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120),
+)
+TURN_PART_SECONDS = prometheus.Histogram(
+    "card_centre_station_turn_seconds",
+    "One turn as the station sees it, by part: centre (asked until answered), chip (its segment)",
+    ["stage", "part"],
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+APDUS = prometheus.Counter("card_centre_apdus_total", "Commands that chips answered")
+LAST_VERDICT = prometheus.Gauge(
+    "card_centre_last_verdict_timestamp_seconds",
+    "When the station last had a verdict for a card; before the first, when it started",
+)
+DOOR_CONNECTED = prometheus.Gauge(
+    "card_centre_door_connected", "1 while the station has its stream to the centre"
+)
+FEEDERS_AWAY = prometheus.Gauge(
+    "card_centre_feeders_away", "Readers whose feeder does not answer now"
+)
+
+_states: dict[str, ReaderState] = {}
+LAST_VERDICT.set_to_current_time()
+
+
+def reader_is(reader: str, state: ReaderState) -> None:
+    _states[reader] = state
+
+
+def _count(state: ReaderState) -> int:
+    return sum(s is state for s in list(_states.values()))
+
+
+for _state in ReaderState:
+    READERS.labels(_state).set_function(partial(_count, _state))
+for _error in ("Again", "CardRemoved", "ReaderError", "ReaderLost", "ServiceLost"):
+    BROKEN_OFF.labels(_error)
+
+
+@contextmanager
+def card(reader: str) -> Iterator[None]:
+    """Around the work on one card. What breaks it off is counted and goes on."""
+    reader_is(reader, ReaderState.WORKING)
+    try:
+        yield
+    except Stopping:
+        raise
+    except Exception as e:
+        BROKEN_OFF.labels(type(e).__name__).inc()
+        reader_is(reader, ReaderState.FAILED)
+        raise
+
+
+@contextmanager
+def turn(reader: str, stage: str, part: str) -> Iterator[None]:
+    """Around one part of a turn: `centre` or `chip`."""
+    reader_is(reader, ReaderState.ASKING if part == "centre" else ReaderState.WORKING)
+    began = perf_counter()
+    yield
+    TURN_PART_SECONDS.labels(stage, part).observe(perf_counter() - began)
+
+
+def presented(stage: str, stack: str, seconds: float) -> None:
+    """A verdict came. A card that goes on to another stage is good at this one."""
+    PRESENTATION_SECONDS.labels(stage, stack or "good").observe(seconds)
+    LAST_VERDICT.set_to_current_time()
