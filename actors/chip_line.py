@@ -120,6 +120,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
         self._lost: Counter[tuple[str, str]] = Counter()
         self._one_at_a_time = asyncio.Lock()
+        metrics.expect_chip_line(self.line)
 
     # What a subclass says.
 
@@ -164,7 +165,7 @@ class ChipLine(Generic[SessionT, FactsT]):
 
     async def turns(self, turns: Sequence[StationTurn]) -> list[CentreTurn]:
         """Answer a chunk of turns, at most one of each presentation."""
-        metrics.CHUNK_TURNS.labels(self.line).observe(len(turns))
+        metrics.chunk_turns(self.line).observe(len(turns))
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 from time import perf_counter
-from typing import Any
+from typing import Any, get_args
 
 import prometheus_client as prometheus
 
 from domain.provider import (
     Answer,
-    Authenticate,
-    Compare,
     KeyBlockRefused,
-    KeyChange,
-    Prove,
     RecordUnsealable,
     Request,
 )
@@ -49,11 +47,13 @@ PROVIDER_OPERATIONS = prometheus.Counter(
     ["operation", "result"],
 )
 
+# Finding a series by its labels takes longer than counting.
+call_seconds = cache(CALL_SECONDS.labels)
+chunk_turns = cache(CHUNK_TURNS.labels)
+_part_seconds = cache(CHUNK_PART_SECONDS.labels)
+
 REQUESTS: dict[type[Request], str] = {
-    Authenticate: "authenticate",
-    KeyChange: "key_change",
-    Prove: "prove",
-    Compare: "compare",
+    kind: "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower() for kind in get_args(Request)
 }
 """What one `perform` is made of, by name."""
 
@@ -66,7 +66,7 @@ def laps(line: str) -> Callable[[str], None]:
     def lap(part: str) -> None:
         nonlocal began
         now = perf_counter()
-        CHUNK_PART_SECONDS.labels(line, part).inc(now - began)
+        _part_seconds(line, part).inc(now - began)
         began = now
 
     return lap
@@ -94,8 +94,16 @@ def provider_call(operation: str, method: Callable[..., Any], args: Sequence[Any
     return answers
 
 
+def expect_chip_line(line: str) -> None:
+    """Every series of a line of chips from the start, at 0: a rate sees the first event only so."""
+    call_seconds(line, "turns")
+    chunk_turns(line)
+    for part in ("look_up", "prepare", "provider", "decide", "commit"):
+        _part_seconds(line, part)
+
+
 def expect_provider() -> None:
-    """Every series of a provider from the start, at 0: a rate sees the first event only so."""
+    """The same of a provider."""
     for operation in ("seal", "unseal", "index", "import_temporary_keys", "sign"):
         PROVIDER_CALL_SECONDS.labels(operation)
         for result in ("done", "refused", "failed"):

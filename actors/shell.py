@@ -233,7 +233,7 @@ class LineShell:
     async def call(self, method: str, *args: Any) -> Any:
         """Call a method of the line. Away until it has loaded."""
         line = self._loaded()
-        with metrics.CALL_SECONDS.labels(self._name, method).time():
+        with metrics.call_seconds(self._name, method).time():
             return await getattr(line, method)(*args)
 
     async def health(self) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class LineShell:
 
     async def _step(self) -> bool:
         try:
-            with metrics.CALL_SECONDS.labels(self._name, "step").time():
+            with metrics.call_seconds(self._name, "step").time():
                 return bool(await self._line.step())
         except (Away, Refused) as e:
             log.warning("line.step", line=self._name, reason=str(e))

@@ -51,8 +51,8 @@ class Demo:
     station_command: tuple[str, ...] = (sys.executable, "-m", "station_agents")
     tray_command: tuple[str, ...] = (sys.executable, "-m", "station_agents.virtual.tray")
     """The commands can be replaced by launchers that crash at a named state (tests)."""
-    on_start: Callable[[Keeper, Path], None] | None = None
-    """Called when the stations are running, with the keeper and the directory of sockets."""
+    on_done: Callable[[], object] | None = None
+    """Called when the work is done and everything still runs (tests look at it then)."""
 
 
 def prepare_home(demo: Demo) -> Config:
@@ -110,10 +110,10 @@ def run(demo: Demo) -> dict[str, Any]:
             with screen:
                 people = People(config, made, sockets / "tray.sock", screen.say)
                 _Opening(demo, config, keeper, made, sockets, people).run(screen)
-                if demo.on_start is not None:
-                    demo.on_start(keeper, sockets)
                 _watch(config, made["batch_id"], screen, sockets / "tray.sock", people)
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
+                if demo.on_done is not None:
+                    demo.on_done()
         finally:
             screen.say("收工 closing")
             keeper.stop()

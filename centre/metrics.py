@@ -6,6 +6,7 @@ processes, and what the supervisor sees.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ def configure(config: Config) -> None:
     """Write the scrape configuration and show the supervisor's own metrics."""
     config.targets.mkdir(parents=True, exist_ok=True)
     file = config.targets.parent / "prometheus.yml"
-    write_whole(file, CONFIGURATION.format(rules=RULES).encode())
+    write_whole(file, CONFIGURATION.format(rules=json.dumps(str(RULES))).encode())
     prometheus.REGISTRY.register(LedgerGauges(config.ledger))
     open_endpoint(config.targets, SUPERVISOR)
 

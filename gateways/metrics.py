@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import prometheus_client as prometheus
 
@@ -31,11 +32,12 @@ class StageMeter:
     """Measures the turns of one stage. `waiting` is asked at each scrape."""
 
     def __init__(self, stage: str, waiting: Callable[[], int]) -> None:
-        self._stage = stage
         QUEUE_TURNS.labels(stage).set_function(waiting)
         self._seconds = TURN_SECONDS.labels(stage)
+        # Finding a series by its labels takes longer than counting; this is done for every turn.
+        self._answers = cache(partial(TURN_ANSWERS.labels, stage))
         for code in (Code.BUSY, Code.UNAVAILABLE):
-            TURN_ANSWERS.labels(stage, "wait", code)
+            self._answers("wait", code)
 
     def answered(self, content: Content, seconds: float) -> None:
         self._seconds.observe(seconds)
@@ -48,4 +50,4 @@ class StageMeter:
                 answer = "restart"
             case _:
                 answer, code = "segment", Code.OK
-        TURN_ANSWERS.labels(self._stage, answer, code).inc()
+        self._answers(answer, code).inc()

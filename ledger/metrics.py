@@ -50,7 +50,7 @@ CARDS = prometheus.Counter(
     ["stage", "result"],
 )
 
-STAGE_OF = {(line, event): stage for stage, ways in STAGES.items() for line, event in ways}
+STAGE_OF = {(str(line), event): stage for stage, ways in STAGES.items() for line, event in ways}
 APART = (Standing.REJECTED, Standing.HELD)
 
 LedgerT = TypeVar("LedgerT")
@@ -95,14 +95,11 @@ def _count(changes: Changes) -> None:
     rows = len(changes.events) + len(changes.movements)
     rows += sum(len(i.rows) for i in changes.inserts) + sum(len(u.rows) for u in changes.updates)
     COMMITTED_ROWS.labels(changes.line).inc(rows)
-    cards: Counter[tuple[str, str]] = Counter()
-    for event in changes.events:
-        stage = STAGE_OF.get((Line(changes.line), event.type))
+    for (event, place), n in Counter((e.type, e.place) for e in changes.events).items():
+        stage = STAGE_OF.get((changes.line, event))
         if stage is not None:
-            way = standing(event.place)
-            cards[stage, way if way in APART else "good"] += 1
-    for (stage, result), n in cards.items():
-        CARDS.labels(stage, result).inc(n)
+            way = standing(place) if place else None
+            CARDS.labels(stage, way if way in APART else "good").inc(n)
 
 
 class LedgerGauges(Collector):

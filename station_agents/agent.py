@@ -22,6 +22,7 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict
 
+from station_agents import metrics
 from station_agents.door import Door
 from station_agents.feeder import TrayFeeder
 from station_agents.journal import Journal
@@ -170,6 +171,7 @@ def main(argv: Sequence[str] | None = None, at: Callable[[str], None] = nothing)
             arguments.log_file.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(arguments.log_file.open("a", encoding="utf-8", buffering=1))
         configure_logs(file, arguments.log_format, arguments.station)
+        metrics.expect(arguments.stages)
         if arguments.metrics is not None:
             open_endpoint(arguments.metrics, arguments.station)
             stack.callback(withdraw, arguments.metrics, arguments.station)

@@ -38,14 +38,17 @@ def open_endpoint(targets: Path, instance: str) -> None:
         new = file.with_name(f".{file.name}.new")
         new.write_text(json.dumps([group]), encoding="utf-8")
         new.replace(file)
-    except OSError as e:
+    except (OSError, RuntimeError) as e:  # RuntimeError: no thread to be had
         log.error("metrics.unseen", error=type(e).__name__)
 
 
 def withdraw(targets: Path, instance: str) -> None:
     """An orderly end: nobody needs to look for `instance`. One that was killed stays a target,
-    which is how Prometheus knows that it is down."""
-    _file(targets, instance).unlink(missing_ok=True)
+    which is how Prometheus knows that it is down. Never raises."""
+    try:
+        _file(targets, instance).unlink(missing_ok=True)
+    except OSError as e:
+        log.error("metrics.not_withdrawn", error=type(e).__name__)
 
 
 def _file(targets: Path, instance: str) -> Path:

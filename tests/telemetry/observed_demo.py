@@ -1,5 +1,5 @@
-"""A demo that stays when its work is done, until its input ends:
-`python -m tests.telemetry.observed_demo HOME CARDS`."""
+"""A demo whose stations wait for a file, and that stays when all is done until its input ends:
+`python -m tests.telemetry.observed_demo HOME CARDS GO_FILE`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import sys
 from pathlib import Path
 
 from centre.demo import Demo, prepare_home, run
-from centre.processes import Keeper
-
-
-def _stay(_keeper: Keeper, _sockets: Path) -> None:
-    sys.stdin.read()
 
 
 def main() -> int:
+    home, cards, go = sys.argv[1:]
     demo = Demo(
-        Path(sys.argv[1]).resolve(),
+        Path(home).resolve(),
         seed=4,
-        cards=int(sys.argv[2]),
-        on_start=_stay,
+        cards=int(cards),
+        station_command=(sys.executable, "-m", "tests.telemetry.waiting_station", go),
+        on_done=sys.stdin.read,
     )
     prepare_home(demo)
     result = run(demo)

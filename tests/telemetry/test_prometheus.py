@@ -20,7 +20,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors.metrics import REQUESTS
 from domain.codes import Code
+from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
 from domain.places import PACKED, VAULT, Kind, Line, Standing, held, rejected, transit, work
 from ledger.queries import Queries
 from ledger.summary import STAGES, summary
@@ -30,11 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 CARDS = 60
-CHIP_LINES = {"key_replacement", "inspection"}
-LINES = {"inventory", "sorting", *CHIP_LINES}
+LINES = {str(line) for line in Line}
+CHIP_LINES = LINES - {"inventory", "sorting"}
 STATIONS = {"station-1", "station-2"}
 INSTANCES = {"supervisor", "ledger", "provider", "gateway", *LINES, *STATIONS}
 KILLED = "inspection"
+INSPECTED = 'sum(card_centre_cards_total{stage="inspection"})'
 
 
 @dataclass(frozen=True)
@@ -59,33 +62,38 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A centre whose cards are all shipped or set apart and whose return was taken, with the
     Prometheus that saw all of it; the actor KILLED was killed on the way."""
     place = tmp_path_factory.mktemp("watched")
-    home = place / "home"
+    home, go = place / "home", place / "go"
     with (place / "demo.out").open("wb") as out:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "tests.telemetry.observed_demo", str(home), str(CARDS)],
+            [sys.executable, "-m", "tests.telemetry.observed_demo", *map(str, (home, CARDS, go))],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**os.environ, "XDG_STATE_HOME": str(place / "state")},
             start_new_session=True,
         )
+    assert demo.stdin is not None
     configuration = home / "prometheus" / "prometheus.yml"
     try:
         until(lambda: configuration.exists() or demo.poll() is not None, "the centre starts")
         with prometheus(configuration, place / "data") as server:
             until(lambda: server.value("sum(up)") == len(INSTANCES), "all are seen")
             before = _started(server)
+            go.touch()
+            until(lambda: bool(server.value(INSPECTED)), "cards are inspected")
             _kill(home)
             until(lambda: _started(server) > before, "the new process is seen")
             until(lambda: _all_done(server), "all work is done")
+            done = server.value("vector(time())") or 0.0
+            until(lambda: (server.value("min(timestamp(up))") or 0.0) > done, "all are asked again")
             yield Watched(home, server, before, _pages(home))
-        assert demo.stdin is not None
         demo.stdin.close()
         assert demo.wait(60) == 0, (place / "demo.out").read_text()[-3000:]
     finally:
         if demo.poll() is None:
             os.killpg(demo.pid, signal.SIGKILL)
             demo.wait()
+            demo.stdin.close()
     assert not list((home / "prometheus" / "targets").iterdir()), "an orderly end leaves targets"
 
 
@@ -209,6 +217,11 @@ def test_the_documented_table_is_what_is_shown(watched: Watched) -> None:
     assert _documented() == _exposed(watched)
 
 
+def asked_of(*protocols: type) -> set[str]:
+    """The methods by which others reach a line or the provider."""
+    return {name for protocol in protocols for name in vars(protocol) if name[0] != "_"}
+
+
 PLACES = {
     VAULT, PACKED, "courier",
     *(place(line) for place in (work, held, rejected) for line in Line),
@@ -222,10 +235,8 @@ WORDS: dict[str, set[str]] = {
               "EjectUnknown", "FeederRefused"},
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
-    "method": {"turns", "accept_return", "accept_note", "sign_for", "record_keys", "acknowledge",
-               "step"},
-    "operation": {"perform", "authenticate", "key_change", "prove", "compare", "seal", "unseal",
-                  "index", "import_temporary_keys", "sign"},
+    "method": asked_of(InventoryLine, ChipLine, SortingLine),
+    "operation": asked_of(KeyProvider) | set(REQUESTS.values()),
     "part": {"look_up", "prepare", "provider", "decide", "commit", "centre", "chip",
              *INSTANCES - STATIONS - {"supervisor"}},
     "place": PLACES,
