@@ -290,7 +290,7 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
     screen.update(queries, batch_id)
     _wait_for_readers(control)
     if fed := _feed_again(control, queries, batch_id, held(Line.SORTING)):
-        screen.say(f"拒收批 {fed} 张另行存放 the cards of a refused lot are set apart")
+        screen.say(f"暂扣 {fed} 张另行存放 what sorting holds is set apart")
         _wait_for_readers(control)
     queries.close()
 

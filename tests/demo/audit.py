@@ -118,6 +118,9 @@ def _receipt(e: Evidence) -> None:
     second is the bad one."""
     code_of = {f["order_id"]: FAULTS[f["fault"]][1] for f in e.truth["faults"]
                if FAULTS.get(f["fault"], ("",))[0] == "surplus"}  # fmt: skip
+    # Refused at first; a correction follows.
+    code_of |= {f["order_id"]: "UNKNOWN_BANK" for f in e.truth["faults"]
+                if f["fault"] == "sent_again"}  # fmt: skip
     expected, seen = {}, set()
     for number, r in enumerate(e.records, start=1):
         code = "REPEATED_NUMBER" if r["order_id"] in seen else code_of.get(r["order_id"])
@@ -175,17 +178,13 @@ def _chips(e: Evidence) -> None:
     stacks = {
         "silent_chip": "rejected", "silent_temporary": "rejected", "other_person": "rejected",
         "foreign_formal_keys": "held", "not_in_return": "held", "unknown_bank": "held",
-        "surplus_card": "held",
+        "surplus_card": "held", "order_cancelled": "held", "order_on_hold": "held",
         "bad_check_digit": "held", "repeated_identity": "held",
     }  # fmt: skip
     refused = {e.truth["cards"].get(order) for order in e.refused_orders()}
     for card_id, card in e.cards.items():
         fault = planted.get(card_id)
-        if fault == "order_cancelled":
-            # Where it was when the order was cancelled, nobody planned.
-            assert card["stack"] == "held" or (card["stack"] == "good" and e.is_formal(card))
-            continue
-        sound = "held" if card_id in refused and fault != "order_on_hold" else "good"
+        sound = "held" if card_id in refused else "good"
         if fault != "weak_chip" or card["stack"] != "rejected":  # as far as they were drawn
             assert card.get("stack") == stacks.get(fault or "", sound), (card_id, fault)
         if fault in (None, "weak_chip", "sent_again", "record_twice", "order_on_hold"):
@@ -229,17 +228,15 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
     )
     lines = [r for r in e.lines if bank in (None, r["bank"])]
     results = Counter(r["result"] for r in lines)
-    # Sorting sets apart what was stopped after the readers were done with it.
-    stopped = {f["card"] for f in e.truth["faults"] if f["fault"].startswith("order_")}
-    held = [c for c in cards if c["stack"] == "held" or c["card"] in stopped]
+    held = sum(1 for c in cards if c.get("stack") == "held")
     return {
         "advised": len(accepted) + temporary,
         "surplus": results["surplus"],
         "received": len(cards),
         "missing": results["missing"],
-        "shipped": sum(1 for c in cards if c["stack"] == "good" and c["card"] not in stopped),
+        "shipped": sum(1 for c in cards if c.get("stack") == "good"),
         "rejected": sum(1 for c in cards if c.get("stack") == "rejected"),
-        "held": len(held),
+        "held": held,
         "in_work": 0,
         "destroyed": 0,
     }
