@@ -155,10 +155,10 @@ def test_what_never_comes_is_seen_with_its_clock(finished: Path, place: Path) ->
     for seed, words in ((SEED + 1, "factory return"), (SEED + 2, "cards")):
         batch_id = f"B{seed:06d}"
         for shown in (centre(place, "batch", batch_id), centre(place, "status")):
-            (row,) = [line for line in shown.stdout.splitlines() if f"│ {batch_id}" in line]
+            (row,) = [line for line in shown.stdout.splitlines() if f"│ {batch_id} " in line]
             assert words in row
             assert "5 left" in row
-    assert f"│ B{SEED:06d}" not in centre(place, "status").stdout
+    assert f"│ B{SEED:06d} " not in centre(place, "status").stdout
 
 
 @pytest.mark.timeout(60)
