@@ -42,10 +42,13 @@ log = structlog.get_logger()
 
 
 class ChipSession(Protocol):
-    """What every session knows: the segment that it sent last."""
+    """What every session knows: the segment that it sent last, and its card's carton."""
 
     @property
     def segment(self) -> Segment: ...
+
+    @property
+    def carton_id(self) -> str: ...
 
 
 SessionT = TypeVar("SessionT", bound=ChipSession)
@@ -120,6 +123,8 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._known: OrderedDict[str, _Known[SessionT]] = OrderedDict()
         self._lost: Counter[tuple[str, str]] = Counter()
         self._one_at_a_time = asyncio.Lock()
+        self._batches: dict[str, str] = {}
+        """By carton, for the log."""
         metrics.expect_chip_line(self.line)
 
     # What a subclass says.
@@ -177,11 +182,26 @@ class ChipLine(Generic[SessionT, FactsT]):
                     known = self._known.get(turn.presentation)
                     fresh.append((turn, known.session if known else None))
             if fresh:
-                for turn, outcome in zip(
-                    [t for t, _ in fresh], await self._decide(fresh), strict=True
-                ):
+                with structlog.contextvars.bound_contextvars(**self._about(fresh)):
+                    outcomes = await self._decide(fresh)
+                for (turn, _), outcome in zip(fresh, outcomes, strict=True):
                     replies[turn.presentation] = self._remember(turn, outcome)
             return [replies[t.presentation] for t in turns]
+
+    def _about(self, fresh: Sequence[tuple[StationTurn, SessionT | None]]) -> dict[str, list[str]]:
+        """What every log line about a chunk names: batches, cartons, stations."""
+        cartons = {
+            session.carton_id if session else getattr(turn.content, "carton_id", "")
+            for turn, session in fresh
+        }
+        unknown = sorted(cartons - self._batches.keys())
+        if unknown:
+            self._batches.update(self._queries.batches_of_cartons(unknown))
+        return {
+            "batch_ids": sorted({self._batches[c] for c in cartons if c in self._batches}),
+            "carton_ids": sorted(cartons),
+            "stations": sorted({turn.station_id for turn, _ in fresh}),
+        }
 
     def _without_deciding(self, turn: StationTurn) -> CentreTurn | None:
         """The answer to a repeated turn, or to one that this line can't place."""

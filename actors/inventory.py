@@ -8,8 +8,11 @@ soon as both the cards and the return are there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+
+from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from actors.receiving import (
     NOTHING,
@@ -27,6 +30,7 @@ from domain.codes import Code
 from domain.lines import FactoryReturn, LedgerDoor, Note, Receipt, SignFor
 from domain.places import VAULT, Line
 from domain.provider import KeyAccepted
+from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
 
 
@@ -38,10 +42,17 @@ class Inventory:
         self._queries = queries
         self._one_at_a_time = asyncio.Lock()
 
+    @asynccontextmanager
+    async def _command(self, **about: str) -> AsyncIterator[None]:
+        """One at a time; what is logged meanwhile names what the command is about."""
+        async with self._one_at_a_time:
+            with bound_contextvars(**about):
+                yield
+
     async def accept_return(self, file: FactoryReturn) -> Receipt:
         """Take a factory return once. The same file again is answered with the first receipt
         (`repeated`); ID_REUSED or BATCH_TAKEN refuse another."""
-        async with self._one_at_a_time:
+        async with self._command(batch_id=file.batch_id, file_id=file.file_id):
             known = self._known(file.file_id, kind_of(file), file.digest)
             if known:
                 return known
@@ -56,7 +67,7 @@ class Inventory:
         """Take a correction of a return once, record by record: what stands for no refused record
         of it is refused as NOTHING_TO_CORRECT, and the whole if `corrects` is not the return of
         the batch. BATCH_CLOSED once the centre return is written."""
-        async with self._one_at_a_time:
+        async with self._command(batch_id=file.batch_id, file_id=file.file_id):
             known = self._known(file.file_id, kind_of(file), file.digest)
             if known:
                 return known
@@ -88,7 +99,7 @@ class Inventory:
 
     async def accept_note(self, note: Note) -> Receipt:
         """Take a delivery note once."""
-        async with self._one_at_a_time:
+        async with self._command(batch_id=note.batch_id, delivery_id=note.delivery_id):
             known = self._known(note.delivery_id, "delivery_note", note.digest)
             if known:
                 return known
@@ -104,7 +115,7 @@ class Inventory:
 
     async def sign_for(self, command: SignFor) -> Receipt:
         """Sign for a delivery once; other counts for a signed delivery are refused."""
-        async with self._one_at_a_time:
+        async with self._command(delivery_id=command.delivery_id):
             delivery = self._queries.delivery(command.delivery_id)
             if delivery is None:
                 return Receipt(False, Code.DELIVERY_UNKNOWN, command.delivery_id)
@@ -114,10 +125,11 @@ class Inventory:
                 return problem
             if delivery["state"] == "signed":
                 # As it was signed for, whatever recounts said since.
-                if self._queries.signed_counts(command.delivery_id) == command.counts:
+                if signed_counts(self._queries, command.delivery_id) == command.counts:
                     return Receipt(True, records=len(cartons), taken=len(cartons), repeated=True)
                 return Receipt(False, Code.DELIVERY_SIGNED, command.delivery_id)
             batch_id = delivery["batch_id"]
+            bind_contextvars(batch_id=batch_id)
             if self._queries.is_closed(batch_id):
                 return Receipt(False, Code.BATCH_CLOSED, f"the return of {batch_id} is out")
             issue = self._queries.batch_return(batch_id) is not None
@@ -141,8 +153,8 @@ class Inventory:
             known = Counted(
                 carton,
                 q.bodies("b.carton_id = ? and b.place not like 'factory/%'", carton_id),
-                q.carton_rows(carton_id),
-                q.recounts(carton_id),
+                carton_rows(q, carton_id),
+                recounts(q, carton_id),
                 q.groups(carton.batch_id).get(key, NOTHING),
                 q.batch_return(carton.batch_id) is not None,
             )
@@ -158,7 +170,7 @@ class Inventory:
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
         """Write down which temporary keys entered the token (labels and check values only)."""
-        async with self._one_at_a_time:
+        async with self._command(batch_id=batch_id):
             writing = Writing(Line.INVENTORY, f"keys:{batch_id}")
             for key in keys:
                 writing.event(

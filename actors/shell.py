@@ -124,7 +124,13 @@ class RayLedger:
                 self.retired = self.retired or e.code == Code.EPOCH_STALE
                 raise
             except Away as e:
-                log.warning("commit.away", line=self._line, reason=str(e), attempt=attempt)
+                log.warning(
+                    "commit.away",
+                    line=self._line,
+                    command_id=changes.command_id,
+                    reason=str(e),
+                    attempt=attempt,
+                )
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         raise Away("the ledger does not answer")
 

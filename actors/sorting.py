@@ -14,6 +14,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import command_digest, decide_orders, set_apart
 from actors.receiving import receipt_from_json
@@ -170,7 +172,9 @@ class Sorting:
         self._lots = LotWork(queries, lots) if lots else None
 
     async def step(self) -> bool:
-        """Do one chunk of what can be done; whether there may be more to do at once."""
+        """Do one chunk of what can be done; whether there may be more to do at once. What is
+        logged until the next step, also by the shell about it, names its batch."""
+        clear_contextvars()
         async with self._one_at_a_time:
             return await self._step()
 
@@ -194,6 +198,10 @@ class Sorting:
     async def _step(self) -> bool:
         arrived = self._queries.bodies("b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK)
         if arrived:
+            bind_contextvars(
+                batch_ids=sorted({b.batch_id for b in arrived}),
+                carton_ids=sorted({b.carton_id for b in arrived}),
+            )
             stopped = self._queries.stopped_orders([b.order_id for b in arrived if b.order_id])
             await self._commit(decide_sort(self._next(), arrived, stopped))
             return True
@@ -210,6 +218,7 @@ class Sorting:
             await self._commit(writing)
             return True
         for batch_id in self._complete_batches():
+            bind_contextvars(batch_id=batch_id)
             if await self._finish(batch_id):
                 return True
         return False
@@ -223,6 +232,7 @@ class Sorting:
         ids = [i for i in outbox_ids if i in open_ids]
         if not ids:
             return
+        bind_contextvars(batch_ids=sorted({open_ids[i] for i in ids}))
         writing = Writing(Line.SORTING, self._next())
         for outbox_id in ids:
             writing.event(

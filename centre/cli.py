@@ -8,66 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import grpc
 
 from centre import show
-from centre.config import Config, ConfigError, load
-from domain.provider import ProviderError
-from ledger.connection import LedgerUnusable
-from ledger.queries import Queries
+from centre.config import ConfigError, load
+from centre.looks import doctor, find, watch
+from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 
-REFUSED, WRONG_USE, AWAY = 1, 2, 3
 CALL_SECONDS = 60.0
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _home(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path:
-    from centre.demo import last_home
-
-    home = value or last_home()
-    if home is None:
-        raise click.UsageError("no --home given, and no demo was run before")
-    return home
-
-
-home_option = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    callback=_home,
-    help="The centre's home (default: the last demo's).",
-)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
-
-
-def reporting(command: F) -> F:
-    """Turn what can go wrong into one line and an exit code."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except (ConfigError, LedgerUnusable) as e:
-            click.echo(str(e), err=True)
-            sys.exit(WRONG_USE)
-        except ProviderError as e:
-            click.echo(f"加密机无法打开 the token does not open: {e}; `centre doctor`", err=True)
-            sys.exit(AWAY)
-        except grpc.RpcError as e:
-            # What grpc raises is both an RpcError and a Call, which its type stubs do not know.
-            code = e.code().name if hasattr(e, "code") else "UNKNOWN"
-            click.echo(f"中心无应答 the centre does not answer ({code}); try again", err=True)
-            sys.exit(AWAY)
-
-    return wrapped  # type: ignore[return-value]  # the same signature
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -122,63 +74,13 @@ def status(home: Path, as_json: bool) -> None:
     Exit code 3 if the centre is not up. Example: centre status --json
     """
     config = load(home)
-    with _queries(config) as queries:
+    with reading(config) as queries:
         facts = show.status_facts(config, queries)
     if as_json:
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
         show.status(facts)
     sys.exit(0 if facts["ready"] else AWAY)
-
-
-@main.command()
-@home_option
-@click.option("--once", is_flag=True, help="Print one frame and end (also without a terminal).")
-@reporting
-def watch(home: Path, once: bool) -> None:
-    """The floor live: lines, stations, queues, rates, and what stands still and why.
-
-    Ctrl-C leaves. With --once exit code 3 if the centre is not up. Example: centre watch
-    """
-    from centre import watch as floor_watch
-
-    config = load(home)
-    with _queries(config) as queries:
-        if once or not sys.stdout.isatty():
-            sys.exit(0 if floor_watch.once(config, queries, show.console) else AWAY)
-        try:
-            floor_watch.watch(config, queries)
-        except KeyboardInterrupt:
-            sys.exit(0)
-
-
-@main.command()
-@home_option
-@click.option("--visible", is_flag=True, help="Show what is typed.")
-@reporting
-def find(home: Path, visible: bool) -> None:
-    """The orders behind a number, with the history of their cards.
-
-    Asks for an identity number, a social card number or a bank card number (from a pipe: one
-    line); it never stands on a command line or in a log. Exit code 1 if nothing is found.
-    Example: centre find
-    """
-    from centre import find as search
-    from centre import logs
-
-    config = load(home)
-    logs.configure(config.logs / "find.log", config.log_format)
-    number = search.ask_number(visible=visible)
-    with _queries(config) as queries:
-        found = search.orders_of(config, queries, number)
-        show.orders(queries, found.order_ids)
-    if not found.usable:
-        click.echo(f"号码有误 this is no such number: {found.fault}", err=True)
-        sys.exit(WRONG_USE)
-    if not found.order_ids:
-        note = f" ({found.fault})" if found.fault else ""
-        click.echo(f"查无此号 no order stands behind this number{note}", err=True)
-        sys.exit(REFUSED)
 
 
 @main.command()
@@ -190,7 +92,7 @@ def body(home: Path, id: str) -> None:
 
     Example: centre body C102-01.0007
     """
-    with _queries(load(home)) as queries:
+    with reading(load(home)) as queries:
         found = show.body(queries, id)
     sys.exit(0 if found else REFUSED)
 
@@ -204,7 +106,7 @@ def batch(home: Path, id: str) -> None:
 
     Example: centre batch B20261124
     """
-    with _queries(load(home)) as queries:
+    with reading(load(home)) as queries:
         found = show.batch(queries, id)
     sys.exit(0 if found else REFUSED)
 
@@ -233,6 +135,10 @@ def verify(home: Path, ledger: Path | None) -> None:
     report = verify_ledger(ledger or config.ledger, config.head_file, public_key)
     show.report(report)
     sys.exit(0 if report.ok else REFUSED)
+
+
+for look in (find, watch, doctor):
+    main.add_command(look)
 
 
 @main.group()
@@ -323,19 +229,6 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
         click.echo("已停止；再次运行即可继续 stopped; run it again to go on", err=True)
         sys.exit(130)
     sys.exit(0 if result["reconciled"] and not result["in_work"] else REFUSED)
-
-
-class _queries:
-    """Queries that are closed at the end."""
-
-    def __init__(self, config: Config) -> None:
-        self._queries = Queries(config.ledger)
-
-    def __enter__(self) -> Queries:
-        return self._queries
-
-    def __exit__(self, *_: object) -> None:
-        self._queries.close()
 
 
 def _answer(home: Path, method: str, request: Any) -> None:

@@ -250,7 +250,7 @@ def state_of(home: Path) -> dict[str, Any] | None:
             os.close(lock)
             return None
         state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
-        return {"at": state["at"], "listen": state["listen"], "actors": dict(state["actors"])}
+        return {name: state[name] for name in ("at", "pid", "listen", "actors")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -29,3 +29,8 @@ def configure(file: Path, style: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+
+
+def quiet() -> None:
+    """Log nothing: for a command that says all on its screen and leaves no trace in a home."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from centre.config import Config
+from centre.doctor import Diagnosis, State
 from centre.floor import state_of
 from domain.codes import in_words
 from ledger.history import batch_overview, body_history
@@ -131,6 +133,44 @@ def clocks(facts: Sequence[Mapping[str, Any]]) -> None:
             "暂定：尚无该年放假通知，仅按周末计算 provisional: no notice of that year's holidays is"
             " known, only weekends count as days off"
         )
+
+
+STATES = {
+    State.OK: "[green]正常 ok[/]",
+    State.NOTICE: "[yellow]注意 notice[/]",
+    State.DOWN: "[yellow]未启动 down[/]",
+    State.ABSENT: "未装 absent",
+    State.MEND: "[bold red]需处理 mend[/]",
+}
+
+
+def diagnosis(found: Diagnosis) -> None:
+    """What the doctor found: parts, then the ports of Ray and of virtual readers."""
+    table = Table("部件 part", "状态 state", "有 present", "配置 configured", "可达 reachable",
+                  "说明 note")  # fmt: skip
+    for f in found.findings:
+        note = f.note + ("；软件辅助 software-assisted" if f.software_assisted else "")
+        answers = (_yes_no(x) for x in (f.present, f.configured, f.reachable))
+        table.add_row(f.words, STATES[f.state], *answers, escape(note))
+    console.print(table)
+    for f in found.findings:
+        if f.mend:
+            console.print(f"{f.words}: {f.mend}", markup=False, soft_wrap=True)
+    rows = [
+        {**asdict(p), "close": "关闭 close" if p.exposed else "本机 loopback"} for p in found.ports
+    ]
+    if rows:
+        _table(
+            "端口 ports",
+            rows,
+            {"process": "进程 process", "address": "地址 address", "port": "端口 port",
+             "close": "处置 what to do"},
+        )  # fmt: skip
+    console.print("一切正常 all well" if found.well else "有待处理 something is to be mended")
+
+
+def _yes_no(answer: bool | None) -> str:
+    return "" if answer is None else "是 yes" if answer else "否 no"
 
 
 def body(queries: Queries, identifier: str) -> bool:

@@ -23,10 +23,11 @@ from centre.wiring import now as time_now
 from domain.codes import WORDS, Code, next_step
 from domain.places import Line
 from ledger.history import LINES, batch_overview
+from ledger.lots import Lot, LotState, lots_of
 from ledger.progress import Progress, open_batches, open_outbox, progress_of_lines
 from ledger.queries import Queries
 from ledger.summary import seconds_between
-from stubs.operator_pb2 import FloorState, LookAtFloorRequest, StationState
+from stubs.operator_pb2 import FloorState, LookAtFloorRequest, ReaderState, StationState
 from stubs.operator_pb2_grpc import OperatorStub
 
 FRAME_SECONDS = 1.0
@@ -64,6 +65,8 @@ class Frame:
     outbox: Sequence[Any]
     waits: dict[str, list[str]]
     """By open batch, in words."""
+    lots: Sequence[Lot] = ()
+    """Inspection lots that were refused and wait for people."""
 
 
 def look(config: Config, queries: Queries) -> Frame:
@@ -80,6 +83,7 @@ def look(config: Config, queries: Queries) -> Frame:
         progress_of_lines(queries, at),
         open_outbox(queries),
         waits,
+        [lot for b in waits for lot in lots_of(queries, b) if lot.state is LotState.REFUSED],
     )
 
 
@@ -111,6 +115,10 @@ def stands_still(frame: Frame) -> list[Standing]:
         if q.turns >= q.limit
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
+    found += [
+        Standing(f"抽检批 lot {lot.lot_id}", Code.LOT_REFUSED, -1.0, f"{lot.size} 张 cards")
+        for lot in frame.lots
+    ]
     found += _outbox(frame, floor)
     return found
 
@@ -118,8 +126,10 @@ def stands_still(frame: Frame) -> list[Standing]:
 def _parts(frame: Frame) -> Iterator[Standing]:
     for name, health in (frame.state or {}).get("actors", {}).items():
         if health["state"] != "ready":
-            seconds = seconds_between(health.get("since") or frame.at, frame.at)
+            seconds = _since(health.get("since", ""), frame.at)
             yield Standing(f"部件 {name}", Code.LINE_AWAY, seconds, str(health.get("note", "")))
+    if frame.floor is None:
+        yield Standing("接口 doors", Code.UNAVAILABLE, -1.0)
 
 
 def _stations(floor: FloorState, *, to_read: bool) -> Iterator[Standing]:
@@ -135,7 +145,7 @@ def _stations(floor: FloorState, *, to_read: bool) -> Iterator[Standing]:
                 continue
             if r.code and r.seconds_waiting > WAITS_SECONDS:
                 yield Standing(where, r.code, r.seconds_waiting, note)
-            elif not r.code and r.seconds_since_turn > QUIET_SECONDS:
+            elif not r.code and _quiet(r):
                 yield Standing(where, Code.READER_QUIET, r.seconds_since_turn, note)
 
 
@@ -152,7 +162,7 @@ def _idle_lines(
 ) -> Iterator[Standing]:
     for p in frame.lines:
         cards = p.waiting + (p.in_work if p.line in stages else 0)
-        idle = seconds_between(p.last_at, frame.at) if p.last_at else -1.0
+        idle = _since(p.last_at, frame.at)
         # The vault waits for a return or a count: the batch says so.
         if not cards or p.line == Line.INVENTORY or 0 <= idle < IDLE_SECONDS:
             continue
@@ -166,10 +176,16 @@ def _idle_lines(
 def _outbox(frame: Frame, floor: FloorState) -> Iterator[Standing]:
     tried = {row.id: row.code for row in floor.outbox}
     for row in frame.outbox:
-        seconds = seconds_between(row["at"], frame.at) if row["at"] else -1.0
+        seconds = _since(row["at"], frame.at)
         if not 0 <= seconds < LEAVES_SECONDS:
             code = tried.get(row["id"], Code.UNAVAILABLE)
             yield Standing(f"发件 outbox {row['id']}", code, seconds)
+
+
+def _since(at: str, now: str) -> float:
+    """Seconds from `at` to `now`, negative if there is no `at`. What was written while the frame
+    was being taken is of now."""
+    return max(0.0, seconds_between(at, now)) if at else -1.0
 
 
 def _name(line: str) -> str:
@@ -221,7 +237,7 @@ def _lines_table(frame: Frame) -> Table:
         table.add_column(name, justify="right")
     queued = {q.stage: str(q.turns) for q in frame.floor.queues} if frame.floor else {}
     for p in frame.lines:
-        since = seconds_between(p.last_at, frame.at) if p.last_at else -1.0
+        since = _since(p.last_at, frame.at)
         table.add_row(
             _name(p.line), str(p.waiting), str(p.in_work), f"{p.per_minute:.0f}",
             str(p.rejected), str(p.held), queued.get(p.line, ""), _span(since),
@@ -248,8 +264,12 @@ def _reader_rows(station: StationState) -> Iterator[tuple[str, ...]]:
         code = Code.STATION_AWAY if station.seconds_away else r.code
         yield (
             r.reader, r.stage, r.carton_id, str(r.cards), _span(r.seconds_since_turn),
-            _short(code) or "工作 working",
+            _short(code or _quiet(r)) or "工作 working",
         )  # fmt: skip
+
+
+def _quiet(reader: ReaderState) -> str:
+    return Code.READER_QUIET if reader.seconds_since_turn > QUIET_SECONDS else ""
 
 
 def _station_row(station: StationState) -> tuple[str, ...]:

@@ -200,19 +200,31 @@ WORDS: dict[Code, Words] = {
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"
     ),
-    Code.FEEDER_EMPTY: Words("送卡机无卡", "the feeder is empty", "load the next carton"),
-    Code.FEEDER_AWAY: Words("送卡机无应答", "the feeder does not answer", "look at the feeder"),
-    Code.READER_AWAY: Words("读卡器故障", "the reader fails", "look at the reader and its cable"),
-    Code.PCSC_AWAY: Words("读卡服务中断", "the PC/SC service is away", "restart pcscd there"),
+    Code.FEEDER_EMPTY: Words(
+        "送卡机无卡", "the feeder is empty", "放入下一箱 load the next carton"
+    ),
+    Code.FEEDER_AWAY: Words(
+        "送卡机无应答", "the feeder does not answer", "检查送卡机 look at the feeder"
+    ),
+    Code.READER_AWAY: Words(
+        "读卡器故障", "the reader fails", "检查读卡器及连线 check reader and cable"
+    ),
+    Code.PCSC_AWAY: Words(
+        "读卡服务中断", "the PC/SC service is away", "重启该机 pcscd restart pcscd there"
+    ),
     Code.READER_QUIET: Words(
-        "读卡器无动作", "the reader asks nothing", "look at the station's log"
+        "读卡器无动作", "the reader asks nothing", "查看工位日志 look at the station's log"
     ),
-    Code.STATION_AWAY: Words("工位已断开", "the station is not connected", "start its agent"),
+    Code.STATION_AWAY: Words(
+        "工位已断开", "the station is not connected", "启动工位代理 start its agent"
+    ),
     Code.STATION_MISSING: Words(
-        "没有工位在做此工序", "no station works at this stage", "start a station"
+        "没有工位在做此工序", "no station works at this stage", "启动工位 start a station"
     ),
-    Code.LINE_AWAY: Words("部件未就绪", "a part is not ready", "it starts by itself; see log/"),
-    Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "see log/"),
+    Code.LINE_AWAY: Words(
+        "部件未就绪", "a part is not ready", "自动重启，查看 log/ it starts by itself; see log/"
+    ),
+    Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "查看 log/ see log/"),
     Code.RECEIVER_MISSING: Words(
         "未配置接收方", "no receiver is configured", "[card_management] address in centre.toml"
     ),

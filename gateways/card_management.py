@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+from structlog.contextvars import bind_contextvars
 
 from domain import lines
 from domain.codes import Code
@@ -83,6 +84,7 @@ class CardManagementDoor(CardManagementServicer):
         try:
             async with asyncio.timeout(limits.file_seconds):
                 file = await read_frame(_parts(request_iterator), limits)
+            bind_contextvars(file_id=file.file_id, batch_id=file.batch_id)
             receipt = await take_return(
                 self._floor,
                 FramedReturn(
@@ -91,8 +93,6 @@ class CardManagementDoor(CardManagementServicer):
             )
             log.info(
                 "factory_return.answered",
-                file_id=file.file_id,
-                batch_id=file.batch_id,
                 code=receipt.code,
                 records=receipt.records,
                 taken=receipt.taken,

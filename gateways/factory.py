@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from domain.codes import WORDS, Code
 from domain.factory_return import is_id
@@ -109,10 +110,11 @@ class FactoryDoor(FactoryServicer):
     ) -> common_pb2.Receipt:
         receipt = note_fault(request, self._floor.limits.max_cartons_per_note)
         if receipt is None:
+            # A delivery may have thousands of cartons: its id stands for them.
+            bind_contextvars(delivery_id=request.delivery_id, batch_id=request.batch_id)
             receipt = await self._floor.inventory.accept_note(note_from_wire(request))
             log.info(
                 "delivery_note.answered",
-                delivery_id=request.delivery_id,
                 code=receipt.code,
                 cartons=len(request.cartons),
                 repeated=receipt.repeated,

@@ -117,7 +117,11 @@ class Collector:
                 raise RuntimeError("a line answers each turn")
         except Exception as e:  # noqa: BLE001  # stations wait and ask again, whatever it was
             log.warning(
-                "station.line_away", stage=self._stage, turns=len(called), error=type(e).__name__
+                "station.line_away",
+                stage=self._stage,
+                stations=sorted({w.turn.station_id for w in called}),
+                turns=len(called),
+                error=type(e).__name__,
             )
             for waiting in called:
                 self._unavailable(waiting)
@@ -129,7 +133,12 @@ class Collector:
         try:
             self._hand(waiting, reply)
         except Exception as e:  # noqa: BLE001  # an answer that has no form must not end the stage
-            log.error("station.bad_answer", stage=self._stage, error=type(e).__name__)
+            log.error(
+                "station.bad_answer",
+                stage=self._stage,
+                station=waiting.turn.station_id,
+                error=type(e).__name__,
+            )
             self._unavailable(waiting)
 
     def _unavailable(self, waiting: _Waiting) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from domain.changes import Refused
 from domain.codes import Code
@@ -70,10 +71,11 @@ class OperatorDoor(OperatorServicer):
         command = sign_for_from_wire(request)
         if isinstance(command, Receipt):
             return receipt_to_wire(command)
+        delivery = self._floor.queries.delivery(command.delivery_id) or {"batch_id": ""}
+        bind_contextvars(delivery_id=command.delivery_id, batch_id=delivery["batch_id"])
         receipt = await self._floor.inventory.sign_for(command)
         log.info(
             "delivery.signed_for",
-            delivery_id=command.delivery_id,
             code=receipt.code,
             cartons=len(command.counts),
             repeated=receipt.repeated,
@@ -100,13 +102,9 @@ class OperatorDoor(OperatorServicer):
     async def ImportTemporaryKeys(
         self, request: ImportTemporaryKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> common_pb2.Receipt:
+        bind_contextvars(batch_id=_batch_of(request.block))
         receipt = await self._import(request.block)
-        log.info(
-            "keys.answered",
-            batch_id=_batch_of(request.block),
-            code=receipt.code,
-            keys=receipt.taken,
-        )
+        log.info("keys.answered", code=receipt.code, keys=receipt.taken)
         return receipt_to_wire(receipt)
 
     async def _import(self, block: bytes) -> Receipt:

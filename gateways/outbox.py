@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from domain.codes import Code
 from domain.lines import KeyProvider, SortingLine
@@ -99,18 +100,14 @@ class Outbox:
         fine = True
         self._board.open_in_outbox(row["id"] for row in rows)
         for row in rows:
-            try:
-                await self._dispatch(row)
-            except Exception as e:  # noqa: BLE001  # one file that can't leave holds up no other
-                fine = False
-                self._board.not_left(row["id"], _reason(e))
-                log.warning(
-                    "outbox.waiting",
-                    outbox_id=row["id"],
-                    batch_id=row["batch_id"],
-                    kind=row["kind"],
-                    reason=_reason(e),
-                )
+            about = {"outbox_id": row["id"], "kind": row["kind"], "batch_id": row["batch_id"]}
+            with bound_contextvars(**about):
+                try:
+                    await self._dispatch(row)
+                except Exception as e:  # noqa: BLE001  # one file that can't leave holds up no other
+                    fine = False
+                    self._board.not_left(row["id"], _reason(e))
+                    log.warning("outbox.waiting", reason=_reason(e))
         return fine
 
     async def _dispatch(self, row: dict[str, Any]) -> None:
@@ -120,7 +117,7 @@ class Outbox:
                 self._queries, self._provider, batch_id, self._out / "lists", self._fonts
             )
             await self._sorting.acknowledge([outbox_id])
-            log.info("outbox.written", outbox_id=outbox_id, batch_id=batch_id, files=files)
+            log.info("outbox.written", files=files)
         elif row["kind"] == "centre_return":
             await self._centre_return(outbox_id, batch_id)
         else:
@@ -131,7 +128,7 @@ class Outbox:
         if file_id not in self._written or not path.exists():
             lines = await write_return(self._queries, self._provider, file_id, batch_id, path)
             self._written.add(file_id)
-            log.info("outbox.written", outbox_id=file_id, batch_id=batch_id, lines=lines)
+            log.info("outbox.written", lines=lines)
         if not self._card_management:
             self._board.not_left(file_id, Code.RECEIVER_MISSING)
             return
@@ -139,12 +136,7 @@ class Outbox:
         if not receipt.accepted:
             raise _NotTaken(receipt.code)
         await self._sorting.acknowledge([file_id])
-        log.info(
-            "outbox.acknowledged",
-            outbox_id=file_id,
-            batch_id=batch_id,
-            repeated=receipt.repeated,
-        )
+        log.info("outbox.acknowledged", repeated=receipt.repeated)
 
 
 def _reason(error: Exception) -> str:

@@ -132,15 +132,14 @@ class Queries:
             "select * from carton where delivery_id = ? order by carton_id", delivery_id
         )
 
-    def signed_counts(self, delivery_id: str) -> dict[str, int]:
-        """The count of each carton of a delivery when it was signed for."""
+    def batches_of_cartons(self, carton_ids: Sequence[str]) -> dict[str, str]:
+        """The batch of each carton that is on a delivery note."""
         found = self.rows(
-            "select data->>'carton_id' as carton_id, data->>'counted' as counted from event"
-            " where type = ? and data->>'delivery_id' = ?",
-            EventType.CARTON_SIGNED_FOR,
-            delivery_id,
+            "select carton_id, batch_id from carton"
+            " where carton_id in (select value from json_each(?))",
+            as_json(carton_ids),
         )
-        return {r["carton_id"]: int(r["counted"]) for r in found}
+        return {r["carton_id"]: r["batch_id"] for r in found}
 
     def known_cartons(self, carton_ids: Sequence[str]) -> list[str]:
         found = self.rows(
@@ -360,20 +359,6 @@ class Queries:
         """For how many chips a carton may draw keys: as many as it has bodies."""
         found = self.one(
             "select count(*) as n from body where carton_id = ? and place not like 'factory/%'",
-            carton_id,
-        )
-        return found["n"] if found else 0
-
-    def carton_rows(self, carton_id: str) -> int:
-        """How many bodies a carton ever had, with those that a recount withdrew."""
-        found = self.one("select count(*) as n from body where carton_id = ?", carton_id)
-        return found["n"] if found else 0
-
-    def recounts(self, carton_id: str) -> int:
-        """How often a carton was counted anew."""
-        found = self.one(
-            "select count(*) as n from event where type = ? and data->>'carton_id' = ?",
-            EventType.CARTON_RECOUNTED,
             carton_id,
         )
         return found["n"] if found else 0

@@ -102,6 +102,8 @@ def configure_logs(file: TextIO, style: str, station: str) -> None:
 
     structlog.configure(
         processors=[
+            # What a reader's thread has bound: the carton of the card that lies there.
+            structlog.contextvars.merge_contextvars,
             at_station,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -126,6 +126,7 @@ class Session:
     def _serve_card(self) -> None:
         """The card that lies in the reader, from its opening to a stack."""
         look = self._feeder.look()
+        structlog.contextvars.bind_contextvars(carton_id=look.carton_id)
         if not look.loaded:
             self._log.info("feeder.empty")
             self._stand(Code.FEEDER_EMPTY)
@@ -153,7 +154,7 @@ class Session:
     def _present(self, stage: str, look: Look) -> pb.Verdict:
         """One presentation. Raises Again, ReaderError, Stopping, or what the feeder raises."""
         presentation = str(uuid.uuid4())
-        log = self._log.bind(presentation=presentation, stage=stage, carton_id=look.carton_id)
+        log = self._log.bind(presentation=presentation, stage=stage)
         turn = pb.StationTurn(
             station_id=self._station.station_id,
             reader=self._reader.name,

@@ -20,6 +20,7 @@ from domain.places import (
     transit,
     work,
 )
+from ledger.counts import carton_rows
 from ledger.queries import Carton, Group, Queries
 
 LINE = Line.KEY_REPLACEMENT
@@ -79,7 +80,7 @@ class CartonWork:
             unbound = [b for b in bodies if not b.identification_code and not b.order_id]
             waiting = [b for b in bodies if b.place == ISSUED]
             self._cartons[carton_id] = _InWork(
-                carton, unbound[::-1], waiting, self._queries.carton_rows(carton_id)
+                carton, unbound[::-1], waiting, carton_rows(self._queries, carton_id)
             )
 
     def issued(self, carton_id: str) -> bool:

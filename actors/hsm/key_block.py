@@ -122,7 +122,7 @@ def import_key_block(token: KeyToken, block: KeyBlock) -> list[KeyAccepted]:
     After an interruption some keys are there; the same block then completes them. A key that
     is there already must be the same (compared by a whole block of 00 under both).
     """
-    with token.alone():
+    with token.alone(), structlog.contextvars.bound_contextvars(batch_id=block.batch_id):
         transport = token.find(labels.TRANSPORT, ObjectClass.PRIVATE_KEY)
         if transport is None:
             raise ProviderError("the token has no transport key: generate the keys first")

@@ -50,6 +50,10 @@ class Session:
     """What the station saw of the card."""
     body: Body | None = None
 
+    @property
+    def carton_id(self) -> str:
+        return self.look.carton_id
+
 
 @dataclass(frozen=True)
 class Facts:

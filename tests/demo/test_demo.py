@@ -7,105 +7,23 @@ temporary place.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.demo.audit import Evidence, audit
 from tests.demo.crash import CrashPoints
-
-CARDS = 120
-SEED = 2
-"""Holds a lot: the chips of one bank are weak."""
+from tests.demo.running import SEED, centre, demo, environment
 
 
-def environment(place: Path) -> dict[str, str]:
-    """The last demo's home is remembered in the test's own place."""
-    return {**os.environ, "XDG_STATE_HOME": str(place / "state")}
-
-
-def centre(place: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "centre", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=environment(place),
-        timeout=240,
-        **options,
-    )
-
-
-def demo(home: Path, *more: str) -> list[str]:
-    return ["demo", "--seed", str(SEED), "--cards", str(CARDS), "--out", str(home), *more]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo")
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> Path:
-    """A demo that was stopped by SIGKILL in the middle and run again to its end."""
-    home = place / "home"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "centre", *demo(home)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment(place),
-        start_new_session=True,
-    )
-    try:
-        _wait_for_work(home, process)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-    done = centre(place, *demo(home))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
-    return home
-
-
-def _wait_for_work(home: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until some chips have got their keys: the agents' journals tell, line by line."""
-    assert process.stdout is not None
-    for raw in process.stdout:
-        if b"the stations are at work" in raw:
-            break
-    else:
-        raise AssertionError("the demo ended before its stations were at work")
-    journal = home / "journals" / "station-1.jsonl"
-    follow = subprocess.Popen(
-        ["tail", "-n", "+1", "-F", str(journal)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert follow.stdout is not None
-    with follow.stdout:
-        for _ in range(60):
-            follow.stdout.readline()
-        follow.kill()
-    follow.wait()
-
-
-@pytest.mark.timeout(240)
 def test_a_killed_demo_goes_on_and_every_card_is_accounted_for(finished: Path) -> None:
     """SIGKILL to the whole demo in the middle of writing; the second run finishes it, and an
     auditor who shares no code with the writers finds every card where it must be."""
     audit(finished)
 
 
-@pytest.mark.timeout(60)
 def test_the_ledger_proves_itself_and_names_a_change(finished: Path, place: Path) -> None:
     """`centre verify` accepts the ledger and refuses a copy in which one event was changed."""
     assert centre(place, "verify", "--home", str(finished)).returncode == 0
@@ -134,7 +52,6 @@ c.close()
 """
 
 
-@pytest.mark.timeout(60)
 def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
     """`centre body` tells the whole way of a card, by its order id, from the last demo's home."""
     order = next(r for r in Evidence.read(finished).lines if r["result"] == "shipped")
@@ -161,7 +78,6 @@ def test_what_never_comes_is_seen_with_its_clock(finished: Path, place: Path) ->
     assert f"│ B{SEED:06d} " not in centre(place, "status").stdout
 
 
-@pytest.mark.timeout(60)
 def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
     """A finished demo is evidence: it is refused unless FRESH is said."""
     before = (finished / "summary.json").read_bytes()
@@ -169,61 +85,6 @@ def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
     assert refused.returncode == 2
     assert "FRESH" in refused.stderr
     assert (finished / "summary.json").read_bytes() == before
-
-
-@pytest.mark.timeout(120)
-def test_a_centre_goes_up_and_down_by_itself(finished: Path, place: Path) -> None:
-    """`centre up` from a plain shell, on a home that was moved: `status` says so, SIGINT stops it
-    cleanly; after a SIGKILL `status` does not believe what was left behind."""
-    home = place / "moved"
-    shutil.copytree(finished, home)
-    for end in (signal.SIGINT, signal.SIGKILL):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "centre", "up", "--home", str(home)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={k: v for k, v in environment(place).items() if not k.startswith("RAY_")},
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        with process.stdout:
-            assert any("ready" in line for line in process.stdout)
-            assert centre(place, "status", "--home", str(home)).returncode == 0
-            assert centre(place, "up", "--home", str(home)).returncode == 1
-            process.send_signal(end)
-            assert process.wait(30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
-        assert centre(place, "status", "--home", str(home)).returncode == 3
-        assert centre(place, "sign-for", "D1", "C1=1", "--home", str(home)).returncode == 2
-    assert centre(place, "verify", "--home", str(home)).returncode == 0
-
-
-@pytest.mark.timeout(60)
-def test_no_name_number_or_key_is_in_a_log(finished: Path) -> None:
-    """Everything that the demo contained, sought in everything that its processes said."""
-    e = Evidence.read(finished)
-    secrets: set[bytes] = set()
-    for r in e.records:
-        for name in ("name", "identity_number", "bank_card_number", "social_card_number"):
-            secrets |= {r[name].encode(), r[name].encode("gb18030")}
-    for card in e.cards.values():
-        for key in card["keys"]:
-            secrets |= {key["value"].encode(), key["value"].lower().encode()}
-            secrets.add(bytes.fromhex(key["value"]))
-    pin = (finished / "keys" / "pin").read_bytes()
-    secrets.add(pin)
-    written = [*(finished / "log").iterdir(), *(finished / "journals").iterdir()]
-    assert len(written) > 10
-    for file in written:
-        content = file.read_bytes()
-        found = [s for s in secrets if len(s) > 5 and s in content]
-        assert not found, f"{file.name} contains {len(found)} secrets"
-    for file in finished.glob("ledger.db*"):
-        database = file.read_bytes()
-        for r in e.records:
-            for name in ("name", "identity_number", "bank_card_number", "social_card_number"):
-                assert r[name].encode() not in database, f"a {name} stands in {file.name}"
 
 
 CRASHES = {
@@ -301,6 +162,9 @@ _LEASES = """
 import json, sys
 from pathlib import Path
 from ledger.queries import Queries
+
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
 q = Queries(Path(sys.argv[1]))
 print(json.dumps(q.one("select count(*) as again from body where lease > 1")))
 """

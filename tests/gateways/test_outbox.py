@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from actors.sorting import Sorting
@@ -281,7 +282,7 @@ def test_a_record_that_does_not_open_holds_up_no_other(place: Place) -> None:
     records = good_records(ORDERS)
     provider.unsealable = {records[3].order_id}
     outbox = Outbox(place.queries, provider, Acknowledging(place), place.path.parent, "")
-    with capture_logs() as logs:
+    with capture_logs([merge_contextvars]) as logs:
         assert asyncio.run(outbox.dispatch())
     numbers = [line["social_card_number"] for line in read_return(place)[:ORDERS]]
     assert [n for n, number in enumerate(numbers) if not number] == [3]
@@ -297,7 +298,7 @@ def test_a_return_is_sent_until_it_is_taken(
 
     async def run() -> None:
         address = f"127.0.0.1:{free_port()}"
-        with capture_logs() as logs:
+        with capture_logs([merge_contextvars]) as logs:
             async with dispatching(place, Acknowledging(place), address):
                 await until(lambda: sum(e["event"] == "outbox.waiting" for e in logs) >= 2)
                 assert is_open(place, RETURN)
@@ -328,7 +329,7 @@ def test_a_crash_before_the_acknowledgement_sends_it_again(place: Place, tmp_pat
             assert not await first.dispatch()
             assert is_open(place, RETURN)
             assert (tmp_path / "received" / f"{RETURN}.jsonl").exists()
-            with capture_logs() as logs:
+            with capture_logs([merge_contextvars]) as logs:
                 again = Outbox(place.queries, PlainProvider(), sorting, out, serving.address)
                 assert await again.dispatch()
         assert not is_open(place, RETURN)
@@ -354,7 +355,7 @@ def test_a_refused_return_stays_and_holds_up_no_list(place: Place) -> None:
         add_CentreReturnsServicer_to_server(Unwilling(), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        with capture_logs() as logs:
+        with capture_logs([merge_contextvars]) as logs:
             async with dispatching(place, Acknowledging(place), f"127.0.0.1:{port}"):
                 await until(lambda: sum(e["event"] == "outbox.waiting" for e in logs) >= 2)
                 assert is_open(place, RETURN)
@@ -372,7 +373,7 @@ def test_no_log_line_holds_a_person(place: Place) -> None:
     async def run() -> None:
         provider = PlainProvider()
         provider.fault = ValueError("阿依古丽 A00000000")
-        with capture_logs() as logs:
+        with capture_logs([merge_contextvars]) as logs:
             async with dispatching(place, Acknowledging(place), "", provider) as look:
                 await until(lambda: any(e["event"] == "outbox.waiting" for e in logs))
                 provider.fault = None

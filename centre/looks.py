@@ -1,0 +1,90 @@
+"""The commands that look at a running floor and change nothing: `find`, `watch`, `doctor`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from centre import show
+from centre.config import load
+from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
+
+
+@click.command()
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The centre's home (default: the last demo's, if there is one).",
+)
+@json_option
+@reporting
+def doctor(home: Path | None, as_json: bool) -> None:
+    """Each part of the centre: there, set up, reachable; and the command that mends it.
+
+    Also names the ports of Ray that a firewall has to close. Exit code 0 if all is well, 1 if
+    something is to be mended; a centre that is down is no fault. Example: centre doctor --json
+    """
+    from centre import logs
+    from centre.demo import last_home
+    from centre.doctor import examine
+
+    logs.quiet()
+    found = examine(home or last_home())
+    if as_json:
+        click.echo(json.dumps(found.as_json(), ensure_ascii=False))
+    else:
+        show.diagnosis(found)
+    sys.exit(0 if found.well else REFUSED)
+
+
+@click.command()
+@home_option
+@click.option("--once", is_flag=True, help="Print one frame and end (also without a terminal).")
+@reporting
+def watch(home: Path, once: bool) -> None:
+    """The floor live: lines, stations, queues, rates, and what stands still and why.
+
+    Ctrl-C leaves. With --once exit code 3 if the centre is not up. Example: centre watch
+    """
+    from centre import watch as floor_watch
+
+    config = load(home)
+    with reading(config) as queries:
+        if once or not sys.stdout.isatty():
+            sys.exit(0 if floor_watch.once(config, queries, show.console) else AWAY)
+        try:
+            floor_watch.watch(config, queries)
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+@click.command()
+@home_option
+@click.option("--visible", is_flag=True, help="Show what is typed.")
+@reporting
+def find(home: Path, visible: bool) -> None:
+    """The orders behind a number, with the history of their cards.
+
+    Asks for an identity number, a social card number or a bank card number (from a pipe: one
+    line); it never stands on a command line or in a log. Exit code 1 if nothing is found.
+    Example: centre find
+    """
+    from centre import find as search
+    from centre import logs
+
+    config = load(home)
+    logs.configure(config.logs / "find.log", config.log_format)
+    number = search.ask_number(visible=visible)
+    with reading(config) as queries:
+        found = search.orders_of(config, queries, number)
+        show.orders(queries, found.order_ids)
+    if not found.usable:
+        click.echo(f"号码有误 this is no such number: {found.fault}", err=True)
+        sys.exit(WRONG_USE)
+    if not found.order_ids:
+        note = f" ({found.fault})" if found.fault else ""
+        click.echo(f"查无此号 no order stands behind this number{note}", err=True)
+        sys.exit(REFUSED)

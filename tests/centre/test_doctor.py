@@ -1,0 +1,128 @@
+"""The doctor finds what is amiss, names what mends it, and says no secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from centre import machine
+from centre.config import Config
+from centre.doctor import SYSTEM_FILES, Diagnosis, State, examine
+from centre.home import initialise
+from ledger.connection import connect
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A home as `centre init` makes it."""
+    return initialise(tmp_path_factory.mktemp("home") / "centre")
+
+
+def found(diagnosis: Diagnosis) -> dict[str, State]:
+    return {f.part: f.state for f in diagnosis.findings}
+
+
+def test_a_new_home_is_well_although_nothing_runs(config: Config) -> None:
+    """Ledger and token open, the self test holds, every key is there; a centre that is down is
+    named with the command that brings it up, and is no fault."""
+    diagnosis = examine(config.home)
+    parts = {f.part: f for f in diagnosis.findings}
+    assert diagnosis.well, [f for f in diagnosis.findings if f.state is State.MEND]
+    assert "FULL" in parts["ledger"].note
+    assert parts["token"].software_assisted is True
+    assert re.search(r"8/8.*formal 6, head 1, index 1, transport 1", parts["token"].note)
+    assert parts["centre"].state is State.DOWN
+    assert parts["centre"].mend == f"centre up --home {config.home}"
+    text = json.dumps(diagnosis.as_json())
+    for pin in (config.pin_file, config.pin_file.with_name("so-pin")):
+        assert pin.read_text() not in text
+
+
+def test_without_a_home_the_machine_is_looked_at(tmp_path: Path) -> None:
+    """Before `centre init` and in a directory that is no home: parts of the machine, and what to
+    do next; no exception."""
+    assert examine(None).well
+    diagnosis = examine(tmp_path)
+    assert not diagnosis.well
+    assert found(diagnosis)["configuration"] is State.MEND
+
+
+@pytest.fixture
+def loose_pin(config: Config) -> Iterator[None]:
+    config.pin_file.chmod(0o644)
+    yield
+    config.pin_file.chmod(0o600)
+
+
+@pytest.mark.usefixtures("loose_pin")
+def test_a_pin_that_others_can_read_is_to_be_mended(config: Config) -> None:
+    """The token is not opened with it; the command given closes it to others."""
+    diagnosis = examine(config.home)
+    (token,) = [f for f in diagnosis.findings if f.part == "token"]
+    assert token.state is State.MEND
+    assert token.mend == f"chmod 600 {config.pin_file}"
+    assert not diagnosis.well
+
+
+@pytest.fixture
+def other_schema(config: Config) -> Iterator[None]:
+    connection = connect(config.ledger, write=True)
+    connection.execute("update ledger_version set version = version + 1").close()
+    yield
+    connection.execute("update ledger_version set version = version - 1").close()
+    connection.close()
+
+
+@pytest.mark.usefixtures("other_schema")
+def test_a_ledger_of_another_schema_is_to_be_mended(config: Config) -> None:
+    """It is told, and the rest is looked at all the same."""
+    parts = found(examine(config.home))
+    assert parts["ledger"] is State.MEND
+    assert parts["token"] is State.OK
+
+
+def test_a_missing_ledger_is_not_made_by_looking(config: Config) -> None:
+    """The doctor changes nothing: what was away is away afterwards."""
+    away = config.ledger.with_name("away.db")
+    config.ledger.rename(away)
+    try:
+        assert found(examine(config.home))["ledger"] is State.MEND
+        assert not config.ledger.exists()
+    finally:
+        away.rename(config.ledger)
+
+
+def test_ports_that_others_reach_are_told_from_loopback() -> None:
+    """Both families, as the kernel has them, of this process and its children."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as own,
+        socket.create_server(("0.0.0.0", 0)) as every,
+        socket.create_server(("::", 0), family=socket.AF_INET6) as every_6,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as own_6,
+    ):
+        exposed = {p.port: p.exposed for p in machine.ports([os.getpid()])}
+        expected = {own: False, every: True, every_6: True, own_6: False}
+        for listening, is_exposed in expected.items():
+            assert exposed[listening.getsockname()[1]] is is_exposed
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert child.pid in machine.descendants(os.getpid())
+        assert child.pid in machine.named("sleep")
+        child.kill()
+
+
+def test_what_the_doctor_looks_for_is_what_setup_installs() -> None:
+    """Same packages, same files: what is missing here is mended there."""
+    setup = (ROOT / "deploy" / "setup").read_text("utf-8")
+    listed = dict(re.findall(r'^    "(\S+) +(/\S+)"$', setup, re.MULTILINE))
+    for part, _, path, package, _ in SYSTEM_FILES:
+        assert package in listed, part
+        assert Path(path).parent == Path(listed[package]).parent

@@ -1,0 +1,98 @@
+"""The commands that look, on a finished demo and on a centre that is up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.demo.audit import Evidence
+from tests.demo.running import centre, environment
+
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_an_order_is_found_by_its_number(finished: Path, place: Path) -> None:
+    """While the centre is down `centre find` opens the token itself: a number that is piped in
+    leads to its order and the history of its card; one that nobody has ends with 1, one with a
+    wrong check digit with 2. No number is repeated."""
+    e = Evidence.read(finished)
+    shipped = {r.get("order_id") for r in e.lines if r["result"] == "shipped"}
+    record = next(r for r in e.records if r["order_id"] in shipped)
+    for number in (f" {record['bank_card_number'][:4]} {record['bank_card_number'][4:]}\n",
+                   record["social_card_number"].lower()):  # fmt: skip
+        found = centre(place, "find", typed=number)
+        assert found.returncode == 0, found.stderr
+        assert record["order_id"] in found.stdout
+        assert "handed to the courier" in found.stdout
+        assert "".join(number.split()).upper() not in (found.stdout + found.stderr).upper()
+    # The example of GB 11643 itself, and the same with another check digit.
+    nobody = centre(place, "find", typed="11010519491231002X\n")
+    assert (nobody.returncode, nobody.stdout) == (1, "")
+    wrong = centre(place, "find", typed="110105194912310021\n")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "GB 11643" in wrong.stderr
+    assert "110105194912310021" not in wrong.stderr
+
+
+def test_a_centre_goes_up_and_down_by_itself(finished: Path, place: Path) -> None:
+    """`centre up` from a plain shell, on a home that was moved: `status` says so, SIGINT stops it
+    cleanly; after a SIGKILL `status` does not believe what was left behind."""
+    home = place / "moved"
+    shutil.copytree(finished, home)
+    for end in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "centre", "up", "--home", str(home)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={k: v for k, v in environment(place).items() if not k.startswith("RAY_")},
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        with process.stdout:
+            assert any("ready" in line for line in process.stdout)
+            assert centre(place, "status", "--home", str(home)).returncode == 0
+            if end == signal.SIGINT:
+                look_at_a_running_centre(home, place)
+            assert centre(place, "up", "--home", str(home)).returncode == 1
+            process.send_signal(end)
+            assert process.wait(30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
+        assert centre(place, "status", "--home", str(home)).returncode == 3
+        assert centre(place, "sign-for", "D1", "C1=1", "--home", str(home)).returncode == 2
+    assert centre(place, "verify", "--home", str(home)).returncode == 0
+
+
+def look_at_a_running_centre(home: Path, place: Path) -> None:
+    """The commands that ask the running centre: what it says of itself is what is."""
+    status = json.loads(centre(place, "status", "--json", "--home", str(home)).stdout)
+    assert status["ready"] is True
+    assert {p["name"] for p in status["parts"]} >= {"ledger", "provider", "gateway", "sorting"}
+    assert sum(p["bodies"] for p in status["places"]) == Evidence.read(home).summary["received"]
+    watched = centre(place, "watch", "--once", "--home", str(home))
+    assert watched.returncode == 0
+    assert "nothing stands still" in watched.stdout, watched.stdout
+    examined = centre(place, "doctor", "--json", "--home", str(home))
+    assert examined.returncode == 0, examined.stdout
+    diagnosis = json.loads(examined.stdout)
+    parts = {p["part"]: p for p in diagnosis["parts"]}
+    assert parts["doors"]["reachable"] is True
+    assert parts["ray_token"]["configured"] is True
+    assert parts["actor_sorting"]["state"] == "ok"
+    # Ray opens ports on every interface: each of them is one to close. The doors' is not.
+    close = {p["port"] for p in diagnosis["ports"] if p["close"]}
+    assert len({p["process"] for p in diagnosis["ports"] if p["close"]} & RAY_PROCESSES) >= 2
+    assert int(status["listen"].rpartition(":")[2]) not in close
+    record = Evidence.read(home).records[0]
+    found = centre(place, "find", "--home", str(home), typed=record["identity_number"])
+    assert record["order_id"] in found.stdout
+
+
+RAY_PROCESSES = {"gcs_server", "raylet"}
