@@ -23,6 +23,7 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.inventory import Inventory
 from actors.qa.inspection import Inspection
+from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
 from centre.config import Config
@@ -131,7 +132,8 @@ class Lines:
     async def doors(self) -> AsyncIterator[str]:
         """The real doors before these lines; their address."""
         inventory = Inventory(Door(self._ledger, Line.INVENTORY, self.record), self._queries)
-        floor = Floor(inventory, self._keys, self._lines, self._queries, self._profile)
+        sorting = Sorting(Door(self._ledger, Line.SORTING, self.record), self._queries, "bench")
+        floor = Floor(inventory, sorting, self._keys, self._lines, self._queries, self._profile)
         doors = await serve(floor, "127.0.0.1:0")
         try:
             yield doors.address

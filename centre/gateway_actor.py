@@ -57,6 +57,7 @@ class GatewayShell:
         config = self._config
         floor = Floor(
             inventory=RayLine(handle(Line.INVENTORY)),
+            sorting=RayLine(handle(Line.SORTING)),
             provider=RayProvider(handle("provider")),
             chip_lines={
                 str(line): RayLine(handle(line))
@@ -77,7 +78,7 @@ class GatewayShell:
             run_outbox(
                 queries=Queries(config.ledger),
                 provider=floor.provider,
-                sorting=RayLine(handle(Line.SORTING)),
+                sorting=floor.sorting,
                 out=config.home,
                 card_management=config.card_management,
                 fonts=config.list_fonts,

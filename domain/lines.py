@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from domain.changes import Changes, Committed
@@ -106,6 +107,23 @@ class SignFor:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+class OrderAct(StrEnum):
+    """What card management does to an order whose card is not packed yet."""
+
+    CANCEL = "cancel"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class OrdersCommand:
+    """One act on a chunk of orders; the same `command_id` again gets the same answer."""
+
+    command_id: str
+    act: OrderAct
+    order_ids: tuple[str, ...]
+
+
 class LedgerDoor(Protocol):
     """The writing door as a line has it: its epoch is kept behind it."""
 
@@ -139,6 +157,8 @@ class InventoryLine(Protocol):
 
     async def sign_for(self, command: SignFor) -> Receipt: ...
 
+    async def recount(self, carton_id: str, counted: int) -> Receipt: ...
+
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None: ...
 
 
@@ -149,6 +169,10 @@ class ChipLine(Protocol):
 
 
 class SortingLine(Protocol):
+    async def command_orders(self, command: OrdersCommand) -> Receipt:
+        """Cancel, hold or release orders; each is refused by its place, or took effect."""
+        ...
+
     async def step(self) -> bool:
         """Do what can be done now; whether there may be more to do at once."""
         ...

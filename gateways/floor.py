@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from domain.card.profile import Profile
-from domain.lines import ChipLine, InventoryLine, KeyProvider
+from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
 from gateways.board import Board
 from ledger.queries import Queries
 
@@ -45,6 +45,7 @@ class Floor:
     doors have seen, for whoever looks at the floor."""
 
     inventory: InventoryLine
+    sorting: SortingLine
     provider: KeyProvider
     chip_lines: Mapping[str, ChipLine]
     queries: Queries

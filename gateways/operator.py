@@ -22,6 +22,7 @@ from gateways.factory import MAX_CARDS_IN_CARTON
 from gateways.floor import Floor
 from stubs import common_pb2
 from stubs.operator_pb2 import (
+    CartonCount,
     FindByNumberRequest,
     FloorState,
     FoundOrders,
@@ -77,6 +78,22 @@ class OperatorDoor(OperatorServicer):
             "delivery.signed_for",
             code=receipt.code,
             cartons=len(command.counts),
+            repeated=receipt.repeated,
+        )
+        return receipt_to_wire(receipt)
+
+    @answering
+    async def RecountCarton(
+        self, request: CartonCount, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        if not is_id(request.carton_id) or request.counted > MAX_CARDS_IN_CARTON:
+            field = "counted" if is_id(request.carton_id) else "carton_id"
+            return receipt_to_wire(refusal(Code.BAD_FORMAT, field))
+        receipt = await self._floor.inventory.recount(request.carton_id, request.counted)
+        log.info(
+            "carton.recounted",
+            carton_id=request.carton_id,
+            code=receipt.code,
             repeated=receipt.repeated,
         )
         return receipt_to_wire(receipt)

@@ -68,6 +68,19 @@ def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
     assert "taken" in batch.stdout
 
 
+@pytest.mark.timeout(60)
+def test_what_never_comes_is_seen_with_its_clock(finished: Path, place: Path) -> None:
+    """Cards whose return never came and a return whose cards never came stay open beside the
+    finished batch, each with what it waits for and until when."""
+    for seed, words in ((SEED + 1, "factory return"), (SEED + 2, "cards")):
+        batch_id = f"B{seed:06d}"
+        for shown in (centre(place, "batch", batch_id), centre(place, "status")):
+            (row,) = [line for line in shown.stdout.splitlines() if f"│ {batch_id} " in line]
+            assert words in row
+            assert "5 left" in row
+    assert f"│ B{SEED:06d} " not in centre(place, "status").stdout
+
+
 def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
     """A finished demo is evidence: it is refused unless FRESH is said."""
     before = (finished / "summary.json").read_bytes()

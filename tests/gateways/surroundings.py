@@ -15,6 +15,7 @@ from random import Random
 import grpc
 
 from actors.inventory import Inventory
+from actors.sorting import Sorting
 from counterparts.files import factory_record, order_row
 from counterparts.orders import plan_batch
 from counterparts.people import People
@@ -96,6 +97,7 @@ class RecordingInventory:
         self.returns: list[FactoryReturn] = []
         self.notes: list[Note] = []
         self.signed: list[SignFor] = []
+        self.recounted: list[tuple[str, int]] = []
         self.keys: list[tuple[str, list[KeyAccepted]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -126,6 +128,11 @@ class RecordingInventory:
         self._check()
         self.signed.append(command)
         return Receipt(True, records=len(command.counts), taken=len(command.counts))
+
+    async def recount(self, carton_id: str, counted: int) -> Receipt:
+        self._check()
+        self.recounted.append((carton_id, counted))
+        return Receipt(True, records=1, taken=1)
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
         self._check()
@@ -193,6 +200,10 @@ class Place:
         """The real line over this ledger."""
         return Inventory(LedgerDoor(self.ledger, "inventory"), self.queries)
 
+    def sorting(self) -> Sorting:
+        """The real line over this ledger."""
+        return Sorting(LedgerDoor(self.ledger, "sorting"), self.queries, "s1")
+
     def close(self) -> None:
         self.queries.close()
         self.watching.close()
@@ -225,6 +236,7 @@ async def open_hall(
     lines: dict[str, ChipLine] = dict(hall.chip_lines)
     floor = Floor(
         inventory=hall.place.inventory() if real_inventory else hall.inventory,
+        sorting=hall.place.sorting(),
         provider=hall.provider,
         chip_lines=lines,
         queries=hall.place.queries,

@@ -78,6 +78,7 @@ class Box:
         self.recording = RecordingInventory()
         self.floor = Floor(
             inventory=self.place.inventory() if real else self.recording,
+            sorting=self.place.sorting(),
             provider=self.provider,
             chip_lines={},
             queries=self.place.queries,

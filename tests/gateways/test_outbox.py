@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from actors.sorting import Sorting
 from counterparts.received import serve as serve_card_management
+from domain import lines
 from domain.bodies import Body
 from domain.changes import Away, Changes, Insert
 from domain.factory_return import plaintext
@@ -141,6 +142,9 @@ class Acknowledging:
 
     async def step(self) -> bool:
         return False
+
+    async def command_orders(self, command: lines.OrdersCommand) -> lines.Receipt:
+        raise NotImplementedError
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
         if self.away:
