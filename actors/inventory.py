@@ -1,8 +1,8 @@
 """The inventory line: what comes in, and what is issued to the floor (articles 11(10), 31).
 
 It takes the factory return, its corrections and the delivery note, signs for cartons by their
-blind count, and issues the bodies to key replacement as soon as both the cards and the return
-are there.
+blind count, counts them anew when somebody doubts it, and issues the bodies to key replacement as
+soon as both the cards and the return are there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import replace
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from actors.receiving import (
+    NOTHING,
     decide_correction,
     decide_note,
     decide_return,
@@ -22,12 +23,14 @@ from actors.receiving import (
     kind_of,
     receipt_from_json,
 )
+from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
 from domain.changes import Event, EventType
 from domain.codes import Code
 from domain.lines import FactoryReturn, LedgerDoor, Note, Receipt, SignFor
 from domain.places import VAULT, Line
 from domain.provider import KeyAccepted
+from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
 
 
@@ -121,8 +124,8 @@ class Inventory:
             if problem:
                 return problem
             if delivery["state"] == "signed":
-                same = all(c["counted"] == command.counts[c["carton_id"]] for c in cartons)
-                if same:
+                # As it was signed for, whatever recounts said since.
+                if signed_counts(self._queries, command.delivery_id) == command.counts:
                     return Receipt(True, records=len(cartons), taken=len(cartons), repeated=True)
                 return Receipt(False, Code.DELIVERY_SIGNED, command.delivery_id)
             batch_id = delivery["batch_id"]
@@ -134,6 +137,36 @@ class Inventory:
             writing = decide_sign_for(command, cartons, groups, issue=issue)
             committed = await self._ledger.commit(writing.changes())
             return receipt_from_json(committed.reply, repeated=committed.repeated)
+
+    async def recount(self, carton_id: str, counted: int) -> Receipt:
+        """Count a carton of a signed delivery anew, wherever its cards lie by now. The count that
+        it has already is answered `repeated`."""
+        async with self._one_at_a_time:
+            q = self._queries
+            carton = q.carton(carton_id)
+            if carton is None:
+                code = Code.CARTON_NOT_COUNTED if q.known_cartons([carton_id]) else None
+                return Receipt(False, code or Code.CARTON_UNKNOWN, carton_id)
+            if q.is_closed(carton.batch_id):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {carton.batch_id} is out")
+            key = carton.bank, carton.kind
+            known = Counted(
+                carton,
+                q.bodies("b.carton_id = ? and b.place not like 'factory/%'", carton_id),
+                carton_rows(q, carton_id),
+                recounts(q, carton_id),
+                q.groups(carton.batch_id).get(key, NOTHING),
+                q.batch_return(carton.batch_id) is not None,
+            )
+            if counted == carton.counted == len(known.bodies):
+                return Receipt(True, records=1, taken=1, repeated=True)
+            problem = recount_problem(known, counted)
+            if problem:
+                return problem
+            writing = decide_recount(known, counted)
+            _guard_open(writing, carton.batch_id)
+            await self._ledger.commit(writing.changes())
+            return Receipt(True, records=1, taken=1)
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
         """Write down which temporary keys entered the token (labels and check values only)."""

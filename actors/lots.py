@@ -164,10 +164,16 @@ class LotWork:
         return [members[i] for i in draw(members, size, bytes.fromhex(lot.seed))]
 
     def _sorted_since(self, lot: Lot) -> set[str]:
+        """Sorted after the lot was presented, or on hold when it was, and released since."""
         found = self._queries.rows(
-            "select body_id from event where type = ? and id >"
-            " (select id from event where type = ? and data->>'lot_id' = ?)",
-            EventType.BODY_SORTED, EventType.LOT_PRESENTED, lot.lot_id,
+            "with presented as (select id from event where type = ? and data->>'lot_id' = ?)"
+            " select body_id from event where type = ? and id > (select id from presented)"
+            " union select r.body_id from event r where r.type = ?"
+            " and r.id > (select id from presented) and (select b.type from event b"
+            "  where b.body_id = r.body_id and b.type in (?, ?)"
+            "  and b.id < (select id from presented) order by b.id desc limit 1) = ?",
+            EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED, EventType.BODY_RELEASED,
+            EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
         )  # fmt: skip
         return {r["body_id"] for r in found}
 

@@ -9,19 +9,22 @@ ledger, so it goes on after a crash from the same place.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
+from actors.order_stops import command_digest, decide_orders, set_apart
 from actors.packing import close_command, decide_close, decide_open, whole_destinations
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
-from domain.lines import ClosePackage, LedgerDoor, Receipt
+from domain.lines import ClosePackage, LedgerDoor, OrdersCommand, Receipt
 from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
 from ledger.digests import digest_of
 from ledger.queries import Queries
@@ -30,11 +33,14 @@ ARRIVED = transit(Line.INSPECTION, Line.SORTING)
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
 
-def decide_sort(command_id: str, bodies: Sequence[Body]) -> Writing:
-    """Take what inspection sent and lay it out by destination."""
+def decide_sort(command_id: str, bodies: Sequence[Body], stopped: Mapping[str, str]) -> Writing:
+    """Take what inspection sent and lay it out by destination; the bodies of orders that are
+    `stopped` (reason by order id) apart."""
     writing = Writing(Line.SORTING, command_id)
     for body in bodies:
-        writing.change(body, EventType.BODY_SORTED, place=WORK)
+        taken = writing.change(body, EventType.BODY_SORTED, place=WORK)
+        if body.order_id in stopped:
+            set_apart(writing, taken, stopped[body.order_id])
     return writing
 
 
@@ -53,14 +59,17 @@ def return_lines(
 ) -> list[dict[str, Any]]:
     """The centre return of a batch: one line per order, and one per body without order.
 
-    `orders`: the accepted records (order_id, bank, branch). `refused`: refused records by
-    identification code (order_id, bank, code); the body of one is surplus under its order id.
+    `orders`: the accepted records (order_id, bank, branch, cancelled). `refused`: refused records
+    by identification code (order_id, bank, code); the body of one is surplus under its order id.
     """
     by_order = {b.order_id: b for b in bodies if b.order_id}
     lines = []
     for order in orders:
         body = by_order.get(order["order_id"])
         result = str(body.standing) if body else "missing"
+        reason = body.condition if body else Code.NOT_DELIVERED
+        if order["cancelled"] and not body:
+            result, reason = "cancelled", Code.CANCELLED
         lines.append(
             {
                 "order_id": order["order_id"],
@@ -69,7 +78,7 @@ def return_lines(
                 "bank": order["bank"],
                 "branch": order["branch"],
                 "result": result,
-                "reason": body.condition if body else Code.NOT_DELIVERED,
+                "reason": reason,
                 "final": int(result in FINAL),
                 "package_id": body.package_id if body else "",
             }
@@ -111,19 +120,54 @@ class Sorting:
         self._queries = queries
         self._prefix = command_prefix
         self._commands = 0
+        self._one_at_a_time = asyncio.Lock()
         self._lots = LotWork(queries, lots) if lots else None
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once. What is
         logged until the next step, also by the shell about it, names its batch."""
         clear_contextvars()
+        async with self._one_at_a_time:
+            return await self._step()
+
+    async def command_orders(self, command: OrdersCommand) -> Receipt:
+        """Cancel, hold or release orders whose cards are not packed. The same command again is
+        answered the same (`repeated`); ID_REUSED refuses another under its id."""
+        async with self._one_at_a_time:
+            stored = self._queries.reply(Line.SORTING, f"orders:{command.command_id}")
+            if stored is not None:
+                if stored["digest"] != command_digest(command):
+                    return Receipt(False, Code.ID_REUSED, f"{command.command_id}: other orders")
+                return receipt_from_json(stored, repeated=True)
+            states = self._queries.order_states(command.order_ids)
+            writing, receipt = decide_orders(command, states)
+            if not receipt.accepted:
+                return replace(receipt, code=Code.NOTHING_TAKEN)
+            if not writing.empty:
+                await self._commit(writing)
+            return receipt
+
+    async def _step(self) -> bool:
         arrived = self._queries.bodies("b.place = ? order by b.body_id limit ?", ARRIVED, CHUNK)
         if arrived:
             bind_contextvars(
                 batch_ids=sorted({b.batch_id for b in arrived}),
                 carton_ids=sorted({b.carton_id for b in arrived}),
             )
-            await self._commit(decide_sort(self._next(), arrived))
+            stopped = self._queries.stopped_orders([b.order_id for b in arrived if b.order_id])
+            await self._commit(decide_sort(self._next(), arrived, stopped))
+            return True
+        stopped_samples = self._queries.bodies(
+            "b.place = ? and b.order_id in (select order_id from order_stop where reason <> '')"
+            " order by b.body_id limit ?",
+            READ_AGAIN, CHUNK,
+        )  # fmt: skip
+        if stopped_samples:
+            stopped = self._queries.stopped_orders([b.order_id for b in stopped_samples])
+            writing = Writing(Line.SORTING, self._next())
+            for body in stopped_samples:
+                set_apart(writing, body, stopped[body.order_id])
+            await self._commit(writing)
             return True
         for batch_id in self._complete_batches():
             bind_contextvars(batch_id=batch_id)
@@ -134,6 +178,10 @@ class Sorting:
     async def close_package(self, command: ClosePackage) -> Receipt:
         """Close a package in which exactly the cards of its list were counted; else it stays open
         and the receipt names what differs. One that is closed is answered as it was then."""
+        async with self._one_at_a_time:
+            return await self._close_package(command)
+
+    async def _close_package(self, command: ClosePackage) -> Receipt:
         q = self._queries
         stored = q.reply(Line.SORTING, close_command(command.package_id))
         if stored is not None:
@@ -252,7 +300,9 @@ class Sorting:
     async def _write_return(self, batch_id: str) -> None:
         q = self._queries
         orders = q.rows(
-            "select order_id, bank, branch from orders where batch_id = ? order by order_id",
+            "select o.order_id, o.bank, o.branch, s.reason = 'CANCELLED' as cancelled from orders o"
+            " left join order_stop s on s.order_id = o.order_id where o.batch_id = ?"
+            " order by o.order_id",
             batch_id,
         )
         deliveries = len(q.deliveries(batch_id))
@@ -269,7 +319,8 @@ class Sorting:
                 batch_id,
             )
         }
-        lines = return_lines(orders, q.bodies("b.batch_id = ?", batch_id), refused)
+        bodies = q.bodies("b.batch_id = ? and b.place not like 'factory/%'", batch_id)
+        lines = return_lines(orders, bodies, refused)
         file_id = f"RETURN-{batch_id}-1"
         writing = Writing(Line.SORTING, f"return:{file_id}")
         writing.guard("orders", {"batch_id": batch_id}, len(orders))

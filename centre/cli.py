@@ -69,7 +69,7 @@ def up(home: Path, card_management: str | None) -> None:
 @json_option
 @reporting
 def status(home: Path, as_json: bool) -> None:
-    """Which parts are up, and where the bodies are.
+    """Which parts are up, where the bodies are, what each open batch waits for until when.
 
     Exit code 3 if the centre is not up. Example: centre status --json
     """
@@ -172,15 +172,33 @@ def sign_for(home: Path, delivery: str, counts: tuple[str, ...]) -> None:
 
     Example: centre sign-for D1 C1=250 C2=249
     """
-    from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
+    from stubs.operator_pb2 import SignForDeliveryRequest
 
     request = SignForDeliveryRequest(delivery_id=delivery)
-    for text in counts:
-        carton, _, number = text.rpartition("=")
-        if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:
-            raise click.UsageError(f"{text}: CARTON=COUNT is needed, at most 999999")
-        request.counts.append(CartonCount(carton_id=carton, counted=int(number)))
+    request.counts.extend(_carton_count(text) for text in counts)
     _answer(home, "SignForDelivery", request)
+
+
+@main.command()
+@home_option
+@click.argument("count", metavar="CARTON=COUNT")
+@reporting
+def recount(home: Path, count: str) -> None:
+    """Count a carton of a signed delivery anew, blindly: all its cards, wherever they lie by now.
+
+    The new count takes the place of the old one. Cards that lay aside as beyond the old count are
+    fed again afterwards. Example: centre recount C2=248
+    """
+    _answer(home, "RecountCarton", _carton_count(count))
+
+
+def _carton_count(text: str) -> Any:
+    from stubs.operator_pb2 import CartonCount
+
+    carton, _, number = text.rpartition("=")
+    if not carton or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise click.UsageError(f"{text}: CARTON=COUNT is needed, at most 999999")
+    return CartonCount(carton_id=carton, counted=int(number))
 
 
 @main.command()
@@ -197,13 +215,14 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     Example: centre demo --seed 7 --cards 5000 --out out/demo
     """
     from centre import demo as play
+    from centre.demo_people import DemoError
 
     try:
         job = play.Demo(out.resolve(), seed, cards, fresh, readers)
         play.prepare_home(job)
         play.remember(job.home)
         result = play.run(play.Demo(job.home, seed, cards, readers=readers))
-    except play.DemoError as e:
+    except DemoError as e:
         click.echo(str(e), err=True)
         sys.exit(WRONG_USE)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """`centre demo`: one batch delivery through a whole centre, on real parts (articles 11(10), 28(7)).
 
 It plays what stands around a centre: a service manager that keeps processes running, a courier
-who brings the key block, a person who counts cartons with a counting machine and signs for them.
+who brings the key block, the people of the floor (`centre.demo_people`).
 The counterparts, stations, machines and the centre itself are processes of their own. Killed at
 any moment, the same command goes on from where the ledger and the chips stand.
 """
@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 from centre import logs
 from centre.config import Config
+from centre.demo_people import DemoError, People, ask_tray, python, run_program
 from centre.demo_screen import Screen
 from centre.floor import state_of
 from centre.home import initialise, write_whole
@@ -36,10 +36,6 @@ STATIONS = ("station-1", "station-2")
 START_SECONDS = 120.0
 TICKETS = 500
 """Named in one request to the tray."""
-
-
-class DemoError(Exception):
-    """The demo can't go on; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -112,43 +108,42 @@ def run(demo: Demo) -> dict[str, Any]:
     with _sockets(config.run / "sockets-directory") as sockets:
         try:
             with screen:
-                _Opening(demo, config, keeper, made, sockets).run(screen)
-                _watch(config, made["batch_id"], screen, sockets / "tray.sock")
+                people = People(config, made, sockets / "tray.sock", screen.say)
+                _Opening(demo, config, keeper, made, sockets, people).run(screen)
+                _watch(config, made["batch_id"], screen, sockets / "tray.sock", people)
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
                 if demo.on_done is not None:
                     demo.on_done()
         finally:
             screen.say("收工 closing")
             keeper.stop()
-    result = write_summary(demo, config, apdus)
+    result = write_summary(demo, config, made["batch_id"], apdus)
     screen.results(config, made["batch_id"], result)
     return result
 
 
 def _make_delivery(demo: Demo, config: Config) -> dict[str, Any]:
     """The factory's part: cards, return, note, key block (in `sent/`, `trays/`)."""
-    _run(_factory(demo, config), config, "factory")
+    run_program(_factory(demo, config), config, "factory")
     made: dict[str, Any] = json.loads((demo.home / "sent" / ".complete").read_text("utf-8"))
     return made
-
-
-def _run(command: Sequence[str], config: Config, name: str) -> None:
-    with (config.logs / f"{name}.out").open("ab") as out:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
-        )
-    if done.returncode:
-        raise DemoError(f"{name} ended with {done.returncode}: see {config.logs / name}.out")
 
 
 class _Opening:
     """The start of a working day: from the first process to the stations at work."""
 
     def __init__(
-        self, demo: Demo, config: Config, keeper: Keeper, made: dict[str, Any], sockets: Path
+        self,
+        demo: Demo,
+        config: Config,
+        keeper: Keeper,
+        made: dict[str, Any],
+        sockets: Path,
+        people: People,
     ) -> None:
         self._demo, self._config, self._keeper = demo, config, keeper
         self._made, self._sockets = made, sockets
+        self._people = people
         self._home = ["--home", str(demo.home)]
         self._control = sockets / "tray.sock"
         self._card_management = f"127.0.0.1:{_free_port()}"
@@ -166,7 +161,7 @@ class _Opening:
         screen.say("密钥保管员导入临时密钥 the temporary keys enter the token")
         self._bring_keys()
         screen.say("清点并签收 counting and signing for the cartons")
-        self._sign_for()
+        self._people.sign_for()
         screen.say("一条被拒记录更正后以文件重报 a refused record comes again, right, as a file")
         self._correction()
         self._stations(door, readers)
@@ -181,7 +176,7 @@ class _Opening:
         """Readers (pcscd) and the tray that feeds them; answers what pcscd said of itself."""
         pcscd = self._keep(
             "pcscd",
-            [*_python("station_agents.virtual.pcscd"), "--dir", str(self._sockets / "pcsc"),
+            [*python("station_agents.virtual.pcscd"), "--dir", str(self._sockets / "pcsc"),
              "--readers", str(self._demo.readers)],
         )  # fmt: skip
         readers = _ready_line(pcscd, self._keeper)
@@ -199,24 +194,18 @@ class _Opening:
     def _counterparts(self, door: str) -> None:
         sent = str(self._demo.home / "sent")
         addresses = ["--door", door, "--listen", self._card_management]
-        program = _python("counterparts.card_management")
+        program = python("counterparts.card_management")
+        also = ["--also", str(self._demo.home / "only-return" / "sent")]
         inbox = ["--inbox", str(self._config.inbox)]
-        self._keep("card_management", [*program, "--home-dir", sent, *addresses, *inbox])
-        _run([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
+        self._keep("card_management", [*program, "--home-dir", sent, *also, *addresses, *inbox])
+        run_program([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
 
     def _bring_keys(self) -> None:
         """A courier brings the factory's key block; a custodian imports it."""
         brought = self._demo.home / "exchange" / "temporary_keys.json"
         shutil.copyfile(self._demo.home / "sent" / "temporary_keys.json", brought)
-        command = [*_python("centre"), "key", "import", str(brought), *self._home]
-        _run(command, self._config, "key-import")
-
-    def _sign_for(self) -> None:
-        """The labels of the cartons that came, each with what the counting machine says."""
-        counted = ask_tray(self._control, {"op": "count"})["cartons"]
-        counts = [f"{carton}={n}" for carton, n in sorted(counted.items())]
-        command = [*_python("centre"), "sign-for", self._made["delivery_id"], *counts, *self._home]
-        _run(command, self._config, "sign-for")
+        command = [*python("centre"), "key", "import", str(brought), *self._home]
+        run_program(command, self._config, "key-import")
 
     def _correction(self) -> None:
         """Until the inbox has answered it: so that its card is never held, whatever comes first."""
@@ -245,14 +234,11 @@ class _Opening:
             )  # fmt: skip
 
 
-def _python(module: str) -> list[str]:
-    return [sys.executable, "-m", module]
-
-
 def _factory(demo: Demo, config: Config) -> list[str]:
     return [
-        *_python("counterparts.factory"), "--out", str(demo.home), "--seed", str(demo.seed),
-        "--cards", str(demo.cards), "--transport-key", str(config.transport_public_key),
+        *python("counterparts.factory"), "--out", str(demo.home), "--seed", str(demo.seed),
+        "--cards", str(demo.cards), "--halves",
+        "--transport-key", str(config.transport_public_key),
     ]  # fmt: skip
 
 
@@ -287,22 +273,25 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
         time.sleep(0.1)  # another process's file: there is no event to wait for
 
 
-def _watch(config: Config, batch_id: str, screen: Screen, control: Path) -> None:
-    """Show the stages until the return was taken by card management. Meanwhile an operator feeds
-    what was drawn for sampling, and at the end what has to be set apart with its lot."""
+def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people: People) -> None:
+    """Show the stages, and let people do their part, until the return was taken by card
+    management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
+    to be set apart with its lot."""
     queries = Queries(config.ledger)
     while True:
         screen.update(queries, batch_id)
+        people.look(queries)
         if fed := _feed_again(control, queries, batch_id, DRAWN):
             screen.say(f"抽样复检，重新上卡 {fed} 张 the samples are fed again")
-        outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
-        if outbox and all(r["acknowledged"] for r in outbox):
+        outbox = queries.rows("select kind, acknowledged from outbox where batch_id = ?", batch_id)
+        written = any(r["kind"] == "centre_return" for r in outbox)
+        if written and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)
     _wait_for_readers(control)
     if fed := _feed_again(control, queries, batch_id, held(Line.SORTING)):
-        screen.say(f"拒收批 {fed} 张另行存放 the cards of a refused lot are set apart")
+        screen.say(f"暂扣 {fed} 张另行存放 what sorting holds is set apart")
         _wait_for_readers(control)
     queries.close()
 
@@ -340,10 +329,12 @@ def _wait_for_readers(control: Path) -> None:
         time.sleep(0.2)  # another process's machine: there is no event to wait for
 
 
-def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:
-    """`summary.json`: the ledger's answer, and what the machine's counter says."""
+def write_summary(demo: Demo, config: Config, batch_id: str, apdus: int) -> dict[str, Any]:
+    """`summary.json`: the ledger's answer about the batch, and what the machine's counter says.
+    `reconciled` is true if all that lies in the ledger is, with the halves that wait."""
     queries = Queries(config.ledger)
-    result = {"seed": demo.seed, "apdus": apdus, **summary(queries)}
+    result = {"seed": demo.seed, "apdus": apdus, **summary(queries, batch_id)}
+    result["reconciled"] = result["reconciled"] and summary(queries)["reconciled"]
     queries.close()
     if result["in_work"] or not result["reconciled"]:
         return result
@@ -352,28 +343,6 @@ def write_summary(demo: Demo, config: Config, apdus: int) -> dict[str, Any]:
         (json.dumps(result, ensure_ascii=False, indent=1) + "\n").encode("utf-8"),
     )
     return result
-
-
-def ask_tray(control: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """One question to the tray machine (its counting machine, its counter of APDUs)."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            with socket.socket(socket.AF_UNIX) as s:
-                s.connect(str(control))
-                with s.makefile("rw", encoding="utf-8") as f:
-                    f.write(json.dumps(request) + "\n")
-                    f.flush()
-                    answer: dict[str, Any] = json.loads(f.readline())
-        except (OSError, json.JSONDecodeError):
-            # The tray is being started again.
-            if time.monotonic() > deadline:
-                raise DemoError("the tray does not answer") from None
-            time.sleep(0.2)  # until its keeper has started it
-            continue
-        if "error" in answer:
-            raise DemoError(f"the tray: {answer['error']}")
-        return answer
 
 
 def _free_port() -> int:

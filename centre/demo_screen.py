@@ -19,8 +19,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from centre import show
 from centre.config import Config
-from domain.places import DRAWN, READ_AGAIN
+from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN
 from ledger.queries import Queries
 from ledger.summary import branch_table
 
@@ -37,8 +38,8 @@ _NOT_PASSED = {
     "key_replacement": _BEFORE,
     "inspection": (*_BEFORE, "transit/key_replacement>inspection"),
     "sorting": (*_BEFORE, "transit/key_replacement>inspection", "transit/inspection>sorting"),
-    "packing": ("sorting/work", DRAWN, READ_AGAIN),
-    "shipping": ("sorting/work", DRAWN, READ_AGAIN, "sorting/packed"),
+    "packing": ("sorting/work", DRAWN, READ_AGAIN, PACKING),
+    "shipping": ("sorting/work", DRAWN, READ_AGAIN, PACKING, PACKED),
 }
 # Set apart by an earlier stage: it never comes to this one.
 _APART = {
@@ -107,7 +108,9 @@ class Screen:
         places = {
             r["place"]: r["n"]
             for r in queries.rows(
-                "select place, count(*) as n from body where batch_id = ? group by place", batch_id
+                "select place, count(*) as n from body where batch_id = ?"
+                " and place not like 'factory/%' group by place",
+                batch_id,
             )
         }
         counts = stage_counts(places)
@@ -139,7 +142,6 @@ class Screen:
             table.add_column(name, justify="left" if name in columns[:2] else "right")
         for row in branch_table(queries, batch_id):
             table.add_row(*(str(row[name]) for name in columns))
-        queries.close()
         self._console.print(table)
         r = result
         self._console.print(
@@ -151,5 +153,7 @@ class Screen:
             f"平衡 reconciled: {'是 yes' if r['reconciled'] else '否 NO'}",
             highlight=False,
         )
+        show.clocks(show.clock_facts(queries))
+        queries.close()
         for name in ("summary.json", "return", "lists", "trays", "ledger.db", "log"):
             self._console.print(f"  {self._home / name}", highlight=False)

@@ -186,13 +186,20 @@ def _config(home: Path, findings: list[Finding]) -> Config | None:
 
 def _home(config: Config) -> Iterator[Finding]:
     yield _guarded("ledger", "台账 ledger", f"centre init --home {config.home}", _ledger, config)
-    yield _guarded("token", "加密机 token", f"centre init --home {config.home}", _token, config)
+    yield _guarded("token", "加密机 token", _token_mend(config), _token, config)
     free = shutil.disk_usage(config.home).free
     low = free < LEAST_FREE_BYTES
     yield Finding(
         "disk", "磁盘 disk", State.MEND if low else State.OK, f"{free / 2**30:.1f} GiB free",
         "腾出空间 free some: return/, log/" if low else "",
     )  # fmt: skip
+
+
+def _token_mend(config: Config) -> str:
+    """What opens a token again: a PIN that others may read is not used, a missing one is made."""
+    if config.pin_file.exists() and config.pin_file.stat().st_mode & 0o177:
+        return f"chmod 600 {config.pin_file}"
+    return f"centre init --home {config.home}"
 
 
 def _guarded(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +20,8 @@ from ledger.history import batch_overview, body_history
 from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
 from ledger.verify import Report
+from scheduler.calendar import Calendar
+from scheduler.clocks import WaitsFor, open_clocks
 
 # A pipe has no width of its own: wide enough that no cell is cut.
 console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
@@ -47,8 +50,8 @@ def receipt(message: Any) -> dict[str, Any]:
 
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
-    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies) and `lots` (those
-    not accepted; `ledger.lots.SHOWN`)."""
+    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
+    not accepted; `ledger.lots.SHOWN`) and `clocks` (`scheduler.clocks.Clock`)."""
     content = state_of(config.home) or {}
     parts = [
         {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
@@ -62,9 +65,11 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
         "parts": parts,
         "places": queries.rows(
             "select place, condition as reason, kind, bank, count(*) as bodies from body"
-            " group by place, condition, kind, bank order by place, condition, kind, bank"
+            " where place not like 'factory/%' group by place, condition, kind, bank"
+            " order by place, condition, kind, bank"
         ),
         "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
+        "clocks": clock_facts(queries),
     }
 
 
@@ -88,6 +93,46 @@ def status(facts: Mapping[str, Any]) -> None:
     )  # fmt: skip
     if facts["lots"]:
         _table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+    clocks(facts["clocks"])
+
+
+_WAITS_FOR = {
+    WaitsFor.FACTORY_RETURN: "厂家回盘 factory return",
+    WaitsFor.CARDS: "卡片 cards",
+    WaitsFor.CENTRE: "本中心 this centre",
+}
+
+
+def clock_facts(queries: Queries, batch_id: str | None = None) -> list[dict[str, Any]]:
+    """The clocks of all open batches, or of one, as rows."""
+    found = open_clocks(queries, datetime.now(UTC), Calendar(), batch_id)
+    return [{**asdict(c), "since": str(c.since), "due": str(c.due)} for c in found]
+
+
+def clocks(facts: Sequence[Mapping[str, Any]]) -> None:
+    """What each open batch waits for, since when, and when it is due (article 28(7))."""
+    if not facts:
+        return
+    rows = [
+        {
+            **c,
+            "waits_for": _WAITS_FOR[c["waits_for"]],
+            "due": f"{c['due']}{' 暂定 provisional' if c['provisional'] else ''}",
+            "left": f"余 {c['left']} left" if c["left"] >= 0 else f"逾期 {-c['left']} overdue",
+        }
+        for c in facts
+    ]
+    _table(
+        "时限 clocks: 5 个工作日 working days",
+        rows,
+        {"batch_id": "批次 batch", "waits_for": "等待 waits for", "since": "自 since",
+         "due": "到期 due", "left": "工作日 working days"},
+    )  # fmt: skip
+    if any(c["provisional"] for c in facts):
+        console.print(
+            "暂定：尚无该年放假通知，仅按周末计算 provisional: no notice of that year's holidays is"
+            " known, only weekends count as days off"
+        )
 
 
 STATES = {
@@ -185,6 +230,7 @@ def batch(queries: Queries, batch_id: str) -> bool:
         console.print(f"中心回盘 centre return {sent['id']}: {taken}")
     for waits in overview["waits_for"]:
         console.print(f"等待 waits for: {waits}")
+    clocks(clock_facts(queries, batch_id))
     return True
 
 

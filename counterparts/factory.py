@@ -32,9 +32,11 @@ from counterparts.chips import (
     with_temporary_keys,
 )
 from counterparts.faults import (
+    BESIDE,
     FEWEST_CARDS,
     RECORD_FAULTS,
     SEEDS_WITH_A_WEAK_SERIES,
+    STOPS,
     Fault,
     Planted,
     Spoiler,
@@ -55,6 +57,9 @@ _log = structlog.get_logger("counterparts.factory")
 FACTORY_ID = "F01"
 PROFILE = "ssc-3des"
 FEWEST_FOR_SILENT_TEMPORARY = 1_000
+HALF_CARDS = 5
+ONLY_CARDS, ONLY_RETURN = "only-cards", "only-return"
+"""Directories of the deliveries of which one half never comes."""
 _STAGING = ".delivery.partial"
 
 
@@ -182,12 +187,15 @@ class _Factory:
         faults_of = [fault for _, fault in made]
         tray_names, ids = self._write_trays(chips, plan, trays)
         block = key_block(self._profile, masters, FACTORY_ID, batch_id, transport_key, random)
+        twice = {p.order_id for p in planted if p.fault is Fault.RECORD_TWICE}
+        records = [*plan.orders, *(o for o in plan.orders if o.order_id in twice)]
         files.write_lines(
-            self._sent / "factory_return.jsonl", (files.order_row(o) for o in plan.orders)
+            self._sent / "factory_return.jsonl", (files.order_row(o) for o in records)
         )
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
+        files.write_whole(self._sent / "stops.json", files.to_json(_stops(planted)) + "\n")
         truth = _truth(self._seed, planted + later_faults, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
         (self._sent / CORRECTION).write_bytes(correction)
@@ -198,6 +206,7 @@ class _Factory:
             "file_id": return_id(batch_id),
             "corrects": sum(p.fault is Fault.SENT_AGAIN for p in planted),
             "trays": tray_names,
+            "damaged_cartons": [p.carton_id for p in planted if p.fault is Fault.CARTON_DAMAGED],
         }
         files.write_whole(self._sent / ".complete", files.to_json(complete) + "\n")
 
@@ -216,6 +225,10 @@ class _Factory:
             fault = by_order.get(order.order_id)
             if fault is not None and chip is not None:
                 chip = spoiler.spoil(chip, fault, order, orders.get(fault.other_order_id))
+            if fault is not None and fault.fault is Fault.SURPLUS_CARD:
+                made.append((spoiler.stranger(order), fault))
+            if fault is not None and fault.fault in BESIDE:
+                fault = None
             if chip is not None:
                 made.append((chip, fault))
         later: list[Planted] = []
@@ -276,6 +289,19 @@ def _with_record_faults(plan: Plan, planted: Sequence[Planted]) -> Plan:
     return Plan(plan.batch_id, tuple(orders.values()), plan.temporary, plan.cartons)
 
 
+def _stops(planted: Sequence[Planted]) -> list[dict[str, Any]]:
+    """The orders that card management will cancel or hold, as one command each."""
+    return [
+        {
+            "act": act,
+            "command_id": f"{act}-{stopped[0].rpartition('-')[0]}",
+            "order_ids": stopped,
+        }
+        for fault, act in STOPS.items()
+        if (stopped := [p.order_id for p in planted if p.fault is fault])
+    ]
+
+
 def _truth(
     seed: int,
     planted: Sequence[Planted],
@@ -299,6 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--cards", type=int, default=3_000)
     parser.add_argument("--trays", type=int, default=1)
+    parser.add_argument(
+        "--halves",
+        action="store_true",
+        help="make two small deliveries beside it, of which only one half will ever come",
+    )
     parser.add_argument("--transport-key", type=Path, required=True, metavar="PEM")
     parser.add_argument(
         "--door", metavar="HOST:PORT", help="hand the delivery note in at the centre's door too"
@@ -311,13 +342,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.transport_key.read_bytes(),
         trays=options.trays,
     )
-    ids = {"delivery_id": delivery.delivery_id, "batch_id": delivery.batch_id}
-    _log.info("delivery_made", **ids)
-    if options.door:
-        receipt = _hand_in_note(delivery, options.door)
-        _log.info("delivery_note_answered", code=receipt.code, repeated=receipt.repeated, **ids)
-        if not receipt.accepted:
-            raise SystemExit(1)
+    noted = [delivery]
+    if options.halves:
+        key = options.transport_key.read_bytes()
+        only_cards, _ = (
+            make_delivery(options.seed + step, HALF_CARDS, options.out / name, key)
+            for name, step in ((ONLY_CARDS, 1), (ONLY_RETURN, 2))
+        )
+        noted.append(only_cards)
+    for each in noted:
+        ids = {"delivery_id": each.delivery_id, "batch_id": each.batch_id}
+        _log.info("delivery_made", **ids)
+        if options.door:
+            receipt = _hand_in_note(each, options.door)
+            _log.info("delivery_note_answered", code=receipt.code, repeated=receipt.repeated, **ids)
+            if not receipt.accepted:
+                raise SystemExit(1)
 
 
 def _hand_in_note(delivery: Delivery, door: str) -> Receipt:

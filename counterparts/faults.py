@@ -1,4 +1,5 @@
-"""What goes wrong in a delivery, as it does: planted in the return and among the chips.
+"""What goes wrong in a delivery, as it does: planted in the return, among the chips, and in what
+card management decides about its orders meanwhile.
 
 Which orders are hit follows from the seed. Each fault has an order of its own and, as long as
 there are enough, a carton of its own.
@@ -31,21 +32,31 @@ class Fault(StrEnum):
     NOT_IN_RETURN = "not_in_return"
     OTHER_PERSON = "other_person"
     CARTON_SHORT = "carton_short"
+    SURPLUS_CARD = "surplus_card"
+    CARTON_DAMAGED = "carton_damaged"
     UNKNOWN_BANK = "unknown_bank"
     SENT_AGAIN = "sent_again"  # an unknown bank too, but a correction follows
     BAD_CHECK_DIGIT = "bad_check_digit"
     REPEATED_IDENTITY = "repeated_identity"
+    RECORD_TWICE = "record_twice"
+    ORDER_CANCELLED = "order_cancelled"
+    ORDER_ON_HOLD = "order_on_hold"
     WEAK_CHIP = "weak_chip"
 
 
+STOPS = {Fault.ORDER_CANCELLED: "cancel", Fault.ORDER_ON_HOLD: "hold"}
+"""What card management does to such an order while the delivery is in work."""
+BESIDE = (Fault.SURPLUS_CARD, Fault.CARTON_DAMAGED)
+"""What happens in an order's carton and leaves its own card as it is."""
 WRONG_BANK = (Fault.UNKNOWN_BANK, Fault.SENT_AGAIN)
 RECORD_FAULTS = (*WRONG_BANK, Fault.BAD_CHECK_DIGIT, Fault.REPEATED_IDENTITY)
 
 
 @dataclass(frozen=True)
 class Planted:
-    """One planted fault. `order_id` is empty for a temporary card; `other_order_id` is the order
-    whose holder's data the chip or record carries."""
+    """One planted fault. `order_id` is the order whose card or record is at fault, or which lies
+    beside a surplus card or in a damaged carton (empty for a temporary card); `other_order_id` is
+    the order whose holder's data the chip or record carries."""
 
     fault: Fault
     order_id: str
@@ -59,7 +70,8 @@ def how_many(cards: int) -> list[Fault]:
     if cards < FEWEST_CARDS:
         return []
     faults: list[Fault] = [f for f in Fault if f not in (Fault.SILENT_TEMPORARY, Fault.WEAK_CHIP)]
-    return faults + [Fault.SILENT_CHIP] * (cards >= 3_000)
+    faults += [Fault.SILENT_CHIP] * (cards >= 3_000)
+    return [*faults, Fault.ORDER_CANCELLED]
 
 
 def choose(orders: Sequence[Order], random: Random) -> list[Planted]:
@@ -136,10 +148,10 @@ class Spoiler:
                 theirs = social_card(self._profile, other).files[HOLDER_FILE]
                 return replace(chip, files={**chip.files, HOLDER_FILE: theirs})
             case Fault.NOT_IN_RETURN:
-                return self._stranger(order)
+                return self.stranger(order)
         return chip
 
-    def _stranger(self, order: Order) -> Chip:
+    def stranger(self, order: Order) -> Chip:
         """A card of the same bank and batch, for somebody that the return does not name."""
         division = order.branch_code[4:]
         stranger = replace(

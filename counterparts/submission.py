@@ -6,7 +6,7 @@ Each has a plain call that tries once, and `persist`, which tries until the cent
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -15,7 +15,13 @@ from typing import Any
 import grpc
 
 from counterparts import files
-from stubs.card_management_pb2 import FactoryReturnPart, FileHeader, FileTrailer, RecordChunk
+from stubs.card_management_pb2 import (
+    FactoryReturnPart,
+    FileHeader,
+    FileTrailer,
+    OrdersCommand,
+    RecordChunk,
+)
 from stubs.card_management_pb2_grpc import CardManagementStub
 from stubs.common_pb2 import Receipt
 from stubs.factory_pb2_grpc import FactoryStub
@@ -91,6 +97,21 @@ def submit_delivery_note(door: str, path: Path) -> Receipt:
     note = files.delivery_note(json.loads(path.read_text(encoding="utf-8")))
     with grpc.insecure_channel(door) as channel:
         receipt: Receipt = FactoryStub(channel).SubmitDeliveryNote(note, timeout=CALL_SECONDS)
+    return receipt
+
+
+def submit_orders_command(door: str, row: Mapping[str, Any]) -> Receipt:
+    """Cancel, hold or release orders at the centre's `door`; `row`: act, command_id, order_ids.
+    Tries once; grpc.RpcError as it comes."""
+    command = OrdersCommand(command_id=row["command_id"], order_ids=row["order_ids"])
+    with grpc.insecure_channel(door) as channel:
+        stub = CardManagementStub(channel)
+        act = {
+            "cancel": stub.CancelOrders,
+            "hold": stub.HoldOrders,
+            "release": stub.ReleaseOrders,
+        }[row["act"]]
+        receipt: Receipt = act(command, timeout=CALL_SECONDS)
     return receipt
 
 

@@ -23,10 +23,15 @@ class EventType(StrEnum):
     RETURN_ACCEPTED = "return_accepted"
     ORDER_ADVISED = "order_advised"
     RECORD_REFUSED = "record_refused"
+    ORDER_STOPPED = "order_stopped"
+    ORDER_RELEASED = "order_released"
     CORRECTION_ACCEPTED = "correction_accepted"
     RECORD_CORRECTED = "record_corrected"
     NOTE_ACCEPTED = "note_accepted"
     CARTON_SIGNED_FOR = "carton_signed_for"
+    CARTON_RECOUNTED = "carton_recounted"
+    BODY_COUNTED = "body_counted"  # moves: what was beyond the count is counted, back to its line
+    BODY_WITHDRAWN = "body_withdrawn"  # moves: a recount found that there is no such card
     BODY_RECEIVED = "body_received"  # moves: into the vault
     BODY_ISSUED = "body_issued"  # moves: to a line
     BODY_TAKEN = "body_taken"  # moves: a line takes what was sent

@@ -28,6 +28,7 @@ class Code(StrEnum):
     CARTON_UNKNOWN = "CARTON_UNKNOWN"
     PACKAGE_UNKNOWN = "PACKAGE_UNKNOWN"
     PACKAGE_DIFFERS = "PACKAGE_DIFFERS"
+    COUNT_TOO_LOW = "COUNT_TOO_LOW"
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
     BAD_FORMAT = "BAD_FORMAT"
@@ -41,6 +42,13 @@ class Code(StrEnum):
     SCAN_MISSING = "SCAN_MISSING"
     SCAN_FOREIGN = "SCAN_FOREIGN"
     SCAN_TWICE = "SCAN_TWICE"
+    # One order of a command
+    ORDER_UNKNOWN = "ORDER_UNKNOWN"
+    ALREADY_PACKED = "ALREADY_PACKED"
+    NOT_ON_HOLD = "NOT_ON_HOLD"
+    # One order, and the card that it had
+    CANCELLED = "CANCELLED"
+    ON_HOLD = "ON_HOLD"
     # One card body
     CHIP_SILENT = "CHIP_SILENT"
     CHIP_UNREADABLE = "CHIP_UNREADABLE"
@@ -100,6 +108,10 @@ CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OVER_COUNT}
 """Those of them that end when a correction of the return has a record for the body."""
 
 
+STOPPED = frozenset({Code.CANCELLED, Code.ON_HOLD})
+"""Reasons for which card management stops an order: its body is held with that reason."""
+
+
 class Words(NamedTuple):
     """`chinese` and `english` say what happened; `next_step` what the person does now."""
 
@@ -138,6 +150,9 @@ WORDS: dict[Code, Words] = {
     Code.SCAN_MISSING: Words("清单上有而未扫到", "on the list, not scanned", "find the card"),
     Code.SCAN_FOREIGN: Words("不属于本包", "not a card of this package", "take the card out"),
     Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "scan each card once"),
+    Code.COUNT_TOO_LOW: Words(
+        "少于已见卡数", "fewer than the cards that were seen", "count on all stacks and in readers"
+    ),
     Code.FIELD_MISSING: Words("缺少字段", "a field is missing", "send the record again, complete"),
     Code.BAD_FORMAT: Words("字段格式错误", "a field has a wrong format", "correct the field"),
     Code.BAD_CODING: Words(
@@ -154,10 +169,21 @@ WORDS: dict[Code, Words] = {
     Code.NOTHING_TO_CORRECT: Words(
         "没有可更正的记录", "no refused record to correct", "check file, order and card"
     ),
+    Code.ORDER_UNKNOWN: Words("无此订单", "no such order", "check the order id"),
+    Code.ALREADY_PACKED: Words(
+        "已装包，不能撤销或暂停", "packed before this came", "collect the card at the branch"
+    ),
+    Code.NOT_ON_HOLD: Words("订单未被暂停", "the order is not on hold", "none"),
+    Code.CANCELLED: Words(
+        "订单已撤销", "card management cancelled the order", "keep the card apart"
+    ),
+    Code.ON_HOLD: Words("订单已暂停", "card management holds the order", "wait for its release"),
     Code.CHIP_SILENT: Words("芯片无应答", "the chip does not answer", "remake the card"),
     Code.CHIP_UNREADABLE: Words("芯片无法读取", "the chip cannot be read", "remake the card"),
     Code.NOT_IN_RETURN: Words("识别码不在回盘", "not in the factory return", "ask the factory"),
-    Code.OVER_COUNT: Words("超出清点数", "more cards than were counted", "count the carton again"),
+    Code.OVER_COUNT: Words(
+        "超出清点数", "more cards than were counted", "centre recount CARTON=COUNT"
+    ),
     Code.WRONG_KIND: Words("卡种与箱不符", "the kind differs from the carton's", "ask the factory"),
     Code.FACE_DIFFERS: Words(
         "卡面与芯片不属于同一张卡", "face and chip belong to two cards", "report to the factory"
@@ -179,7 +205,7 @@ WORDS: dict[Code, Words] = {
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
     Code.KEY_QUOTA_EXCEEDED: Words(
-        "超出箱的密钥配额", "the carton's key quota is used up", "recount"
+        "超出箱的密钥配额", "the carton's key quota is used up", "centre recount CARTON=COUNT"
     ),
     Code.KEY_BLOCK_BAD: Words("密钥块无效", "the key block cannot be read", "ask for a new block"),
     Code.KEY_CHECK_VALUE_DIFFERS: Words("密钥校验值不符", "check value differs", "ask the factory"),

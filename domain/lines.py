@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from domain.changes import Changes, Committed
@@ -116,6 +117,23 @@ class ClosePackage:
     without_number: int = 0
 
 
+class OrderAct(StrEnum):
+    """What card management does to an order whose card is not packed yet."""
+
+    CANCEL = "cancel"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class OrdersCommand:
+    """One act on a chunk of orders; the same `command_id` again gets the same answer."""
+
+    command_id: str
+    act: OrderAct
+    order_ids: tuple[str, ...]
+
+
 class LedgerDoor(Protocol):
     """The writing door as a line has it: its epoch is kept behind it."""
 
@@ -149,6 +167,8 @@ class InventoryLine(Protocol):
 
     async def sign_for(self, command: SignFor) -> Receipt: ...
 
+    async def recount(self, carton_id: str, counted: int) -> Receipt: ...
+
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None: ...
 
 
@@ -159,6 +179,10 @@ class ChipLine(Protocol):
 
 
 class SortingLine(Protocol):
+    async def command_orders(self, command: OrdersCommand) -> Receipt:
+        """Cancel, hold or release orders; each is refused by its place, or took effect."""
+        ...
+
     async def step(self) -> bool:
         """Do what can be done now; whether there may be more to do at once."""
         ...

@@ -164,13 +164,22 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (work(_K), transit(_K, _I)),
         (work(_K), rejected(_K)),
         (work(_K), held(_K)),
-        (held(_K), work(_K)),  # a correction of the return advised it after all
+        *(
+            (place, outside)  # a recount found that there is no such card
+            for place in (VAULT, transit(Line.INVENTORY, _K), work(_K))
+            for outside in (MISSING_COUNTED, SURPLUS_COUNTED)
+        ),
+        # A correction of the return advised it after all, or a recount counted it.
+        (held(_K), work(_K)),
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),
         (transit(_K, _I), held(_I)),
         (transit(_I, _S), work(_S)),
         (work(_S), PACKING),
+        (work(_S), held(_S)),  # its order was cancelled or held by card management
+        (held(_S), held(_S)),  # an order on hold is cancelled
+        (held(_S), work(_S)),  # released
         (work(_S), DRAWN),
         (DRAWN, READ_AGAIN),
         (DRAWN, rejected(_Q)),
@@ -178,6 +187,7 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (work(_S), held(_S)),  # its lot was refused
         (READ_AGAIN, held(_S)),
         (PACKING, PACKED),
+        (PACKING, held(_S)),  # its order was stopped before its package was closed
         (PACKED, "courier"),
     }
 )

@@ -1,5 +1,5 @@
-"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), and its
-corrections."""
+"""The door of card management (卡管系统): the factory return (制卡回盘, article 11(10)), its
+corrections, and orders that are cancelled or held before their cards are packed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ import structlog
 from google.protobuf.message import DecodeError
 from structlog.contextvars import bind_contextvars
 
+from domain import lines
 from domain.codes import Code
-from domain.factory_return import FactoryRecord
+from domain.factory_return import FactoryRecord, is_id
+from domain.lines import OrderAct, Receipt
 from gateways.answers import abort, answering, receipt_to_wire, refusal
 from gateways.factory_returns import FramedReturn, Unread, take_return
 from gateways.floor import Floor
 from gateways.framing import Framed, FrameRefused, Part, read_frame
 from stubs import common_pb2
-from stubs.card_management_pb2 import FactoryReturnPart, FactoryReturnRecord
+from stubs.card_management_pb2 import FactoryReturnPart, FactoryReturnRecord, OrdersCommand
 from stubs.card_management_pb2_grpc import CardManagementServicer
 
 log = structlog.get_logger()
+
+ORDERS_IN_COMMAND = 1_000
 
 
 def record_from_wire(raw: bytes) -> FactoryRecord | None:
@@ -47,6 +51,19 @@ def record_from_wire(raw: bytes) -> FactoryRecord | None:
         birth_date=r.birth_date,
         has_temporary_card=r.has_temporary_card,
     )
+
+
+def command_fault(command: OrdersCommand) -> Receipt | None:
+    """Why a command is refused as a whole; None: it is good. An order id that is none of ours is
+    refused by its place later."""
+    if not is_id(command.command_id):
+        code = Code.BAD_FORMAT if command.command_id else Code.FIELD_MISSING
+        return refusal(code, "command_id")
+    if not command.order_ids:
+        return refusal(Code.FIELD_MISSING, "order_ids")
+    if len(command.order_ids) > ORDERS_IN_COMMAND:
+        return refusal(Code.FILE_TOO_LARGE, "order_ids")
+    return None
 
 
 class CardManagementDoor(CardManagementServicer):
@@ -90,6 +107,39 @@ class CardManagementDoor(CardManagementServicer):
             raise AssertionError("abort raises") from None
         finally:
             self._files -= 1
+        return receipt_to_wire(receipt)
+
+    @answering
+    async def CancelOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.CANCEL, request)
+
+    @answering
+    async def HoldOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.HOLD, request)
+
+    @answering
+    async def ReleaseOrders(
+        self, request: OrdersCommand, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return await self._command(OrderAct.RELEASE, request)
+
+    async def _command(self, act: OrderAct, request: OrdersCommand) -> common_pb2.Receipt:
+        receipt = command_fault(request)
+        if receipt is None:
+            command = lines.OrdersCommand(request.command_id, act, tuple(request.order_ids))
+            receipt = await self._floor.sorting.command_orders(command)
+        log.info(
+            "orders.answered",
+            act=act,
+            code=receipt.code,
+            orders=receipt.records,
+            taken=receipt.taken,
+            repeated=receipt.repeated,
+        )
         return receipt_to_wire(receipt)
 
 

@@ -24,6 +24,7 @@ from gateways.floor import Floor
 from gateways.packages import close_package, is_package_id, open_packages
 from stubs import common_pb2
 from stubs.operator_pb2 import (
+    CartonCount,
     ClosePackageRequest,
     FindByNumberRequest,
     FloorState,
@@ -82,6 +83,22 @@ class OperatorDoor(OperatorServicer):
             "delivery.signed_for",
             code=receipt.code,
             cartons=len(command.counts),
+            repeated=receipt.repeated,
+        )
+        return receipt_to_wire(receipt)
+
+    @answering
+    async def RecountCarton(
+        self, request: CartonCount, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        if not is_id(request.carton_id) or request.counted > MAX_CARDS_IN_CARTON:
+            field = "counted" if is_id(request.carton_id) else "carton_id"
+            return receipt_to_wire(refusal(Code.BAD_FORMAT, field))
+        receipt = await self._floor.inventory.recount(request.carton_id, request.counted)
+        log.info(
+            "carton.recounted",
+            carton_id=request.carton_id,
+            code=receipt.code,
             repeated=receipt.repeated,
         )
         return receipt_to_wire(receipt)

@@ -19,8 +19,12 @@ from ledger.queries import Queries
 WORDS: Mapping[str, tuple[str, str]] = {
     EventType.ORDER_ADVISED: ("厂家回盘通知制卡订单", "the factory return advises the order"),
     EventType.RECORD_REFUSED: ("回盘记录被拒", "the record of the factory return is refused"),
+    EventType.ORDER_STOPPED: ("卡管停办订单", "card management stops the order"),
+    EventType.ORDER_RELEASED: ("卡管恢复订单", "card management releases the order"),
     EventType.RECORD_CORRECTED: ("被拒记录已更正", "the refused record is corrected"),
     EventType.BODY_RECEIVED: ("签收入库", "signed for"),
+    EventType.BODY_COUNTED: ("重新清点计入", "counted anew"),
+    EventType.BODY_WITHDRAWN: ("重新清点注销", "no such card, by a recount"),
     EventType.BODY_ISSUED: ("发放", "issued"),
     EventType.BODY_TAKEN: ("领用", "taken"),
     EventType.KEY_WRITE_RELEASED: ("放行写入正式密钥", "writing of formal keys released"),
@@ -28,7 +32,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.INSPECTED: ("检卡合格", "inspected, in order"),
     EventType.BODY_REJECTED: ("报废", "rejected"),
     EventType.BODY_HELD: ("暂扣", "held"),
-    EventType.BODY_RELEASED: ("解除暂扣，重新上机", "held no longer, to be fed again"),
+    EventType.BODY_RELEASED: ("解除暂扣", "held no longer"),
     EventType.BODY_SORTED: ("分拣", "sorted"),
     EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
     EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
@@ -188,6 +192,8 @@ def place_in_words(place: str) -> str:
         return "已装包 packed"
     if place == SHREDDER:
         return "已销毁 destroyed"
+    if head == "factory":
+        return "未到 not here"
     if head == "courier":
         return f"已交寄 {destination_in_words(rest)}"
     if head == "transit":

@@ -32,6 +32,18 @@ class Identified:
     branch: str = ""
     order_batch: str = ""
     refused_code: str = ""
+    stopped: str = ""
+    body: Body | None = None
+
+
+@dataclass(frozen=True)
+class OrderState:
+    """How an order stands. `stopped`: why card management stopped it, empty if it did not, None
+    if it never did; `closed`: the return of its batch is out."""
+
+    order_id: str
+    stopped: str | None
+    closed: bool
     body: Body | None = None
 
 
@@ -171,16 +183,23 @@ class Queries:
 
     def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
         """Of a batch, by (bank, kind): bodies without an accepted record, each of which stands in
-        the place of an advised one that is missing."""
+        the place of an advised one that is missing; as read, and as recounts settled it."""
         found = self.rows(
             "select b.bank, b.kind, sum(case when e.type = ? then 1 else -1 end) as n"
             " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
             " where e.type in (?, ?) and coalesce(e.data->>'stands_for', e.data->>'stood_for') = ?"
-            " group by b.bank, b.kind",
+            " group by b.bank, b.kind"
+            " union all select data->>'bank', data->>'kind', sum(data->>'stand_ins') from event"
+            " where type = ? and data->>'batch_id' = ? group by 1, 2",
             EventType.BODY_HELD, batch_id,
             EventType.BODY_HELD, EventType.BODY_RELEASED, MISSING_READ,
+            EventType.CARTON_RECOUNTED, batch_id,
         )  # fmt: skip
-        return {(r["bank"], r["kind"]): r["n"] for r in found}
+        total: dict[tuple[str, str], int] = {}
+        for r in found:
+            key = r["bank"], r["kind"]
+            total[key] = total.get(key, 0) + int(r["n"])
+        return total
 
     def uncorrected(self, batch_id: str) -> list[dict[str, Any]]:
         """Refused records of a batch that no correction has taken up, in their order."""
@@ -240,7 +259,9 @@ class Queries:
             "select j.value as identification_code, coalesce(o.order_id, '') as order_id,"
             " coalesce(o.branch, '') as branch, coalesce(o.batch_id, '') as order_batch,"
             " coalesce((select min(r.code) from refused_record r"
-            " where r.identification_code = j.value), '') as refused_code"
+            " where r.identification_code = j.value), '') as refused_code,"
+            " coalesce((select s.reason from order_stop s where s.order_id = o.order_id), '')"
+            " as stopped"
             " from json_each(?) j left join orders o on o.identification_code = j.value",
             codes,
         )
@@ -291,6 +312,31 @@ class Queries:
             *parameters,
         )
 
+    def order_states(self, order_ids: Sequence[str]) -> dict[str, OrderState]:
+        """How each of these orders stands; those that are not known are left out."""
+        bodies = self.bodies_of_orders(order_ids)
+        return {
+            r["order_id"]: OrderState(
+                r["order_id"], r["stopped"], bool(r["closed"]), bodies.get(r["order_id"])
+            )
+            for r in self.rows(
+                "select o.order_id, s.reason as stopped, exists (select 1 from outbox x where"
+                "  x.batch_id = o.batch_id and x.kind = 'centre_return') as closed"
+                " from orders o left join order_stop s on s.order_id = o.order_id"
+                " where o.order_id in (select value from json_each(?))",
+                as_json(order_ids),
+            )
+        }
+
+    def stopped_orders(self, order_ids: Sequence[str]) -> dict[str, str]:
+        """Those of these orders that are cancelled or on hold, with the reason."""
+        found = self.rows(
+            "select order_id, reason from order_stop where reason <> ''"
+            " and order_id in (select value from json_each(?))",
+            as_json(order_ids),
+        )
+        return {r["order_id"]: r["reason"] for r in found}
+
     def orders_of_numbers(self, values: Sequence[str]) -> list[str]:
         """All orders that one of these look-up values stands for: a remade card has a new one."""
         found = self.rows(
@@ -324,7 +370,10 @@ class Queries:
 
     def carton_quota(self, carton_id: str) -> int:
         """For how many chips a carton may draw keys: as many as it has bodies."""
-        found = self.one("select count(*) as n from body where carton_id = ?", carton_id)
+        found = self.one(
+            "select count(*) as n from body where carton_id = ? and place not like 'factory/%'",
+            carton_id,
+        )
         return found["n"] if found else 0
 
     def carton_drawn(self, carton_id: str) -> list[str]:

@@ -13,14 +13,17 @@ from typing import Any
 
 from domain.bodies import BORN_WITH, BORNE, Body
 from domain.changes import EventType
+from domain.codes import STOPPED, Code
 from domain.places import (
     FACTORY_ADVISED,
     MISSING_COUNTED,
     MISSING_READ,
+    PACKED,
     SURPLUS_COUNTED,
     SURPLUS_READ,
     Account,
     Kind,
+    Line,
     Standing,
     is_legal,
     owner,
@@ -34,6 +37,7 @@ Row = Mapping[str, Any]
 Moves = Counter[tuple[Account, Account]]
 _MAY_OWE = frozenset({Standing.ADVISED, Standing.SURPLUS})
 _SET_APART = frozenset({Standing.REJECTED, Standing.HELD})
+_OUTSIDE = frozenset({Standing.MISSING, Standing.SURPLUS})
 _EVENT_TYPES = frozenset(str(t) for t in EventType)
 
 
@@ -63,6 +67,8 @@ class Replay:
     orders: set[str] = field(default_factory=set)
     balances: Counter[Account] = field(default_factory=Counter)
     groups: dict[tuple[str, str, str], Batch] = field(default_factory=lambda: defaultdict(Batch))
+    stops: dict[str, str] = field(default_factory=dict)
+    """Why card management stopped an order; empty if it was released again."""
     live: dict[str, str] = field(default_factory=dict)
     """The live body of each order that has one."""
     lots: LotReplay = field(default_factory=LotReplay)
@@ -83,8 +89,12 @@ class Replay:
                 "its movements are not the sum of what its events say",
                 table="movement",
             )
+        owners = {commit.line}
+        if any(e["type"] == EventType.CARTON_RECOUNTED for e in commit.events):
+            # A recount corrects what key replacement has of the carton, in one commit.
+            owners.add(Line.KEY_REPLACEMENT)
         for (source, target), count in moved.items():
-            if owner(source.place) != commit.line:
+            if owner(source.place) not in owners:
                 raise _fault(
                     commit, "移动了他线的账户", "a line posts out of another's account",
                     table="movement",
@@ -123,6 +133,10 @@ class Replay:
             self.orders.add(event["order_id"])
             data = event["data"]
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
+        elif event["type"] == EventType.CARTON_RECOUNTED:
+            self._recount(commit, event, expected)
+        elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
+            self._stop(commit, event)
         elif event["type"] in STATES:
             self.lots.of_lot(
                 event["type"],
@@ -136,6 +150,48 @@ class Replay:
                 if carton["kind"] == Kind.TEMPORARY_CARD:
                     batch_id, bank = event["data"]["batch_id"], carton["bank"]
                     self._advise(batch_id, bank, carton["kind"], carton["noted"], expected)
+
+    def _recount(self, commit: Commit, event: Row, expected: Moves) -> None:
+        """The cards follow in events of their own; what strangers stand for is settled here."""
+        if commit.line != Line.INVENTORY:
+            raise _fault(commit, "他线重新清点", "another line recounts", event)
+        data = event["data"]
+        surplus = Account(SURPLUS_READ, data["kind"], data["bank"])
+        missing = Account(MISSING_READ, data["kind"], data["bank"])
+        if data["stand_ins"] > 0:
+            expected[surplus, missing] += data["stand_ins"]
+        elif data["stand_ins"] < 0:
+            expected[missing, surplus] -= data["stand_ins"]
+
+    def _recounted(self, commit: Commit, event: Row, after: Body, expected: Moves) -> None:
+        """A body that a recount takes up, or withdraws: as if it had been counted so at once."""
+        group = self.groups[after.batch_id, after.bank, after.kind]
+        if event["type"] == EventType.BODY_COUNTED:
+            group.counted += 1
+            place = MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
+            source = Account(place, after.kind, after.bank)
+            expected[source, Account(SURPLUS_READ, after.kind, after.bank)] += 1
+            right = event["data"]["source"] == place
+        else:
+            place = MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
+            group.counted -= 1
+            right = after.place == place and not after.identification_code and not after.live
+        if not right:
+            raise _fault(commit, "重新清点来源不符", "a recount of the wrong account", event)
+
+    def _stop(self, commit: Commit, event: Row) -> None:
+        """An order that was advised is stopped, or released, before its card is packed."""
+        order_id, released = event["order_id"], event["type"] == EventType.ORDER_RELEASED
+        reason = "" if released else event["data"]["code"]
+        before = self.stops.get(order_id, "")
+        if order_id not in self.orders or (not released and reason not in STOPPED):
+            raise _fault(commit, "订单未通知", "the order was never advised", event)
+        if reason == before or (before == Code.CANCELLED) or (released and before != Code.ON_HOLD):
+            raise _fault(commit, "订单状态不符", "the order is not in that state", event)
+        card = self.bodies.get(self.live.get(order_id, ""))
+        if card and (card.place == PACKED or standing(card.place) is Standing.SHIPPED):
+            raise _fault(commit, "卡片已装包", "its card is packed", event)
+        self.stops[order_id] = reason
 
     def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
         """As `actors.receiving.advise`: what was counted beyond the advice stops being surplus."""
@@ -197,6 +253,10 @@ class Replay:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
         self._check_condition(commit, event, after)
         self._check_lease(commit, event, before, after)
+        if event["type"] in (EventType.BODY_COUNTED, EventType.BODY_WITHDRAWN):
+            self._recounted(commit, event, after, expected)
+        elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
+            raise _fault(commit, "非法移动", "only a recount does that", event)
         if "stands_for" in data:
             bank, kind = after.bank, after.kind
             expected[Account(SURPLUS_READ, kind, bank), Account(MISSING_READ, kind, bank)] += 1
@@ -209,6 +269,11 @@ class Replay:
     def _check_condition(self, commit: Commit, event: Row, body: Body) -> None:
         if bool(body.condition) != (standing(body.place) in _SET_APART):
             raise _fault(commit, "原因与位置不符", "a reason belongs to what is set apart", event)
+        stop = self.stops.get(body.order_id, "")
+        if body.condition in STOPPED and stop != body.condition:
+            raise _fault(commit, "订单未被停办", "its order was not stopped", event)
+        if stop and body.place == PACKED:
+            raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
 
     def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
         """A lease grows by one with each release, and with nothing else."""

@@ -10,7 +10,7 @@ import pyodbc
 
 from ledger.connection import LedgerUnusable
 
-VERSION = 2
+VERSION = 3
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -68,6 +68,9 @@ TABLES: tuple[str, ...] = (
         has_temporary integer not null) strict""",
     "create index orders_batch on orders (batch_id)",
     "create unique index orders_identification on orders (identification_code)",
+    # Orders that card management cancelled or holds; an empty reason: released again.
+    """create table order_stop (
+        order_id text primary key, reason text not null) strict""",
     """create table body (
         body_id text primary key, kind text not null, bank text not null, batch_id text not null,
         carton_id text not null, identification_code text not null, order_id text not null,
@@ -116,8 +119,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {}
 """The columns of each table that a line may write, in order; filled from TABLES below."""
 
 WRITABLE = (
-    "file_in", "refused_record", "delivery", "carton", "orders", "body", "package", "personal",
-    "number_index", "return_line", "outbox",
+    "file_in", "refused_record", "delivery", "carton", "orders", "order_stop", "body", "package",
+    "personal", "number_index", "return_line", "outbox",
 )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from domain.changes import EventType
-from domain.places import SURPLUS_READ, Kind, Line, Standing, standing
+from domain.codes import Code
+from domain.places import Kind, Line, Standing, standing
 from ledger.connection import as_json
 from ledger.lots import lots_of
 from ledger.queries import Queries
@@ -132,7 +133,7 @@ def _body_rows(queries: Queries, batch_id: str | None) -> Groups:
     groups: Groups = defaultdict(_none)
     for r in queries.rows(
         "select bank, kind, place, count(*) as n from body"
-        f" where true{where} group by bank, kind, place",
+        f" where place not like 'factory/%'{where} group by bank, kind, place",
         *parameters,
     ):
         counts = groups[r["bank"], r["kind"]]
@@ -161,9 +162,8 @@ def _advised(queries: Queries, batch_id: str | None) -> dict[tuple[str, str], in
 
 def _of_batch(queries: Queries, batch_id: str) -> Groups:
     """One batch. By count, a card is surplus or missing as counted and advised differ; each card
-    that was read and has no accepted record (event data `stands_for`) is surplus for one that is
-    missing until a correction has its record (`stood_for`), and each card beyond its carton's
-    count is surplus."""
+    that was read and has no accepted record (`Queries.stand_ins`) is surplus for one that is
+    missing, and each card beyond its carton's count is surplus."""
     groups: Groups = defaultdict(_none)
     for key, n in _advised(queries, batch_id).items():
         groups[key]["advised"] = n
@@ -171,12 +171,10 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
         groups[key] |= {name: n for name, n in rows.items() if name not in OUTSIDE}
     beyond: dict[tuple[str, str], int] = defaultdict(int)
     for r in queries.rows(
-        "select b.bank, b.kind, count(*) as n from event e"
-        " join body b on b.body_id = e.body_id and b.batch_id = ?"
-        " where e.type = ? and e.data->>'source' = ? group by b.bank, b.kind",
+        "select bank, kind, count(*) as n from body where batch_id = ? and condition = ?"
+        " group by bank, kind",
         batch_id,
-        EventType.BODY_RECEIVED,
-        SURPLUS_READ,
+        Code.OVER_COUNT,
     ):
         beyond[r["bank"], r["kind"]] = r["n"]
         groups[r["bank"], r["kind"]]["surplus"] += r["n"]
@@ -260,7 +258,8 @@ def branch_table(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
             row[standing(r["place"])] += r["n"]
     for r in queries.rows(
         "select bank, destination, place, count(*) as n from body"
-        " where batch_id = ? and order_id = '' group by bank, destination, place",
+        " where batch_id = ? and order_id = '' and place not like 'factory/%'"
+        " group by bank, destination, place",
         batch_id,
     ):
         if standing(r["place"]) in names:

@@ -163,6 +163,14 @@ def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date
         raise fault("number_index", "查询索引被改动", "the look-up values were changed")
 
 
+def check_order_stops(queries: Queries, stops: Mapping[str, str]) -> None:
+    """Table `order_stop` is what ORDER_STOPPED and ORDER_RELEASED say."""
+    rows = {r["order_id"]: r for r in queries.rows("select * from order_stop")}
+    for order_id in sorted({*rows, *stops}):
+        expected = {"reason": stops[order_id]} if order_id in stops else None
+        _compare("order_stop", order_id, None, expected, rows.get(order_id))
+
+
 def check_files(queries: Queries) -> None:
     """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, CORRECTION_ACCEPTED,
     NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say."""
@@ -229,10 +237,12 @@ def _check_refused(queries: Queries) -> None:
 
 
 def check_deliveries(queries: Queries) -> None:
-    """Tables `delivery` and `carton` are what NOTE_ACCEPTED and CARTON_SIGNED_FOR say."""
+    """Tables `delivery` and `carton` are what NOTE_ACCEPTED, CARTON_SIGNED_FOR and, after
+    it, CARTON_RECOUNTED say."""
     signed: dict[str, Said] = {
         said.data["carton_id"]: said
-        for chunk in _events(queries, EventType.CARTON_SIGNED_FOR)
+        for event_type in (EventType.CARTON_SIGNED_FOR, EventType.CARTON_RECOUNTED)
+        for chunk in _events(queries, event_type)
         for said in chunk
     }
     deliveries = cartons = 0

@@ -158,6 +158,7 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
         ("body", lambda: tables.check_bodies(queries, bodies)),
         ("orders / personal / number_index", lambda: tables.check_orders(queries, today)),
+        ("order_stop", lambda: tables.check_order_stops(queries, replay.stops)),
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),

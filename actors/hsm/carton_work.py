@@ -3,7 +3,7 @@ card that can't go on is set apart so that the account of its batch stays right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 from domain.bodies import Body, Writing
@@ -20,11 +20,12 @@ from domain.places import (
     transit,
     work,
 )
+from ledger.counts import carton_rows
 from ledger.queries import Carton, Group, Queries
 
 LINE = Line.KEY_REPLACEMENT
 ISSUED = transit(Line.INVENTORY, LINE)
-HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN}
+HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN, Code.CANCELLED}
 
 
 @dataclass
@@ -35,7 +36,7 @@ class _InWork:
     waiting: list[Body]
     """Bodies that were issued and not taken yet."""
     bodies: int
-    """How many bodies the carton has, with those beyond its count."""
+    """How many bodies the carton ever had, with those beyond its count."""
 
 
 class CartonWork:
@@ -53,12 +54,15 @@ class CartonWork:
         self._cartons.clear()
         self._groups.clear()
 
-    def load(self, carton_ids: Sequence[str]) -> None:
-        """Read the cartons that are not known yet. One that was not issued stays unknown. The
-        numbers of a batch are read anew for each chunk: inventory changes them."""
+    def load(self, carton_ids: Iterable[str], opened: Container[str] = ()) -> None:
+        """Read the cartons that are not known yet, and those of `opened` (a card of theirs is
+        presented) whose bodies are used up: a recount may have made others. One that was not
+        issued stays unknown. The numbers of a batch are read anew for each chunk: inventory
+        changes them."""
         self._groups.clear()
         for carton_id in carton_ids:
-            if carton_id in self._cartons:
+            state = self._cartons.get(carton_id)
+            if state is not None and (state.unbound or carton_id not in opened):
                 continue
             carton = self._queries.carton(carton_id)
             if carton is None:
@@ -67,7 +71,8 @@ class CartonWork:
                 "b.carton_id = ? and b.place in (?, ?)", carton_id, ISSUED, work(LINE)
             )
             issued = self._queries.one(
-                "select count(*) as n from body where carton_id = ? and place <> 'inventory/vault'",
+                "select count(*) as n from body where carton_id = ?"
+                " and place <> 'inventory/vault' and place not like 'factory/%'",
                 carton_id,
             )
             if not issued or (not issued["n"] and carton.counted):
@@ -75,7 +80,7 @@ class CartonWork:
             unbound = [b for b in bodies if not b.identification_code and not b.order_id]
             waiting = [b for b in bodies if b.place == ISSUED]
             self._cartons[carton_id] = _InWork(
-                carton, unbound[::-1], waiting, self._queries.carton_quota(carton_id)
+                carton, unbound[::-1], waiting, carton_rows(self._queries, carton_id)
             )
 
     def issued(self, carton_id: str) -> bool:

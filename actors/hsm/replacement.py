@@ -98,7 +98,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
         self._cartons.forget()
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
-        codes, faces, cartons, tickets = [], set(), set(), []
+        codes, faces, cartons, opened, tickets = [], set(), set(), set(), []
         face_values = {}
         for turn, session in turns:
             if isinstance(turn.content, Answers):
@@ -113,11 +113,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
                     if identity is not None:
                         codes.append(identity.identification_code)
             else:
-                cartons.add(turn.content.carton_id)
+                opened.add(turn.content.carton_id)
                 if isinstance(turn.content, NoAnswer):
                     faces.add(turn.content.face_number)
                     tickets.append((turn.content.carton_id, turn.content.ticket))
-        self._cartons.load(sorted(cartons))
+        self._cartons.load(sorted(cartons | opened), opened)
         identified = self._queries.identify(codes) if codes else {}
         by_face = await self.orders_by_face(faces - {""}, face_values)
         return Facts(identified, by_face, self._queries.bodies_by_ticket(tickets))
@@ -313,8 +313,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
         temporary = self._cartons.is_temporary(carton_id)
         if known.refused_code and not known.order_id:
             return known.refused_code
+        if known.order_id and temporary:
+            return Code.WRONG_KIND
         if known.order_id:
-            return Code.WRONG_KIND if temporary else ""
+            # On hold it is finished all the same, and waits at sorting.
+            return Code.CANCELLED if known.stopped == Code.CANCELLED else ""
         if identity.is_temporary_card:
             return "" if temporary else Code.WRONG_KIND
         return Code.NOT_IN_RETURN
@@ -336,6 +339,9 @@ class KeyReplacement(ChipLine[Session, Facts]):
         """A chip that does not say who it is: its face may, and the feeder knows whether it is
         the one that was presented before."""
         seen = facts.tickets.get((session.carton_id, session.ticket))
+        if seen is not None and seen.place in (WORK, *self._cartons.before_work):
+            # Beyond the count until a recount took it up: now it is set apart for what it is.
+            return self._apart(turn, replace(session, body=seen), code)
         if seen is not None:
             return Prepared(lambda _a, _w: _seen_before(seen))
         known = facts.faces.get(session.face_number)

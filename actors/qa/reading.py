@@ -32,7 +32,7 @@ from domain.card.segment import Answers, Segment, Step
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import rejected
+from domain.places import Line, held, rejected
 from domain.provider import Answer, Authenticate, Chip, Compare, KeySet, Prove, Request
 from domain.turns import NoAnswer, Opening, StationTurn, Verdict
 from ledger.queries import Identified, Queries
@@ -175,6 +175,8 @@ class ReadingLine(ChipLine[Session, Facts]):
         body = known.body
         if body is None or body.place != self.arrived:
             return Prepared(lambda _a, _w: Outcome(self.elsewhere(body)))
+        if known.stopped == Code.CANCELLED and self.line == Line.INSPECTION:
+            return Prepared(lambda _a, w: self._hold(w, body, Code.CANCELLED))
         state = key_state(self._profile, read_keys(session.segment, answers))
         proof = answers.of(session.segment, "internal authenticate")
         challenge = answers.of(session.segment, "get challenge")
@@ -255,6 +257,10 @@ class ReadingLine(ChipLine[Session, Facts]):
         if body is None or body.place != self.arrived:
             return Prepared(lambda _a, _w: Outcome(self.elsewhere(body, code)))
         return Prepared(lambda _a, w: self._reject(w, body, code, ""))
+
+    def _hold(self, writing: Writing, body: Body, code: str) -> Outcome[Session]:
+        writing.change(body, EventType.BODY_HELD, place=held(self.line), condition=code)
+        return Outcome(verdict("held", code))
 
     def _reject(self, writing: Writing, body: Body, code: str, detail: str) -> Outcome[Session]:
         writing.change(

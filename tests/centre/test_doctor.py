@@ -65,9 +65,11 @@ def loose_pin(config: Config) -> Iterator[None]:
 
 @pytest.mark.usefixtures("loose_pin")
 def test_a_pin_that_others_can_read_is_to_be_mended(config: Config) -> None:
-    """The token is not opened with it."""
+    """The token is not opened with it; the command given closes it to others."""
     diagnosis = examine(config.home)
-    assert found(diagnosis)["token"] is State.MEND
+    (token,) = [f for f in diagnosis.findings if f.part == "token"]
+    assert token.state is State.MEND
+    assert token.mend == f"chmod 600 {config.pin_file}"
     assert not diagnosis.well
 
 

@@ -18,7 +18,7 @@ import pytest
 from Crypto.PublicKey import RSA
 
 from counterparts import files
-from counterparts.card_management import hand_in
+from counterparts.card_management import hand_in, hand_in_commands
 from counterparts.factory import Delivery, make_delivery
 from counterparts.received import serve
 from counterparts.submission import (
@@ -34,6 +34,7 @@ from stubs.card_management_pb2 import (
     FactoryReturnRecord,
     FileHeader,
     FileTrailer,
+    OrdersCommand,
     RecordChunk,
 )
 from stubs.card_management_pb2_grpc import (
@@ -56,6 +57,7 @@ class Door(CardManagementServicer, FactoryServicer):
         self.busy = busy
         self.parts: list[FactoryReturnPart] = []
         self.notes: list[DeliveryNote] = []
+        self.commands: list[tuple[str, OrdersCommand]] = []
 
     def SubmitFactoryReturn(
         self, request_iterator: Iterator[FactoryReturnPart], context: grpc.ServicerContext
@@ -70,6 +72,19 @@ class Door(CardManagementServicer, FactoryServicer):
     def SubmitDeliveryNote(self, request: DeliveryNote, context: grpc.ServicerContext) -> Receipt:
         self.notes.append(request)
         return Receipt(accepted=True, code="OK")
+
+    def CancelOrders(self, request: OrdersCommand, context: grpc.ServicerContext) -> Receipt:
+        return self._command("cancel", request)
+
+    def HoldOrders(self, request: OrdersCommand, context: grpc.ServicerContext) -> Receipt:
+        return self._command("hold", request)
+
+    def ReleaseOrders(self, request: OrdersCommand, context: grpc.ServicerContext) -> Receipt:
+        return self._command("release", request)
+
+    def _command(self, act: str, request: OrdersCommand) -> Receipt:
+        self.commands.append((act, request))
+        return Receipt(accepted=True, code="OK", taken=len(request.order_ids))
 
     @property
     def records(self) -> list[bytes]:
@@ -99,6 +114,7 @@ def door() -> Iterator[tuple[Door, str]]:
 
 @pytest.fixture(scope="module")
 def delivery(tmp_path_factory: pytest.TempPathFactory) -> Delivery:
+    """1,101 records: one stands twice."""
     return make_delivery(7, 1100, tmp_path_factory.mktemp("home"), PEM)
 
 
@@ -116,17 +132,17 @@ def test_factory_return_is_whole(delivery: Delivery, door: tuple[Door, str]) -> 
     """Header, chunks of 500, trailer; the records say what the file says; the digest is SHA-256
     over records that are each preceded by their length."""
     seen, address = door
-    assert submit(delivery, address).records == 1100
+    assert submit(delivery, address).records == 1101
     kinds = [p.WhichOneof("part") for p in seen.parts]
     assert kinds == ["header", "chunk", "chunk", "chunk", "trailer"]
-    assert [len(p.chunk.records) for p in seen.parts[1:4]] == [500, 500, 100]
+    assert [len(p.chunk.records) for p in seen.parts[1:4]] == [500, 500, 101]
     assert seen.parts[0].header.file_id == delivery.file_id
     assert seen.parts[0].header.batch_id == delivery.batch_id
     rows = [files.factory_row(FactoryReturnRecord.FromString(r)) for r in seen.records]
     assert rows == list(files.read_lines(delivery.factory_return))
     framed = b"".join(len(r).to_bytes(4, "big") + r for r in seen.records)
     assert seen.trailer.digest == hashlib.sha256(framed).digest()
-    assert seen.trailer.count == 1100
+    assert seen.trailer.count == 1101
 
 
 def test_tampering(delivery: Delivery, door: tuple[Door, str]) -> None:
@@ -145,13 +161,13 @@ def test_tampering(delivery: Delivery, door: tuple[Door, str]) -> None:
     submit(delivery, address, Tampering(count=7))
     assert (seen.trailer.count, seen.trailer.digest) == (7, trailer.digest)
     submit(delivery, address, Tampering(digest=b"x" * 32))
-    assert (seen.trailer.count, seen.trailer.digest) == (1100, b"x" * 32)
+    assert (seen.trailer.count, seen.trailer.digest) == (1101, b"x" * 32)
     assert seen.records == sound
     submit(delivery, address, Tampering(trailer=False))
     assert seen.parts[-1].WhichOneof("part") == "chunk"
     assert seen.records == sound
     submit(delivery, address, Tampering(alter=shorter))
-    assert (seen.trailer.count, seen.trailer.digest) == (1099, files.digest(sound[:-1]))
+    assert (seen.trailer.count, seen.trailer.digest) == (1100, files.digest(sound[:-1]))
     submit(delivery, address, Tampering(corrupt=swapped))
     assert seen.trailer == trailer
     assert seen.records == swapped(sound)
@@ -164,6 +180,27 @@ def test_delivery_note(delivery: Delivery, door: tuple[Door, str]) -> None:
     row = json.loads(delivery.delivery_note.read_text())
     assert seen.notes == [files.delivery_note(row)]
     assert [c.carton_id for c in seen.notes[0].cartons] == [c["carton_id"] for c in row["cartons"]]
+
+
+def test_what_lies_on_the_desk_is_handed_in_once(
+    delivery: Delivery, door: tuple[Door, str], tmp_path: Path
+) -> None:
+    """Commands of a clerk reach the call of their act as they stand; what was answered is kept
+    and not sent again."""
+    seen, address = door
+    stops = json.loads((delivery.sent / "stops.json").read_text())
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    (desk / "stops.json").write_text(json.dumps([*stops, {**stops[0], "act": "release"}]))
+    for _ in range(2):
+        hand_in_commands(tmp_path, address, Event())
+    assert [(act, list(c.order_ids)) for act, c in seen.commands] == [
+        ("cancel", stops[0]["order_ids"]),
+        ("hold", stops[1]["order_ids"]),
+        ("release", stops[0]["order_ids"]),
+    ]
+    kept = json.loads((tmp_path / "receipt-stops.json").read_text())
+    assert [k["receipt"]["taken"] for k in kept] == [2, 1, 2]
 
 
 def test_busy_and_absent_centre(tmp_path: Path) -> None:
@@ -188,7 +225,7 @@ def test_busy_and_absent_centre(tmp_path: Path) -> None:
     assert [s for _, s in pauses] == sorted(s for _, s in pauses)
     assert hand_in(made.sent, address, stop) is not None
     kept = json.loads((made.sent / "receipt-factory-return.json").read_text())
-    assert (kept["accepted"], kept["records"], kept["refused"]) == (True, 60, [])
+    assert (kept["accepted"], kept["records"], kept["refused"]) == (True, 61, [])
     later[0].stop(0).wait()
     assert hand_in(made.sent, address, stop) is None
     (made.sent / "receipt-factory-return.json").unlink()

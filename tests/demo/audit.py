@@ -21,6 +21,8 @@ FAULTS = {
     "unknown_bank": ("surplus", "UNKNOWN_BANK"),
     "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
     "repeated_identity": ("surplus", "REPEATED_NUMBER"),
+    "order_cancelled": ("held", "CANCELLED"),
+    "order_on_hold": ("held", "ON_HOLD"),
 }
 FORMAL_VERSION = 1
 LOT_REFUSED = ("held", "LOT_REFUSED")
@@ -43,6 +45,8 @@ class Evidence:
     """The centre return as card management has it."""
     summary: dict[str, Any]
     note: dict[str, Any]
+    receipt: dict[str, Any]
+    """What the factory return was answered."""
 
     @classmethod
     def read(cls, home: Path) -> Evidence:
@@ -63,6 +67,7 @@ class Evidence:
             [r for f in sorted((sent / "received").glob("*.jsonl")) for r in _lines(f)],
             json.loads((home / "summary.json").read_text("utf-8")),
             json.loads((sent / "delivery_note.json").read_text("utf-8")),
+            json.loads((sent / "receipt-factory-return.json").read_text("utf-8")),
         )
 
     def expected(self) -> dict[str, tuple[str, str]]:
@@ -97,6 +102,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def audit(home: Path) -> Evidence:
     """Fails with what does not fit; else every card is where it must be."""
     e = Evidence.read(home)
+    _receipt(e)
     _orders(e)
     _bodies(e)
     _chips(e)
@@ -105,6 +111,26 @@ def audit(home: Path) -> Evidence:
     _lists(e)
     _correction(e)
     return e
+
+
+def _receipt(e: Evidence) -> None:
+    """The factory heard of every bad record by its place; of a record that stands twice the
+    second is the bad one."""
+    code_of = {f["order_id"]: FAULTS[f["fault"]][1] for f in e.truth["faults"]
+               if FAULTS.get(f["fault"], ("",))[0] == "surplus"}  # fmt: skip
+    # Refused at first; a correction follows.
+    code_of |= {f["order_id"]: "UNKNOWN_BANK" for f in e.truth["faults"]
+                if f["fault"] == "sent_again"}  # fmt: skip
+    expected, seen = {}, set()
+    for number, r in enumerate(e.records, start=1):
+        code = "REPEATED_NUMBER" if r["order_id"] in seen else code_of.get(r["order_id"])
+        seen.add(r["order_id"])
+        if code:
+            expected[number] = code
+    assert {r["record_number"]: r["code"] for r in e.receipt["refused"]} == expected
+    assert e.receipt["taken"] == len(e.records) - len(expected)
+    stops = json.loads((e.home / "sent" / "receipt-stops.json").read_text("utf-8"))
+    assert all(s["receipt"]["taken"] == len(s["order_ids"]) > 0 for s in stops)
 
 
 def _orders(e: Evidence) -> None:
@@ -132,7 +158,7 @@ def _orders(e: Evidence) -> None:
 def _bodies(e: Evidence) -> None:
     """One line for each body without order: temporary cards, and strangers."""
     bodies = [r for r in e.lines if not r.get("order_id")]
-    strangers = [f for f in e.truth["faults"] if f["fault"] == "not_in_return"]
+    strangers = [f for f in e.truth["faults"] if f["fault"] in ("not_in_return", "surplus_card")]
     silent = [f for f in e.truth["faults"] if f["fault"] == "silent_temporary"]
     temporary = sum(c["count"] for c in e.note["cartons"] if c["kind"] == "temporary_card")
     assert len(bodies) == temporary + len(strangers)
@@ -152,6 +178,7 @@ def _chips(e: Evidence) -> None:
     stacks = {
         "silent_chip": "rejected", "silent_temporary": "rejected", "other_person": "rejected",
         "foreign_formal_keys": "held", "not_in_return": "held", "unknown_bank": "held",
+        "surplus_card": "held", "order_cancelled": "held", "order_on_hold": "held",
         "bad_check_digit": "held", "repeated_identity": "held",
     }  # fmt: skip
     refused = {e.truth["cards"].get(order) for order in e.refused_orders()}
@@ -160,10 +187,10 @@ def _chips(e: Evidence) -> None:
         sound = "held" if card_id in refused else "good"
         if fault != "weak_chip" or card["stack"] != "rejected":  # as far as they were drawn
             assert card.get("stack") == stacks.get(fault or "", sound), (card_id, fault)
-        if fault in (None, "weak_chip", "sent_again"):
+        if fault in (None, "weak_chip", "sent_again", "record_twice", "order_on_hold"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
             assert all(k["tries_left"] == k["tries"] for k in card["keys"])
-        elif fault in ("silent_chip", "not_in_return", "unknown_bank"):
+        elif fault in ("silent_chip", "not_in_return", "surplus_card", "unknown_bank"):
             assert not e.is_formal(card), f"{card_id} got formal keys"
 
 
@@ -189,9 +216,11 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
         f["order_id"] for f in e.truth["faults"] if FAULTS.get(f["fault"], ("",))[0] == "surplus"
     }
     cards = [c for c in e.cards.values() if mine(bank_of[c["carton_id"]])]
-    accepted = [
-        r for r in e.records if r["order_id"] not in refused and mine(bank_of[r["carton_id"]])
-    ]
+    accepted = {
+        r["order_id"]
+        for r in e.records
+        if r["order_id"] not in refused and mine(bank_of[r["carton_id"]])
+    }
     temporary = sum(
         c["count"]
         for c in e.note["cartons"]
@@ -216,7 +245,7 @@ def _count(e: Evidence, bank: str | None) -> dict[str, int]:
 def _lots(e: Evidence) -> None:
     """Every bank and kind was sampled as its size asks for, and judged as the sample says."""
     carton = {c["carton_id"]: (c["bank_code"], c["kind"]) for c in e.note["cartons"]}
-    sound = ("weak_chip", "sent_again")
+    sound = ("weak_chip", "sent_again", "record_twice")
     aside = {f["card"] for f in e.truth["faults"] if f["fault"] not in sound}
     passed = Counter(carton[c["carton_id"]] for i, c in e.cards.items() if i not in aside)
     worn = Counter(r["bank"] for r in e.lines if (r["result"], r["reason"]) == WORN)

@@ -53,18 +53,28 @@ def finished(place: Path) -> Path:
 def _keep_what_passes(home: Path, before: Path) -> None:
     """What a later look would not find: the plastic before its keys were replaced, what Ray has
     logged, the metrics of every process, and the command lines of the demo's processes."""
-    shutil.copytree(home / "trays", before / "trays")
+    shutil.copytree(home / "trays", before / "trays", copy_function=_copy)
     ray_directory = Path((home / "run" / "ray-directory").read_text("utf-8"))
-    shutil.copytree(ray_directory / "session_latest" / "logs", before / "ray")
+    shutil.copytree(ray_directory / "session_latest" / "logs", before / "ray", copy_function=_copy)
     for file in (home / "prometheus" / "targets").glob("*.json"):
         for target in json.loads(file.read_text("utf-8"))[0]["targets"]:
-            with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as page:
+            with (
+                suppress(OSError),
+                urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as page,
+            ):
                 (before / f"{file.stem}-metrics").write_bytes(page.read())
+    assert len(list(before.glob("*-metrics"))) >= 8, "metrics of most processes"
     lines = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             lines.append(process.read_bytes())
     (before / "commands").write_bytes(b"\n".join(x for x in lines if os.fsencode(home) in x))
+
+
+def _copy(source: str, target: str) -> None:
+    """Files come and go while processes work: one that is gone is no finding."""
+    with suppress(FileNotFoundError):
+        shutil.copy(source, target)
 
 
 def _wait_for_work(home: Path, process: subprocess.Popen[bytes], said: list[bytes]) -> None:
@@ -83,8 +93,10 @@ def _wait_for_work(home: Path, process: subprocess.Popen[bytes], said: list[byte
         stderr=subprocess.DEVNULL,
     )
     assert follow.stdout is not None
-    with follow.stdout:
+    try:
         for _ in range(60):
             follow.stdout.readline()
+    finally:
         follow.kill()
-    follow.wait()
+        follow.stdout.close()
+        follow.wait()

@@ -75,7 +75,9 @@ def look_at_a_running_centre(home: Path, place: Path) -> None:
     status = json.loads(centre(place, "status", "--json", "--home", str(home)).stdout)
     assert status["ready"] is True
     assert {p["name"] for p in status["parts"]} >= {"ledger", "provider", "gateway", "sorting"}
-    assert sum(p["bodies"] for p in status["places"]) == Evidence.read(home).summary["received"]
+    # In the vault lie the cards whose return never comes.
+    bodies = sum(p["bodies"] for p in status["places"] if p["place"] != "inventory/vault")
+    assert bodies == Evidence.read(home).summary["received"]
     watched = centre(place, "watch", "--once", "--home", str(home))
     assert watched.returncode == 0
     assert "nothing stands still" in watched.stdout, watched.stdout

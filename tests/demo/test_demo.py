@@ -17,6 +17,9 @@ from tests.demo.audit import Evidence, audit
 from tests.demo.crash import CrashPoints
 from tests.demo.running import SEED, centre, demo, environment
 
+# Whoever comes first waits for the demo.
+pytestmark = pytest.mark.timeout(240)
+
 
 def test_a_killed_demo_goes_on_and_every_card_is_accounted_for(finished: Path) -> None:
     """SIGKILL to the whole demo in the middle of writing; the second run finishes it, and an
@@ -63,6 +66,19 @@ def test_a_card_s_history_can_be_read(finished: Path, place: Path) -> None:
     batch = centre(place, "batch", f"B{SEED:06d}")
     assert batch.returncode == 0
     assert "taken" in batch.stdout
+
+
+@pytest.mark.timeout(60)
+def test_what_never_comes_is_seen_with_its_clock(finished: Path, place: Path) -> None:
+    """Cards whose return never came and a return whose cards never came stay open beside the
+    finished batch, each with what it waits for and until when."""
+    for seed, words in ((SEED + 1, "factory return"), (SEED + 2, "cards")):
+        batch_id = f"B{seed:06d}"
+        for shown in (centre(place, "batch", batch_id), centre(place, "status")):
+            (row,) = [line for line in shown.stdout.splitlines() if f"│ {batch_id} " in line]
+            assert words in row
+            assert "5 left" in row
+    assert f"│ B{SEED:06d} " not in centre(place, "status").stdout
 
 
 def test_a_finished_home_is_not_run_again(finished: Path, place: Path) -> None:
@@ -150,8 +166,6 @@ import json, sys
 from pathlib import Path
 from ledger.queries import Queries
 
-# Whoever comes first waits for the demo.
-pytestmark = pytest.mark.timeout(240)
 q = Queries(Path(sys.argv[1]))
 print(json.dumps(q.one("select count(*) as again from body where lease > 1")))
 """

@@ -81,7 +81,12 @@ def test_every_legal_transition_leads_somewhere_and_out() -> None:
     """From the vault every body can reach the courier; nothing leaves courier, or comes back to
     where it was unless it was held; every end is an account of the equation."""
     following: dict[str, set[str]] = {}
-    for source, target in LEGAL:
+    goes_on = {
+        ("sorting/held", "sorting/work"),
+        ("sorting/held", "sorting/held"),
+        ("key_replacement/held", "key_replacement/work"),
+    }
+    for source, target in LEGAL - goes_on:
         following.setdefault(source, set()).add(target)
     reached, open_ = {VAULT}, [VAULT]
     while open_:

@@ -97,6 +97,7 @@ class RecordingInventory:
         self.returns: list[FactoryReturn] = []
         self.notes: list[Note] = []
         self.signed: list[SignFor] = []
+        self.recounted: list[tuple[str, int]] = []
         self.keys: list[tuple[str, list[KeyAccepted]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -127,6 +128,11 @@ class RecordingInventory:
         self._check()
         self.signed.append(command)
         return Receipt(True, records=len(command.counts), taken=len(command.counts))
+
+    async def recount(self, carton_id: str, counted: int) -> Receipt:
+        self._check()
+        self.recounted.append((carton_id, counted))
+        return Receipt(True, records=1, taken=1)
 
     async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
         self._check()

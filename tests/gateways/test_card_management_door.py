@@ -23,6 +23,7 @@ from stubs.card_management_pb2 import (
     FactoryReturnRecord,
     FileHeader,
     FileTrailer,
+    OrdersCommand,
     RecordChunk,
 )
 from stubs.card_management_pb2_grpc import CardManagementStub
@@ -295,5 +296,41 @@ def test_the_stand_in_of_card_management_is_understood(tmp_path: Path) -> None:
         assert (large.accepted, large.code) == (False, Code.FILE_TOO_LARGE)
         assert (cut.code, spoilt.code) == (Code.TRAILER_MISSING, Code.DIGEST_DIFFERS)
         assert (good.accepted, good.taken, good.reason) == (True, 300, "")
+
+    asyncio.run(run())
+
+
+def test_orders_are_stopped_order_by_order(tmp_path: Path) -> None:
+    """A good command reaches sorting, which answers each order by its place; a repeat has the
+    same answer. A command without id, without orders or with too many is refused whole."""
+
+    async def run() -> None:
+        async with open_hall(tmp_path, real_inventory=True) as (_, channel):
+            assert (await send(channel, WHOLE)).accepted
+            stub = CardManagementStub(channel)
+            first = f"{BATCH}-000001"
+            command = OrdersCommand(command_id="K1", order_ids=[first, "nobody"])
+            held = await stub.HoldOrders(command, timeout=10)
+            again = await stub.HoldOrders(command, timeout=10)
+            other = await stub.CancelOrders(command, timeout=10)
+            released = await stub.ReleaseOrders(
+                OrdersCommand(command_id="K2", order_ids=[first]), timeout=10
+            )
+            for bad, code in (
+                (OrdersCommand(order_ids=[first]), Code.FIELD_MISSING),
+                (OrdersCommand(command_id="K 3", order_ids=[first]), Code.BAD_FORMAT),
+                (OrdersCommand(command_id="K3"), Code.FIELD_MISSING),
+                (OrdersCommand(command_id="K3", order_ids=["o"] * 1_001), Code.FILE_TOO_LARGE),
+                (OrdersCommand(command_id="K3", order_ids=["o"]), Code.NOTHING_TAKEN),
+            ):
+                refused = await stub.CancelOrders(bad, timeout=10)
+                assert (refused.accepted, refused.code) == (False, code)
+        assert (held.accepted, held.records, held.taken, held.repeated) == (True, 2, 1, False)
+        assert [(r.record_number, r.order_id, r.code) for r in held.refused] == [
+            (2, "nobody", Code.ORDER_UNKNOWN)
+        ]
+        assert (again.repeated, again.taken) == (True, 1)
+        assert (other.accepted, other.code) == (False, Code.ID_REUSED)
+        assert released.taken == 1
 
     asyncio.run(run())

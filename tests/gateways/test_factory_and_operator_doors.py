@@ -132,6 +132,21 @@ def test_a_delivery_is_signed_for(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_carton_is_recounted(tmp_path: Path) -> None:
+    """The new count reaches the line; an id that is none, or an absurd count, does not."""
+
+    async def run() -> None:
+        async with open_hall(tmp_path) as (hall, channel):
+            stub = OperatorStub(channel)
+            good = await stub.RecountCarton(CartonCount(carton_id="C1", counted=248), timeout=10)
+            for bad in (CartonCount(counted=1), CartonCount(carton_id="C1", counted=10_001)):
+                assert (await stub.RecountCarton(bad, timeout=10)).code == Code.BAD_FORMAT
+            assert hall.inventory.recounted == [("C1", 248)]
+        assert good.accepted
+
+    asyncio.run(run())
+
+
 def test_temporary_keys_enter_token_and_ledger(tmp_path: Path) -> None:
     """Token first, then ledger; when the line was away in between, the same block again puts
     it right. A refused block keeps its code and is not written down."""

@@ -24,7 +24,7 @@ from domain import lines
 from domain.bodies import Body
 from domain.changes import Away, Changes, Insert
 from domain.factory_return import plaintext
-from domain.lines import ClosePackage, SortingLine
+from domain.lines import SortingLine
 from gateways.card_management import record_from_wire
 from gateways.outbox import Outbox, run_outbox
 from stubs.card_management_pb2_grpc import (
@@ -142,7 +142,10 @@ class Acknowledging:
     async def step(self) -> bool:
         return False
 
-    async def close_package(self, command: ClosePackage) -> lines.Receipt:
+    async def close_package(self, command: lines.ClosePackage) -> lines.Receipt:
+        raise NotImplementedError
+
+    async def command_orders(self, command: lines.OrdersCommand) -> lines.Receipt:
         raise NotImplementedError
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:

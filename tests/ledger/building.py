@@ -29,6 +29,8 @@ from domain.lines import (
     FactoryReturn,
     Note,
     NoteCarton,
+    OrderAct,
+    OrdersCommand,
     Receipt,
     RefusedRecord,
     SealedRecord,
@@ -38,6 +40,7 @@ from domain.places import DRAWN, READ_AGAIN, Kind, Line, transit
 from ledger import heads
 from ledger.commit import Ledger
 from ledger.queries import Queries
+from tests.ledger.scanning import scan_packages
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 START = datetime(2024, 3, 1, 8, 0, tzinfo=UTC)
@@ -73,17 +76,6 @@ class Door:
             if self.cut <= 0:
                 raise Killed
         return committed
-
-
-async def scan_packages(sorting: Sorting, queries: Queries) -> int:
-    """A person scans every open package and finds in it what its list says; how many."""
-    open_packages = queries.packages("p.state = 'open'")
-    for package in open_packages:
-        cards = queries.bodies("b.package_id = ?", package["package_id"])
-        scanned = tuple(b.order_id for b in cards if b.order_id)
-        command = ClosePackage(package["package_id"], scanned, len(cards) - len(scanned))
-        assert (await sorting.close_package(command)).accepted
-    return len(open_packages)
 
 
 class Killed(Exception):
@@ -203,6 +195,13 @@ class Building:
     def sign_for(self, delivery_id: str, **counts: int) -> Receipt:
         return asyncio.run(self.inventory.sign_for(SignFor(delivery_id, counts)))
 
+    def recount(self, carton_id: str, counted: int) -> Receipt:
+        return asyncio.run(self.inventory.recount(carton_id, counted))
+
+    def orders(self, act: OrderAct, command_id: str, *order_ids: str) -> Receipt:
+        command = OrdersCommand(command_id, act, order_ids)
+        return asyncio.run(self.sorting.command_orders(command))
+
     def writing(self, line: Line) -> Writing:
         self.commands += 1
         return Writing(line, f"{line}-{self.prefixes}:{self.commands}")
@@ -213,7 +212,7 @@ class Building:
 
     def replace_keys(self, carton: str, number: int, order_id: str = "", branch: str = "") -> None:
         """A chip goes through key replacement: released in one commit, done in the next."""
-        self.cartons.load([carton])
+        self.cartons.load([carton], [carton])
         writing = self.writing(Line.KEY_REPLACEMENT)
         body = self.cartons.take(carton, writing)
         assert body is not None
@@ -252,7 +251,7 @@ class Building:
         self, carton: str, code: str, number: int | None = None, order_id: str = ""
     ) -> str:
         """A card does not go on; answers its stack."""
-        self.cartons.load([carton])
+        self.cartons.load([carton], [carton])
         writing = self.writing(Line.KEY_REPLACEMENT)
         stack = self.cartons.set_apart(
             writing,
@@ -357,8 +356,8 @@ REFUSED = RefusedRecord(
 def one_of_each(folder: Path) -> Building:
     """A whole batch in which everything that can befall a card befalls one: advised 22 cards of
     two banks and 2 temporary ones; a short carton, a refused record, a card that is not in the
-    return, one beyond the count, a silent one, foreign keys, one that inspection rejects. Heads
-    are signed in the middle and before the last commits."""
+    return, one beyond the count, a silent one, foreign keys, one that inspection rejects, a
+    cancelled order. Heads are signed in the middle and before the last commits."""
     b = Building.make(folder)
     records = [
         record(n, branch=BRANCHES["102"][n % 2], carton="C1", has_temporary=n % 5 == 0)
@@ -391,6 +390,7 @@ def one_of_each(folder: Path) -> Building:
     b.set_apart("C2", Code.OVER_COUNT, 22, records[21].order_id)  # the tenth card after all
     b.replace_keys("T1", 201)
     b.replace_keys("T1", 202)
+    b.orders(OrderAct.CANCEL, "K1", records[10].order_id)
     b.inspect(bad=frozenset({records[3].order_id}))
     b.sign_heads()
     b.sort()

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from domain.codes import UNADVISED, Code
-from domain.lines import NoteCarton, RefusedRecord, SealedRecord
+from domain.lines import NoteCarton, OrderAct, RefusedRecord, SealedRecord
 from ledger.summary import COUNTS, summary
 from ledger.verify import verify
 from tests.ledger.building import (
@@ -123,6 +123,15 @@ class Floor(RuleBasedStateMachine):
         self.b.sign_for(delivery.delivery_id, **counts)
         delivery.signed = True
 
+    @precondition(lambda self: any(d.signed for d in self.deliveries))
+    @rule(data=st.data(), by=st.integers(-2, 2))
+    def recount(self, data: st.DataObject, by: int) -> None:
+        """Somebody doubts the count of a carton; key replacement has its own picture of it."""
+        signed = [c for d in self.deliveries if d.signed for c in d.cartons]
+        carton = data.draw(st.sampled_from(signed))
+        there = self.b.queries.carton_quota(carton.carton_id)
+        self.b.recount(carton.carton_id, max(0, there + by))
+
     def workable(self) -> list[tuple[Batch, NoteCarton]]:
         taken = {b.batch: b for b in self.batches if b.taken}
         return [
@@ -159,7 +168,7 @@ class Floor(RuleBasedStateMachine):
         if order is not None:
             number, order_id = order.record_number, order.order_id
             branch = order.branch_code
-        self.b.cartons.load([carton.carton_id])
+        self.b.cartons.load([carton.carton_id], [carton.carton_id])
         if not self.b.cartons.issued(carton.carton_id):
             return
         left = self.b.queries.bodies(
@@ -181,6 +190,14 @@ class Floor(RuleBasedStateMachine):
         self.b.inspect(bad=frozenset(failed), at_once=2)
         if sort:
             self.b.sort()
+
+    @precondition(lambda self: any(b.taken and b.records for b in self.batches))
+    @rule(data=st.data(), act=st.sampled_from(OrderAct))
+    def command_orders(self, data: st.DataObject, act: OrderAct) -> None:
+        """Card management changes its mind, in time or too late."""
+        records = [r for b in self.batches if b.taken for r in b.records]
+        chosen = data.draw(st.lists(st.sampled_from(records), min_size=1, max_size=3))
+        self.b.orders(act, f"K{self.number()}", *(r.order_id for r in chosen))
 
     @invariant()
     def the_equation_holds(self) -> None:

@@ -38,7 +38,7 @@ from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.tray_file import Plastic, read_tray
-from tests.ledger.building import scan_packages
+from tests.ledger.scanning import scan_packages
 
 
 class Door:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from counterparts.factory import Delivery
 from counterparts.faults import Fault
 from domain.card.profile import load_profile
+from domain.lines import OrderAct, OrdersCommand
 from domain.places import Line
 from domain.provider import KeyChange
 from domain.turns import Opening, StationTurn, Verdict
 from ledger.summary import summary
+from station_agents.virtual.card import VirtualCard
 from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
 
 APDUS_OF_A_CHIP = 34
@@ -128,6 +131,11 @@ def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: Smal
     for planted in delivery.planted(Fault.NOT_IN_RETURN):
         assert stacks[planted["card"]] == "held"
         assert lines[planted["order_id"]]["result"] == "missing"
+    for planted in delivery.planted(Fault.SURPLUS_CARD):
+        assert stacks[planted["card"]] == "held"
+        assert lines[planted["order_id"]]["result"] == "shipped"
+    for planted in delivery.planted(Fault.RECORD_TWICE):
+        assert lines[planted["order_id"]]["result"] == "shipped"
     for planted in delivery.planted(Fault.CARTON_SHORT):
         assert lines[planted["order_id"]]["result"] == "missing"
     bodies = floor.queries.rows(
@@ -167,6 +175,64 @@ def test_a_card_beyond_the_count_becomes_a_held_body(floor: SmallFloor) -> None:
     assert [v.stack for v in verdicts] == ["good"] * len(inside) + ["held"]
     assert verdicts[-1].code == "OVER_COUNT"
     assert not is_formal(stranger)
+    assert summary(floor.queries)["reconciled"]
+
+
+def test_a_cancelled_card_is_set_apart_where_it_comes_by_next(floor: SmallFloor) -> None:
+    """Before its keys are replaced none is written; between the two stages inspection sets it
+    apart. One on hold is finished and waits at sorting."""
+    delivery = floor.deliver(seed=15, cards=20)
+    early, between, on_hold = [c for c in good_chips(floor, delivery) if c.plastic.face_number][:3]
+    order_of = {card: order_id for order_id, card in delivery.cards.items()}
+
+    def command(act: OrderAct, chip: Chip) -> None:
+        command = OrdersCommand(secrets.token_hex(4), act, (order_of[chip.plastic.card_id],))
+        assert asyncio.run(floor.sorting.command_orders(command)).accepted
+
+    command(OrderAct.CANCEL, early)
+    assert asyncio.run(Station(floor).run(early)) == Verdict("", "held", "CANCELLED")
+    assert early.writes == 0
+    asyncio.run(Station(floor).present(between, Line.KEY_REPLACEMENT))
+    command(OrderAct.CANCEL, between)
+    assert asyncio.run(Station(floor).run(between)) == Verdict("", "held", "CANCELLED")
+    command(OrderAct.HOLD, on_hold)
+    assert asyncio.run(Station(floor).run(on_hold)) == Verdict("", "good", "OK")
+    asyncio.run(floor.sorting.step())
+    places = {
+        r["order_id"]: (r["place"], r["condition"])
+        for r in floor.queries.rows("select order_id, place, condition from body")
+    }
+    assert [places[order_of[c.plastic.card_id]] for c in (early, between, on_hold)] == [
+        ("key_replacement/held", "CANCELLED"),
+        ("inspection/held", "CANCELLED"),
+        ("sorting/held", "ON_HOLD"),
+    ]
+
+
+def test_a_recounted_card_goes_on_when_it_is_fed_again(floor: SmallFloor) -> None:
+    """Two cards too many in a carton, a good one and a silent one without number: beyond the
+    count both are held; counted anew and fed again, each ends as it deserves."""
+    delivery = floor.deliver(seed=16, cards=20)
+    chips = [c for c in good_chips(floor, delivery) if c.plastic.face_number]
+    carton = chips[0].plastic.carton_id
+    counted = [c for c in chips if c.plastic.carton_id == carton]
+    good, silent = [c for c in chips if c.plastic.carton_id != carton][:2]
+    silent.plastic.face_number = ""
+
+    async def run(chip: Chip) -> Verdict:
+        return await Station(floor).run(chip)
+
+    silent.card = VirtualCard(PROFILE, silent.plastic.memory, silent.plastic.atr, silent._persist,
+                              silent=True)  # fmt: skip
+    for chip in (good, silent):
+        chip.plastic.carton_id = carton
+    assert {asyncio.run(run(c)).stack for c in counted} == {"good"}
+    assert [asyncio.run(run(c)).stack for c in (good, silent)] == ["held"] * 2
+    receipt = asyncio.run(floor.inventory.recount(carton, len(counted) + 2))
+    assert receipt.accepted
+    assert asyncio.run(run(good)) == Verdict("", "good", "OK")
+    assert is_formal(good)
+    assert asyncio.run(run(silent)) == Verdict("", "rejected", "CHIP_SILENT")
     assert summary(floor.queries)["reconciled"]
 
 

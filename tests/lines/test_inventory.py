@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.hsm.carton_work import ISSUED
+from domain.changes import Refused
 from domain.codes import Code
 from domain.lines import NoteCarton, Receipt
 from domain.places import VAULT
@@ -244,3 +246,140 @@ def test_nothing_of_a_person_stands_in_events(b: Building) -> None:
     for text in ("sealed B1", RECORDS[0].numbers[0][1], RECORDS[0].numbers[1][1]):
         assert text not in data + links
     assert REFUSED.identification_code not in data
+
+
+def signed(b: Building, counted: int) -> None:
+    """Five cards are advised, `counted` of them signed for and issued."""
+    b.take_return(factory_return(RECORDS))
+    b.take_note(note([CARTON]))
+    b.sign_for("D1", C1=counted)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (5, 4, [5, 0, 4, 1]),
+        (4, 5, [5, 0, 5, 0]),
+        (7, 4, [5, 0, 4, 1]),
+        (4, 7, [5, 2, 7, 0]),
+        (5, 0, [5, 0, 0, 5]),
+    ],
+)
+@pytest.mark.parametrize("issued", [True, False])
+def test_a_recount_is_as_if_it_had_been_counted_so_at_once(
+    b: Building, first: int, second: int, expected: list[int], issued: bool
+) -> None:
+    """Missing and surplus are corrected by the difference in one commit, whether the carton waits
+    in the vault or was issued; a repeat changes nothing."""
+    if issued:
+        b.take_return(factory_return(RECORDS))
+    b.take_note(note([CARTON]))
+    b.sign_for("D1", C1=first)
+    commits = len(b.queries.rows("select number from commit_link"))
+    assert b.recount("C1", second).accepted
+    assert len(b.queries.rows("select number from commit_link")) == commits + 1
+    if not issued:
+        b.take_return(factory_return(RECORDS))
+    assert counts(b) == expected
+    assert b.queries.carton_quota("C1") == second
+    before = everything(b)
+    assert b.recount("C1", second).repeated
+    assert b.sign_for("D1", C1=first).repeated
+    assert everything(b) == before
+
+
+def test_a_card_that_nobody_saw_holds_up_no_batch(b: Building) -> None:
+    """One of five never comes to a reader: after the recount the batch closes, its order is
+    missing, and what was withdrawn stands in no return."""
+    signed(b, 5)
+    for r in RECORDS[:4]:
+        b.replace_keys("C1", r.record_number, r.order_id, r.branch_code)
+    b.inspect()
+    b.sort()
+    assert not b.queries.rows("select id from outbox")
+    assert b.recount("C1", 4).accepted
+    b.sort()
+    assert counts(b) == [5, 0, 4, 1]
+    lines = b.queries.rows("select result from return_line")
+    assert Counter(r["result"] for r in lines) == {"shipped": 4, "missing": 1}
+
+
+def test_what_was_seen_cannot_be_counted_away(b: Building) -> None:
+    """A count below the cards that readers had is refused; so is one of an unknown carton, of
+    one that was not signed for, of a batch that left."""
+    assert b.recount("C1", 1).code == Code.CARTON_UNKNOWN
+    signed(b, 2)
+    b.take_note(note([NoteCarton("C2", "102", SOCIAL, 1, "")], delivery_id="D2"))
+    assert b.recount("C2", 1).code == Code.CARTON_NOT_COUNTED
+    for r in RECORDS[:2]:
+        b.replace_keys("C1", r.record_number, r.order_id, r.branch_code)
+    assert b.recount("C1", 1).code == Code.COUNT_TOO_LOW
+    b.sign_for("D2", C2=0)
+    b.inspect()
+    b.sort()
+    assert b.recount("C1", 3).code == Code.BATCH_CLOSED
+
+
+def test_a_card_beyond_the_count_is_counted_anew_and_goes_on(b: Building) -> None:
+    """Held as surplus at first; after the recount it is the one that was missing, and its chip
+    gets its keys when it is fed again."""
+    signed(b, 4)
+    for r in RECORDS[:4]:
+        b.replace_keys("C1", r.record_number, r.order_id, r.branch_code)
+    last = RECORDS[4]
+    b.set_apart("C1", Code.OVER_COUNT, last.record_number, last.order_id)
+    assert counts(b) == [5, 1, 5, 1]
+    assert b.recount("C1", 5).accepted
+    assert counts(b) == [5, 0, 5, 0]
+    (body,) = b.queries.bodies("b.order_id = ?", last.order_id)
+    assert (body.place, body.condition) == ("key_replacement/work", "")
+
+
+def test_a_recount_nets_over_two_deliveries_of_a_batch(b: Building) -> None:
+    """Five advised, three in one delivery with one beyond its count, one in the other: three and
+    one and the one beyond are five, and a stranger among them stands for a missing card again
+    once no surplus explains it."""
+    b.take_return(factory_return(RECORDS))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 3, "")]))
+    b.take_note(note([NoteCarton("C2", "102", SOCIAL, 3, "")], delivery_id="D2"))
+    b.sign_for("D1", C1=3)
+    for r in RECORDS[:3]:
+        b.replace_keys("C1", r.record_number, r.order_id, r.branch_code)
+    b.set_apart("C1", Code.OVER_COUNT, 4, RECORDS[3].order_id)
+    assert counts(b) == [5, 1, 4, 2]
+    b.sign_for("D2", C2=3)
+    assert counts(b) == [5, 2, 7, 0]
+    b.set_apart("C2", Code.NOT_IN_RETURN, 91)  # explained by the sixth card
+    assert counts(b) == [5, 2, 7, 0]
+    assert b.recount("C1", 4).accepted
+    assert counts(b) == [5, 2, 7, 0]
+    assert b.recount("C2", 1).accepted
+    assert counts(b) == [5, 1, 5, 1]
+    assert b.recount("C2", 2).accepted
+    assert counts(b) == [5, 1, 6, 0]
+    for part in (summary(b.queries), summary(b.queries, "B1")):
+        assert part["reconciled"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_recount_under_the_hands_of_key_replacement(b: Building, killed: bool) -> None:
+    """Key replacement remembers its cartons: a body that was withdrawn meanwhile is refused it
+    once, then it reads anew; one that was made is found. A killed inventory answers `repeated`."""
+    signed(b, 5)
+    b.replace_keys("C1", 1, RECORDS[0].order_id, RECORDS[0].branch_code)
+    b.doors["inventory"].cut = 1 if killed else None
+    if killed:
+        with pytest.raises(Killed):
+            b.recount("C1", 1)
+    else:
+        b.recount("C1", 1)
+    with pytest.raises(Refused):
+        b.replace_keys("C1", 2, RECORDS[1].order_id, RECORDS[1].branch_code)
+    if killed:
+        b.restart()
+    b.cartons.forget()
+    assert b.recount("C1", 1).repeated
+    assert b.set_apart("C1", Code.CHIP_SILENT, None, RECORDS[1].order_id) == "held"
+    assert b.recount("C1", 3).accepted
+    b.replace_keys("C1", 3, RECORDS[2].order_id, RECORDS[2].branch_code)
+    assert counts(b) == [5, 0, 3, 2]

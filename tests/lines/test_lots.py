@@ -14,7 +14,7 @@ import pytest
 from actors.lots import LotPlan
 from domain.changes import EventType
 from domain.codes import Code
-from domain.lines import NoteCarton, RefusedRecord
+from domain.lines import NoteCarton, OrderAct, RefusedRecord
 from domain.places import DRAWN, Line
 from domain.sampling import plan
 from ledger.lots import LotState, draw, lots_of
@@ -284,3 +284,32 @@ def test_without_a_plan_for_lots_nothing_is_drawn(tmp_path: Path) -> None:
     assert lots_of(building.queries, "B1") == []
     assert summary(building.queries)["shipped"] == CARDS + 3
     building.close()
+
+
+def test_orders_are_stopped_beside_their_lot(b: Building) -> None:
+    """One on hold before its lot was presented is not of it, and released it is not drawn, and
+    goes with the lot all the same; cancelled ones are passed over, or set apart when they come
+    back from being read again."""
+    inspected(b)
+    b.orders(OrderAct.HOLD, "K1", "B1-000001", "B1-000002")
+    while not states(b):
+        asyncio.run(b.sorting.step())
+    sizes = {lot.lot_id: lot.size for lot in lots_of(b.queries, "B1")}
+    assert sizes[f"D1-102-{SOCIAL}"] == CARDS - 2
+    b.orders(OrderAct.RELEASE, "K2", "B1-000001")
+    b.orders(OrderAct.CANCEL, "K3", "B1-000003")
+    b.sort()
+    drawn = {x.order_id for x in b.queries.bodies("b.place = ? and b.bank = '102'", DRAWN)}
+    assert not drawn & {"B1-000001", "B1-000002", "B1-000003"}
+    late = max(drawn)
+    assert b.orders(OrderAct.CANCEL, "K4", late).taken == 1
+    b.read_sample()
+    b.sort()
+    assert results(b) == {
+        ("shipped", ""): CARDS + 3 - 3,
+        ("held", Code.CANCELLED): 2,
+        ("held", Code.ON_HOLD): 1,
+    }
+    assert b.queries.one(
+        "select 1 as n from body where order_id = 'B1-000001' and package_id <> ''"
+    )

@@ -15,7 +15,7 @@ from actors.sorting import return_lines
 from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
-from domain.lines import NoteCarton
+from domain.lines import NoteCarton, OrderAct
 from ledger.summary import summary
 from ledger.verify import verify
 from tests.ledger.building import (
@@ -190,8 +190,94 @@ def test_a_body_without_order_has_a_line_of_its_own(finished: Building) -> None:
 def test_return_lines_of_nothing() -> None:
     """Orders without any body are missing; no orders and no bodies make no lines."""
     assert return_lines([], [], {}) == []
-    (line,) = return_lines([{"order_id": "O", "bank": "102", "branch": "102-430102"}], [], {})
+    order = {"order_id": "O", "bank": "102", "branch": "102-430102", "cancelled": 0}
+    (line,) = return_lines([order], [], {})
     assert (line["result"], line["reason"], line["final"]) == ("missing", Code.NOT_DELIVERED, 0)
+
+
+def order(number: int) -> str:
+    return f"B1-{number:06d}"
+
+
+def fates(b: Building) -> dict[str, tuple[str, str]]:
+    return {r["order_id"]: (r["result"], r["reason"]) for r in returned(b) if r["order_id"]}
+
+
+def test_a_stopped_order_s_card_is_set_apart_wherever_sorting_meets_it(b: Building) -> None:
+    """Cancelled or on hold before its card came, or when it lay sorted: held with the reason, in
+    no package, not final in the return; an order without a card is cancelled for good."""
+    records = [record(n) for n in range(1, 7)]
+    b.take_return(factory_return(records))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 6, "")]))
+    b.sign_for("D1", C1=5)
+    b.orders(OrderAct.CANCEL, "K1", order(1), order(6))
+    b.replace_keys_together("C1", records[:4])
+    b.orders(OrderAct.HOLD, "K2", order(2))
+    b.inspect()
+    b.sort()  # the fifth card is still at key replacement: nothing is packed
+    b.orders(OrderAct.CANCEL, "K3", order(3), order(2))
+    assert summary(b.queries)["held"] == 3
+    b.set_apart("C1", Code.CHIP_SILENT, None, order(5))
+    b.sort()
+    assert fates(b) == {
+        order(1): ("held", Code.CANCELLED),
+        order(2): ("held", Code.CANCELLED),
+        order(3): ("held", Code.CANCELLED),
+        order(4): ("shipped", ""),
+        order(5): ("rejected", Code.CHIP_SILENT),
+        order(6): ("cancelled", Code.CANCELLED),
+    }
+    assert sum(p["count"] for p in packages(b)) == 1
+    assert {r["order_id"]: r["final"] for r in returned(b)}[order(6)] == 1
+
+
+def test_a_released_order_goes_on(b: Building) -> None:
+    """A hold that is lifted in time leaves no trace in packages and return."""
+    inspected(b, cards=3)
+    b.orders(OrderAct.HOLD, "K1", order(1), order(2))
+    asyncio.run(b.sorting.step())
+    assert summary(b.queries)["held"] == 2
+    assert b.orders(OrderAct.RELEASE, "K2", order(1)).taken == 1
+    b.sort()
+    assert fates(b) == {
+        order(1): ("shipped", ""),
+        order(2): ("held", Code.ON_HOLD),
+        order(3): ("shipped", ""),
+    }
+
+
+def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Building) -> None:
+    """Unknown, packed, not on hold, cancelled for good, named twice: each by its place, and the
+    others take effect. The same command again is answered the same; its id with other orders is
+    refused."""
+    inspected(b, cards=3)
+    asyncio.run(b.sorting.step())
+    first = b.orders(OrderAct.CANCEL, "K1", "nobody", order(1), order(1))
+    assert (first.records, first.taken) == (3, 1)
+    assert [(r.record_number, r.code) for r in first.refused] == [
+        (1, Code.ORDER_UNKNOWN),
+        (3, Code.REPEATED_NUMBER),
+    ]
+    b.restart()
+    again = b.orders(OrderAct.CANCEL, "K1", "nobody", order(1), order(1))
+    assert (again.repeated, again.taken, again.refused) == (True, first.taken, first.refused)
+    assert b.orders(OrderAct.HOLD, "K1", order(1)).code == Code.ID_REUSED
+
+    def answer(act: OrderAct, order_id: str) -> str:
+        receipt = b.orders(act, f"{act}-{order_id}-{b.prefixes}", order_id)
+        assert not receipt.accepted
+        return receipt.refused[0].code
+
+    assert answer(OrderAct.HOLD, order(1)) == Code.CANCELLED
+    assert answer(OrderAct.RELEASE, order(1)) == Code.NOT_ON_HOLD
+    b.sort_unscanned()
+    b.scan_packages()
+    b.restart()
+    assert answer(OrderAct.CANCEL, order(2)) == Code.ALREADY_PACKED
+    b.sort()
+    b.restart()
+    assert answer(OrderAct.HOLD, order(2)) == Code.ALREADY_PACKED
+    assert fates(b)[order(1)] == ("held", Code.CANCELLED)
 
 
 def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:

@@ -1,0 +1,96 @@
+"""What sorting decides when card management cancels or holds orders (articles 8, 11).
+
+A plain function: the command and how its orders stand go in, a `Writing` with all consequences
+comes out. A body that sorting has is set apart, or taken back, in the same commit; one that is
+still on its way is set apart by the line that it comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actors.receiving import receipt_to_json
+from domain.bodies import Body, Writing
+from domain.changes import Event, EventType, Update
+from domain.codes import WORDS, Code
+from domain.lines import OrderAct, OrdersCommand, Receipt, RefusedRecord
+from domain.places import PACKED, PACKING, READ_AGAIN, Line, Standing, held, work
+from ledger.digests import digest_of
+from ledger.queries import OrderState
+
+WORK = work(Line.SORTING)
+HELD = held(Line.SORTING)
+REASON = {OrderAct.CANCEL: Code.CANCELLED, OrderAct.HOLD: Code.ON_HOLD}
+
+
+def command_digest(command: OrdersCommand) -> str:
+    """Tells a repeat from another command under the same id."""
+    return digest_of([command.act, *command.order_ids])
+
+
+def decide_orders(
+    command: OrdersCommand, states: Mapping[str, OrderState]
+) -> tuple[Writing, Receipt]:
+    """Mark each order, or refuse it by its place in the command. What is so already is taken and
+    changes nothing."""
+    writing = Writing(Line.SORTING, f"orders:{command.command_id}")
+    refused = []
+    for place, order_id in enumerate(command.order_ids, start=1):
+        state = states.get(order_id)
+        code = _why_not(command.act, state)
+        if code is None and order_id in command.order_ids[: place - 1]:
+            code = Code.REPEATED_NUMBER
+        if state is None or code is not None:
+            code = code or Code.ORDER_UNKNOWN
+            reason = WORDS[code].english
+            refused.append(RefusedRecord(place, order_id, "order_id", code, reason))
+        else:
+            _mark(writing, command, state)
+    count = len(command.order_ids)
+    taken = count - len(refused)
+    receipt = Receipt(bool(taken), records=count, taken=taken, refused=tuple(refused))
+    writing.reply = {"digest": command_digest(command), **receipt_to_json(receipt)}
+    return writing, receipt
+
+
+def _why_not(act: OrderAct, state: OrderState | None) -> Code | None:
+    if state is None:
+        return Code.ORDER_UNKNOWN
+    body = state.body
+    if body is not None and (body.place == PACKED or body.standing is Standing.SHIPPED):
+        return Code.ALREADY_PACKED
+    if state.closed:
+        return Code.BATCH_CLOSED
+    if act is OrderAct.RELEASE and state.stopped != Code.ON_HOLD:
+        return Code.NOT_ON_HOLD
+    if act is OrderAct.HOLD and state.stopped == Code.CANCELLED:
+        return Code.CANCELLED
+    return None
+
+
+def _mark(writing: Writing, command: OrdersCommand, state: OrderState) -> None:
+    reason = REASON.get(command.act, "")
+    if state.stopped == reason:
+        return
+    kind = EventType.ORDER_STOPPED if reason else EventType.ORDER_RELEASED
+    data = {"code": reason} if reason else {}
+    writing.event(Event(kind, order_id=state.order_id, data=data))
+    row = {"order_id": state.order_id, "reason": reason}
+    if state.stopped is None:
+        writing.insert("order_stop", row)
+    else:
+        row["expect_reason"] = state.stopped
+        writing.update(Update("order_stop", ("order_id",), ("reason",), ("reason",), [row]))
+    body = state.body
+    if body is None:
+        return
+    on_hold = body.place == HELD and body.condition == Code.ON_HOLD
+    if reason and (on_hold or body.place in (WORK, READ_AGAIN, PACKING)):
+        set_apart(writing, body, reason)
+    elif on_hold:
+        writing.change(body, EventType.BODY_RELEASED, place=WORK, condition="")
+
+
+def set_apart(writing: Writing, body: Body, reason: str) -> None:
+    """A body whose order is stopped leaves the work of sorting, and the list of its package."""
+    writing.change(body, EventType.BODY_HELD, place=HELD, condition=reason, package_id="")

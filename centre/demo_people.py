@@ -1,0 +1,140 @@
+"""The people of a demo's day: who counts and signs, who counts a damaged carton anew, who scans
+packages, and the clerk of card management who stops orders in the middle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from centre.config import Config
+from centre.floor import state_of
+from counterparts.packer import Packer
+from domain.codes import in_words
+from ledger.queries import Queries
+
+START_SECONDS = 120.0
+
+
+class DemoError(Exception):
+    """The demo can't go on; the message says what to do."""
+
+
+def python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+def run_program(command: Sequence[str], config: Config, name: str) -> None:
+    with (config.logs / f"{name}.out").open("ab") as out:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode:
+        raise DemoError(f"{name} ended with {done.returncode}: see {config.logs / name}.out")
+
+
+def ask_tray(control: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """One question to the tray machine (its counting machine, its counter of APDUs)."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.connect(str(control))
+                with s.makefile("rw", encoding="utf-8") as f:
+                    f.write(json.dumps(request) + "\n")
+                    f.flush()
+                    answer: dict[str, Any] = json.loads(f.readline())
+        except (OSError, json.JSONDecodeError):
+            # The tray is being started again.
+            if time.monotonic() > deadline:
+                raise DemoError("the tray does not answer") from None
+            time.sleep(0.2)  # until its keeper has started it
+            continue
+        if "error" in answer:
+            raise DemoError(f"the tray: {answer['error']}")
+        return answer
+
+
+class People:
+    """`made`: what the factory says of its delivery (`sent/.complete`). Whatever they have done
+    already they see in the ledger or on the desk, so a demo that was killed goes on."""
+
+    def __init__(
+        self, config: Config, made: dict[str, Any], control: Path, say: Callable[[str], None]
+    ) -> None:
+        self._config, self._made, self._control, self._say = config, made, control, say
+        self._damaged: list[str] = made["damaged_cartons"]
+        self._packer = Packer(
+            config.home / "lists",
+            config.home / "journals" / "packer.jsonl",
+            lambda request: ask_tray(control, request),
+        )
+
+    def sign_for(self) -> None:
+        """The labels of the cartons that came, each with what the counting machine says; in a
+        damaged one a torn card was counted as two."""
+        counted = ask_tray(self._control, {"op": "count"})["cartons"]
+        counts = [f"{c}={n + (c in self._damaged)}" for c, n in sorted(counted.items())]
+        self._centre("sign-for", self._made["delivery_id"], *counts)
+        # A small delivery is counted by hand; its cards stay in the vault until a return comes.
+        note = json.loads(
+            (self._config.home / "only-cards" / "sent" / "delivery_note.json").read_text("utf-8")
+        )
+        counts = [f"{c['carton_id']}={c['count']}" for c in note["cartons"]]
+        self._centre("sign-for", note["delivery_id"], *counts)
+
+    def look(self, queries: Queries) -> None:
+        """Do what is to be done now."""
+        desk = self._config.home / "sent" / "desk"
+        if not desk.exists() and self._midway(queries):
+            self._say("卡管停办几张订单 card management stops some orders")
+            desk.mkdir()
+            shutil.copyfile(desk.parent / "stops.json", desk / "stops.json")
+        if self._nothing_left_but_doubt(queries):
+            self._say("重新清点破损箱 the damaged carton is counted anew")
+            counted = ask_tray(self._control, {"op": "count"})["cartons"]
+            for carton in self._damaged:
+                self._centre("recount", f"{carton}={counted[carton]}")
+        self._pack()
+
+    def _pack(self) -> None:
+        state = state_of(self._config.home)
+        receipts = list(self._packer.pack(state["listen"])) if state else []
+        closed = sum(receipt.accepted for _, receipt in receipts)
+        if closed:
+            self._say(f"扫描封包 {closed} 包 packages scanned and closed")
+        for package_id, receipt in receipts:
+            if not receipt.accepted:
+                codes = Counter(r.code for r in receipt.refused)
+                found = "，".join(f"{in_words(code)} {n}" for code, n in codes.items())
+                self._say(f"包 package {package_id} 未封 stays open: {found or receipt.code}")
+
+    def _midway(self, queries: Queries) -> bool:
+        """A quarter of the cards was inspected."""
+        found = queries.one(
+            "select count(*) as whole, total(place in ('transit/inspection>sorting',"
+            " 'sorting/work')) as through from body where batch_id = ?",
+            self._made["batch_id"],
+        )
+        return found is not None and found["through"] * 4 > found["whole"]
+
+    def _nothing_left_but_doubt(self, queries: Queries) -> bool:
+        """Every card went through key replacement, and as many bodies as there are damaged
+        cartons never came to a reader."""
+        found = queries.one(
+            "select count(*) as n from body where batch_id = ? and place in"
+            " ('transit/inventory>key_replacement', 'key_replacement/work')",
+            self._made["batch_id"],
+        )
+        return bool(self._damaged) and found is not None and found["n"] == len(self._damaged)
+
+    def _centre(self, *arguments: str) -> None:
+        command = [*python("centre"), *arguments, "--home", str(self._config.home)]
+        run_program(command, self._config, arguments[0])

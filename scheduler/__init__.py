@@ -1,0 +1,1 @@
+"""Time as the rules count it: the working-day calendar, clocks and due dates."""
