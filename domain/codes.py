@@ -141,15 +141,19 @@ WORDS: dict[Code, Words] = {
     Code.CARTON_UNKNOWN: Words(
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
-    Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "check the package's label"),
+    Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
     Code.PACKAGE_DIFFERS: Words(
         "包内卡片与分拣清单不符",
         "the package is not what its list says",
         "找齐后重新扫描整包 put it right, then scan the whole package again",
     ),
-    Code.SCAN_MISSING: Words("清单上有而未扫到", "on the list, not scanned", "find the card"),
-    Code.SCAN_FOREIGN: Words("不属于本包", "not a card of this package", "take the card out"),
-    Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "scan each card once"),
+    Code.SCAN_MISSING: Words(
+        "清单上有而未扫到", "on the list, not scanned", "找到该卡 find the card"
+    ),
+    Code.SCAN_FOREIGN: Words(
+        "不属于本包", "not a card of this package", "取出该卡 take the card out"
+    ),
+    Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "每张只扫一次 scan each card once"),
     Code.COUNT_TOO_LOW: Words(
         "少于已见卡数", "fewer than the cards that were seen", "count on all stacks and in readers"
     ),

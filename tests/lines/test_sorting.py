@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.packing import PACKAGE_SIZE, decide_open
 from actors.sorting import return_lines
-from domain.bodies import Body
-from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import NoteCarton, OrderAct
 from ledger.summary import summary
@@ -95,22 +92,6 @@ def test_a_package_is_of_one_destination_kind_and_sort_of_holder(b: Building) ->
         )
     }
     assert temporary == {p["package_id"] for p in packages(b) if p["has_temporary"]}
-
-
-def test_a_package_holds_no_more_than_its_size() -> None:
-    """A pile that is larger becomes several packages, numbered on."""
-    bodies = [
-        Body(f"C.{n:04d}", SOCIAL, "102", "B1", "C", "sorting/work", destination="102-430102",
-             order_id=f"O{n}")
-        for n in range(PACKAGE_SIZE * 2 + 1)
-    ]  # fmt: skip
-    changes = decide_open("x", "B1", bodies, set(), 5).changes()
-    opened = [e.data for e in changes.events if e.type == EventType.PACKAGE_OPENED]
-    assert [(d["package_id"], d["count"]) for d in opened] == [
-        ("B1-P0005", PACKAGE_SIZE),
-        ("B1-P0006", PACKAGE_SIZE),
-        ("B1-P0007", 1),
-    ]
 
 
 def test_nothing_is_packed_before_the_batch_is_complete(b: Building) -> None:
