@@ -14,7 +14,7 @@ from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import WORDS, Code
 from domain.lines import OrderAct, OrdersCommand, Receipt, RefusedRecord
-from domain.places import PACKED, READ_AGAIN, Line, Standing, held, work
+from domain.places import PACKED, PACKING, READ_AGAIN, Line, Standing, held, work
 from ledger.digests import digest_of
 from ledger.queries import OrderState
 
@@ -85,12 +85,12 @@ def _mark(writing: Writing, command: OrdersCommand, state: OrderState) -> None:
     if body is None:
         return
     on_hold = body.place == HELD and body.condition == Code.ON_HOLD
-    if reason and (on_hold or body.place in (WORK, READ_AGAIN)):
+    if reason and (on_hold or body.place in (WORK, READ_AGAIN, PACKING)):
         set_apart(writing, body, reason)
     elif on_hold:
         writing.change(body, EventType.BODY_RELEASED, place=WORK, condition="")
 
 
 def set_apart(writing: Writing, body: Body, reason: str) -> None:
-    """A body whose order is stopped leaves the work of sorting."""
-    writing.change(body, EventType.BODY_HELD, place=HELD, condition=reason)
+    """A body whose order is stopped leaves the work of sorting, and the list of its package."""
+    writing.change(body, EventType.BODY_HELD, place=HELD, condition=reason, package_id="")

@@ -1,6 +1,8 @@
 """The sorting line: by county branch or service window, into packages, to the courier, and the
 centre return when nothing of the batch is left in work (articles 11(10), 28(7)).
 
+Packages are opened by the line and closed by a person who scanned what lies in them.
+
 `step` does what can be done now, one chunk and one commit at a time; where it stands is in the
 ledger, so it goes on after a crash from the same place.
 """
@@ -11,24 +13,23 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import command_digest, decide_orders, set_apart
+from actors.packing import close_command, decide_close, decide_open, whole_destinations
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
-from domain.lines import LedgerDoor, OrdersCommand, Receipt
-from domain.places import DRAWN, PACKED, READ_AGAIN, Line, courier, transit
+from domain.lines import ClosePackage, LedgerDoor, OrdersCommand, Receipt
+from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
-PACKAGE_SIZE = 200
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
 
@@ -41,55 +42,6 @@ def decide_sort(command_id: str, bodies: Sequence[Body], stopped: Mapping[str, s
         if body.order_id in stopped:
             set_apart(writing, taken, stopped[body.order_id])
     return writing
-
-
-def decide_pack(
-    command_id: str, batch_id: str, bodies: Sequence[Body], with_temporary: set[str], first: int
-) -> Writing:
-    """Pack sorted bodies of a batch, one destination, bank and kind a package; holders of a
-    temporary card apart. `first` is the number of the batch's next package."""
-    writing = Writing(Line.SORTING, command_id)
-
-    def pile(body: Body) -> tuple[str, str, str, bool]:
-        return body.destination, body.bank, body.kind, body.order_id in with_temporary
-
-    number = first
-    for key, group in groupby(sorted(bodies, key=lambda b: (pile(b), b.body_id)), key=pile):
-        cards = list(group)
-        destination, bank, kind, temporary = key
-        for at in range(0, len(cards), PACKAGE_SIZE):
-            chunk = cards[at : at + PACKAGE_SIZE]
-            package_id = f"{batch_id}-P{number:04d}"
-            number += 1
-            for body in chunk:
-                writing.change(
-                    body,
-                    EventType.BODY_PACKED,
-                    {"package_id": package_id},
-                    place=PACKED,
-                    package_id=package_id,
-                )
-            row = {
-                "package_id": package_id,
-                "batch_id": batch_id,
-                "bank": bank,
-                "kind": kind,
-                "destination": destination,
-                "has_temporary": int(temporary),
-                "count": len(chunk),
-            }
-            writing.insert("package", row)
-            writing.event(Event(EventType.PACKAGE_CLOSED, data=row))
-    return writing
-
-
-def whole_destinations(bodies: list[Body], limit: int) -> list[Body]:
-    """Of bodies ordered by destination and cut off at `limit`: those whose destination is not
-    cut, so that none gets one package more than it needs. One destination alone stays as it is."""
-    last = bodies[-1].destination
-    if len(bodies) < limit or bodies[0].destination == last:
-        return bodies
-    return [b for b in bodies if b.destination != last]
 
 
 def decide_ship(command_id: str, bodies: Sequence[Body]) -> Writing:
@@ -223,6 +175,30 @@ class Sorting:
                 return True
         return False
 
+    async def close_package(self, command: ClosePackage) -> Receipt:
+        """Close a package in which exactly the cards of its list were counted; else it stays open
+        and the receipt names what differs. One that is closed is answered as it was then."""
+        async with self._one_at_a_time:
+            return await self._close_package(command)
+
+    async def _close_package(self, command: ClosePackage) -> Receipt:
+        q = self._queries
+        stored = q.reply(Line.SORTING, close_command(command.package_id))
+        if stored is not None:
+            return receipt_from_json(stored, repeated=True)
+        package = q.one("select * from package where package_id = ?", command.package_id)
+        if package is None:
+            return Receipt(False, Code.PACKAGE_UNKNOWN, command.package_id)
+        writing, receipt = decide_close(
+            command,
+            package,
+            q.bodies("b.package_id = ? and b.package_id <> ''", command.package_id),
+            q.bodies_of_orders(command.order_ids),
+        )
+        if writing is not None:
+            await self._commit(writing)
+        return receipt
+
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
         """What left through the outbox was taken by its receiver."""
         open_ids = {
@@ -274,9 +250,9 @@ class Sorting:
         return [r["batch_id"] for r in found if not self._queries.advised_since(1, r["batch_id"])]
 
     async def _finish(self, batch_id: str) -> bool:
-        """Sample its lots, pack, ship, or write the return of a batch: the first of these that
-        can be done; whether one could. A lot goes as soon as it is accepted, the return when
-        nothing of the batch is left in work."""
+        """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
+        first of these that can be done; whether one could. A lot goes as soon as it is accepted,
+        the return when nothing of the batch is left in work and no package is open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -294,7 +270,7 @@ class Sorting:
             packages = q.one("select count(*) as n from package where batch_id = ?", batch_id)
             first = packages["n"] + 1 if packages else 1
             await self._commit(
-                decide_pack(self._next(), batch_id, sorted_bodies, with_temporary, first)
+                decide_open(self._next(), batch_id, sorted_bodies, with_temporary, first)
             )
             return True
         packed = q.bodies(
@@ -305,8 +281,9 @@ class Sorting:
             await self._commit(decide_ship(self._next(), packed))
             return True
         if q.one(
-            "select 1 as n from body where batch_id = ? and place in (?, ?, ?) limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN,
+            "select 1 as n from body where batch_id = ? and place in (?, ?, ?, ?)"
+            " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)

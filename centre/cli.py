@@ -202,6 +202,27 @@ def _carton_count(text: str) -> Any:
 
 
 @main.command()
+@home_option
+@click.argument("package")
+@click.option("--counted", type=click.IntRange(0, 10_000), help="Cards without a number, counted.")
+@reporting
+def scan(home: Path, package: str, counted: int | None) -> None:
+    """Scan the cards of a package and close it, if they are those of its list.
+
+    The numbers on the faces come from a hand scanner (or a pipe), one a line, until an empty line;
+    temporary cards have none and are counted. Says what differs; the package stays open then, and
+    the whole of it is scanned again. Example: centre scan B20261124-P0001
+    """
+    from centre.floor import door_of
+    from centre.scan import scan_package
+
+    receipt = scan_package(door_of(home), package, counted)
+    show.differences(receipt)
+    click.echo(json.dumps(show.receipt(receipt), ensure_ascii=False))
+    sys.exit(0 if receipt.accepted else REFUSED)
+
+
+@main.command()
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--cards", type=click.IntRange(1, 100_000), default=3_000, show_default=True)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)

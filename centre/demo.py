@@ -282,8 +282,9 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
         people.look(queries)
         if fed := _feed_again(control, queries, batch_id, DRAWN):
             screen.say(f"抽样复检，重新上卡 {fed} 张 the samples are fed again")
-        outbox = queries.rows("select acknowledged from outbox where batch_id = ?", batch_id)
-        if outbox and all(r["acknowledged"] for r in outbox):
+        outbox = queries.rows("select kind, acknowledged from outbox where batch_id = ?", batch_id)
+        written = any(r["kind"] == "centre_return" for r in outbox)
+        if written and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)

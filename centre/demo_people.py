@@ -1,5 +1,5 @@
-"""The people of a demo's day: who counts and signs, who counts a damaged carton anew, and the clerk
-of card management who stops orders in the middle."""
+"""The people of a demo's day: who counts and signs, who counts a damaged carton anew, who scans
+packages, and the clerk of card management who stops orders in the middle."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from centre.config import Config
+from centre.floor import state_of
+from counterparts.packer import Packer
+from domain.codes import in_words
 from ledger.queries import Queries
 
 START_SECONDS = 120.0
@@ -67,6 +71,11 @@ class People:
     ) -> None:
         self._config, self._made, self._control, self._say = config, made, control, say
         self._damaged: list[str] = made["damaged_cartons"]
+        self._packer = Packer(
+            config.home / "lists",
+            config.home / "journals" / "packer.jsonl",
+            lambda request: ask_tray(control, request),
+        )
 
     def sign_for(self) -> None:
         """The labels of the cartons that came, each with what the counting machine says; in a
@@ -93,6 +102,19 @@ class People:
             counted = ask_tray(self._control, {"op": "count"})["cartons"]
             for carton in self._damaged:
                 self._centre("recount", f"{carton}={counted[carton]}")
+        self._pack()
+
+    def _pack(self) -> None:
+        state = state_of(self._config.home)
+        receipts = list(self._packer.pack(state["listen"])) if state else []
+        closed = sum(receipt.accepted for _, receipt in receipts)
+        if closed:
+            self._say(f"扫描封包 {closed} 包 packages scanned and closed")
+        for package_id, receipt in receipts:
+            if not receipt.accepted:
+                codes = Counter(r.code for r in receipt.refused)
+                found = "，".join(f"{in_words(code)} {n}" for code, n in codes.items())
+                self._say(f"包 package {package_id} 未封 stays open: {found or receipt.code}")
 
     def _midway(self, queries: Queries) -> bool:
         """A quarter of the cards was inspected."""

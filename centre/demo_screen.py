@@ -21,7 +21,7 @@ from rich.table import Table
 
 from centre import show
 from centre.config import Config
-from domain.places import DRAWN, READ_AGAIN
+from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN
 from ledger.queries import Queries
 from ledger.summary import branch_table
 
@@ -38,8 +38,8 @@ _NOT_PASSED = {
     "key_replacement": _BEFORE,
     "inspection": (*_BEFORE, "transit/key_replacement>inspection"),
     "sorting": (*_BEFORE, "transit/key_replacement>inspection", "transit/inspection>sorting"),
-    "packing": ("sorting/work", DRAWN, READ_AGAIN),
-    "shipping": ("sorting/work", DRAWN, READ_AGAIN, "sorting/packed"),
+    "packing": ("sorting/work", DRAWN, READ_AGAIN, PACKING),
+    "shipping": ("sorting/work", DRAWN, READ_AGAIN, PACKING, PACKED),
 }
 # Set apart by an earlier stage: it never comes to this one.
 _APART = {

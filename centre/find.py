@@ -41,7 +41,12 @@ def ask_number(*, visible: bool) -> str:
         )
     else:
         text = sys.stdin.readline(1_000)
-    # Full-width digits from an input method, blanks as on a bank card's face.
+    return as_written(text)
+
+
+def as_written(text: str) -> str:
+    """A typed or scanned number as the ledger has it: full-width digits may come from an input
+    method, blanks stand on a bank card's face."""
     plain = unicodedata.normalize("NFKC", text)
     return "".join(plain.split()).replace("-", "").upper()
 

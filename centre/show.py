@@ -14,7 +14,7 @@ from rich.table import Table
 
 from centre.config import Config
 from centre.running import state_of
-from domain.codes import in_words
+from domain.codes import in_words, next_step
 from ledger.history import batch_overview, body_history
 from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
@@ -51,10 +51,32 @@ def receipt(message: Any) -> dict[str, Any]:
     return {k: v for k, v in shown.items() if v != ""}
 
 
+def differences(message: Any) -> None:
+    """What a receipt (proto) says of each scan of a package that is not as its list says."""
+    rows = [
+        {
+            "scan": r.record_number or "",
+            "order": r.order_id,
+            "code": in_words(r.code),
+            "reason": r.reason,
+            "next": next_step(r.code),
+        }
+        for r in message.refused
+    ]
+    if rows:
+        _table(
+            "不符 what differs",
+            rows,
+            {"scan": "第几次扫描 scan", "order": "订单 order", "code": "原因 why",
+             "reason": "说明 note", "next": "下一步 next step"},
+        )  # fmt: skip
+
+
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
-    not accepted; `ledger.lots.SHOWN`) and `clocks` (`scheduler.clocks.Clock`)."""
+    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`) and `clocks`
+    (`scheduler.clocks.Clock`)."""
     content = state_of(config.home) or {}
     parts = [
         {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
@@ -72,6 +94,7 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
             " order by place, condition, kind, bank"
         ),
         "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
+        "open_packages": queries.packages("p.state = 'open'"),
         "clocks": clock_facts(queries),
     }
 
@@ -96,7 +119,19 @@ def status(facts: Mapping[str, Any]) -> None:
     )  # fmt: skip
     if facts["lots"]:
         _table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+    packages_to_scan(facts["open_packages"])
     clocks(facts["clocks"])
+
+
+def packages_to_scan(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Open packages, if there are any."""
+    if rows:
+        _table(
+            "待扫描的包 packages to be scanned: centre scan PACKAGE",
+            rows,
+            {"package_id": "包 package", "destination": "去向 destination", "kind": "卡种 kind",
+             "count": "张 cards"},
+        )  # fmt: skip
 
 
 _WAITS_FOR = {
@@ -228,6 +263,7 @@ def batch(queries: Queries, batch_id: str) -> bool:
             overview["drawn"],
             {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
         )
+    packages_to_scan(overview["open_packages"])
     for sent in overview["returns"]:
         taken = "已接收 taken" if sent["acknowledged"] else "待接收 not taken yet"
         console.print(f"中心回盘 centre return {sent['id']}: {taken}")

@@ -48,9 +48,11 @@ class EventType(StrEnum):
     SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
     LOT_ACCEPTED = "lot_accepted"
     LOT_REFUSED = "lot_refused"
-    BODY_PACKED = "body_packed"  # moves
+    PACKAGE_OPENED = "package_opened"
+    BODY_LISTED = "body_listed"  # moves: it is on the sorting list of an open package
+    BODY_PACKED = "body_packed"  # moves: it was counted in its package
     BODY_SHIPPED = "body_shipped"  # moves
-    PACKAGE_CLOSED = "package_closed"
+    PACKAGE_CLOSED = "package_closed"  # what was counted in it is what is on its list
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
     KEYS_ACCEPTED = "keys_accepted"

@@ -26,6 +26,8 @@ class Code(StrEnum):
     DELIVERY_SIGNED = "DELIVERY_SIGNED"
     CARTON_NOT_COUNTED = "CARTON_NOT_COUNTED"
     CARTON_UNKNOWN = "CARTON_UNKNOWN"
+    PACKAGE_UNKNOWN = "PACKAGE_UNKNOWN"
+    PACKAGE_DIFFERS = "PACKAGE_DIFFERS"
     COUNT_TOO_LOW = "COUNT_TOO_LOW"
     # One record of a file
     FIELD_MISSING = "FIELD_MISSING"
@@ -36,6 +38,10 @@ class Code(StrEnum):
     UNKNOWN_BRANCH = "UNKNOWN_BRANCH"
     REPEATED_NUMBER = "REPEATED_NUMBER"
     NOTHING_TO_CORRECT = "NOTHING_TO_CORRECT"
+    # One scan of a package
+    SCAN_MISSING = "SCAN_MISSING"
+    SCAN_FOREIGN = "SCAN_FOREIGN"
+    SCAN_TWICE = "SCAN_TWICE"
     # One order of a command
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     ALREADY_PACKED = "ALREADY_PACKED"
@@ -135,6 +141,19 @@ WORDS: dict[Code, Words] = {
     Code.CARTON_UNKNOWN: Words(
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
+    Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
+    Code.PACKAGE_DIFFERS: Words(
+        "包内卡片与分拣清单不符",
+        "the package is not what its list says",
+        "找齐后重新扫描整包 put it right, then scan the whole package again",
+    ),
+    Code.SCAN_MISSING: Words(
+        "清单上有而未扫到", "on the list, not scanned", "找到该卡 find the card"
+    ),
+    Code.SCAN_FOREIGN: Words(
+        "不属于本包", "not a card of this package", "取出该卡 take the card out"
+    ),
+    Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "每张只扫一次 scan each card once"),
     Code.COUNT_TOO_LOW: Words(
         "少于已见卡数", "fewer than the cards that were seen", "count on all stacks and in readers"
     ),

@@ -107,6 +107,16 @@ class SignFor:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ClosePackage:
+    """A package was counted: the order behind each scanned number, in the order of the scans
+    (empty: no order stands behind it), and how many cards without a number lie in it."""
+
+    package_id: str
+    order_ids: tuple[str, ...] = ()
+    without_number: int = 0
+
+
 class OrderAct(StrEnum):
     """What card management does to an order whose card is not packed yet."""
 
@@ -175,6 +185,10 @@ class SortingLine(Protocol):
 
     async def step(self) -> bool:
         """Do what can be done now; whether there may be more to do at once."""
+        ...
+
+    async def close_package(self, command: ClosePackage) -> Receipt:
+        """Close a package in which exactly the cards of its list were counted."""
         ...
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:

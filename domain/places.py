@@ -58,6 +58,8 @@ MISSING_READ = "factory/missing/read"
 SHREDDER = "shredder"
 
 VAULT = "inventory/vault"
+PACKING = "sorting/packing"
+"""On the list of an open package, not counted yet."""
 PACKED = "sorting/packed"
 
 
@@ -86,7 +88,8 @@ DRAWN = transit(Line.SORTING, Line.SAMPLING)
 READ_AGAIN = transit(Line.SAMPLING, Line.SORTING)
 
 AFTER_INSPECTION = frozenset(
-    {transit(Line.INSPECTION, Line.SORTING), work(Line.SORTING), DRAWN, READ_AGAIN, PACKED}
+    {transit(Line.INSPECTION, Line.SORTING), work(Line.SORTING), DRAWN, READ_AGAIN, PACKING}
+    | {PACKED}
 )
 """Where a body is that passed inspection and was not shipped yet, nor set apart."""
 
@@ -105,7 +108,7 @@ def standing(place: str) -> Standing:
         return Standing.SHIPPED
     if place == SHREDDER:
         return Standing.DESTROYED
-    if head == "transit" or rest in ("vault", "work", "packed"):
+    if head == "transit" or rest in ("vault", "work", "packing", "packed"):
         return Standing.IN_WORK
     if rest in ("rejected", "held"):
         return Standing(rest)
@@ -173,16 +176,18 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (transit(_K, _I), rejected(_I)),
         (transit(_K, _I), held(_I)),
         (transit(_I, _S), work(_S)),
+        (work(_S), PACKING),
         (work(_S), held(_S)),  # its order was cancelled or held by card management
         (held(_S), held(_S)),  # an order on hold is cancelled
         (held(_S), work(_S)),  # released
-        (work(_S), PACKED),
         (work(_S), DRAWN),
         (DRAWN, READ_AGAIN),
         (DRAWN, rejected(_Q)),
-        (READ_AGAIN, PACKED),
+        (READ_AGAIN, PACKING),
         (work(_S), held(_S)),  # its lot was refused
         (READ_AGAIN, held(_S)),
+        (PACKING, PACKED),
+        (PACKING, held(_S)),  # its order was stopped before its package was closed
         (PACKED, "courier"),
     }
 )

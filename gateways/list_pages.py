@@ -35,6 +35,8 @@ class PackageSheet:
     count: int
     has_temporary: bool
     cards: Sequence[CardLine] = ()
+    is_open: bool = False
+    """Its cards were not counted yet."""
 
 
 def destination_name(destination: str) -> str:
@@ -173,6 +175,8 @@ def _packing_row(y: float, package: PackageSheet) -> Iterator[Mark]:
     yield Text(MARGIN + 114, y + 8, package.kind, 10.5, width=36)
     if package.has_temporary:
         yield from _label(MARGIN + 114, y + 10.5, 36, TEMPORARY, 8)
+    if package.is_open:
+        yield Text(MARGIN + 114, y + 16, "未封 open", 8, grey=0.4, width=36)
     yield Text(
         MARGIN + 166, y + 11.5, str(package.count), 18, heading=True, align="right", width=15
     )

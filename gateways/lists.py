@@ -27,7 +27,7 @@ SORTING_HEADER = (
     "包号 package", "序号 position", "社会保障卡号 social card number", "姓名 name",
     "制卡单号 order id",
 )  # fmt: skip
-PACKING_HEADER = ("包号 package", "数量 count", "卡种 kind")
+PACKING_HEADER = ("包号 package", "数量 count", "卡种 kind", "状态 state")
 
 KIND_NAMES = {
     Kind.SOCIAL_SECURITY_CARD: "社会保障卡",
@@ -44,18 +44,14 @@ Rows = list[dict[str, Any]]
 async def write_lists(
     queries: Queries, provider: KeyProvider, batch_id: str, directory: Path, fonts: ListFonts
 ) -> int:
-    """Write the lists of all packages of a batch; answers how many files. Writing them again
-    gives the same files. They go to a folder of the batch, since a branch gets many batches.
+    """Write the lists of all packages of a batch, open ones and closed ones; answers how many
+    files. Writing them again gives the same files, but for packages that were closed meanwhile.
+    They go to a folder of the batch, since a branch gets many batches.
 
     Raises FontUnusable. A character that no font draws shows as U+3013, and its code point stands
     in the list's foot and in the log.
     """
-    packages = await asyncio.to_thread(
-        queries.rows,
-        "select package_id, destination, kind, has_temporary, count from package"
-        " where batch_id = ? order by destination, package_id",
-        batch_id,
-    )
+    packages = await asyncio.to_thread(queries.packages, "p.batch_id = ?", batch_id)
     files = 0
     with Chain(fonts.text) as text, Chain(fonts.heading) as heading:
         for destination, group in groupby(packages, key=lambda p: str(p["destination"])):
@@ -97,6 +93,7 @@ def _sheets(packages: Rows, cards: Rows, holders: dict[str, Holder]) -> list[Pac
             p["count"],
             bool(p["has_temporary"]),
             lines.get(p["package_id"], []),
+            p["state"] == "open",
         )
         for p in packages
     ]
@@ -119,7 +116,7 @@ class _Lists:
             for s in self.sheets
             for c in s.cards
         ]
-        packing = [(p["package_id"], p["count"], _kind(p)) for p in self.packages]
+        packing = [(p["package_id"], p["count"], _kind(p), _state(p)) for p in self.packages]
         write_table(self._path("sorting.csv"), SORTING_HEADER, sorting)
         write_table(self._path("packing.csv"), PACKING_HEADER, packing)
         for name, lay_out in (("sorting", sorting_pages), ("packing", packing_pages)):
@@ -142,6 +139,10 @@ class _Lists:
                 code_points=printed.missing,
             )
         write_bytes(self._path(f"{name}.pdf"), [printed.pdf])
+
+
+def _state(package: dict[str, Any]) -> str:
+    return "未封 open" if package["state"] == "open" else "已封 closed"
 
 
 def _kind(package: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,14 +21,18 @@ from gateways.answers import answering, receipt_to_wire, refusal
 from gateways.board import Board
 from gateways.factory import MAX_CARDS_IN_CARTON
 from gateways.floor import Floor
+from gateways.packages import close_package, is_package_id, open_packages
 from stubs import common_pb2
 from stubs.operator_pb2 import (
     CartonCount,
+    ClosePackageRequest,
     FindByNumberRequest,
     FloorState,
     FoundOrders,
     ImportTemporaryKeysRequest,
     LookAtFloorRequest,
+    OpenPackages,
+    OpenPackagesRequest,
     OutboxState,
     QueueState,
     ReaderState,
@@ -139,6 +144,30 @@ class OperatorDoor(OperatorServicer):
         return FoundOrders(
             code=Code.OK, reason=fault, order_ids=self._floor.queries.orders_of_numbers(values)
         )
+
+    @answering
+    async def ListOpenPackages(
+        self, request: OpenPackagesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> OpenPackages:
+        return open_packages(self._floor.queries, request.package_id)
+
+    @answering
+    async def ClosePackage(
+        self, request: ClosePackageRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        if is_package_id(request.package_id):
+            bind_contextvars(package_id=request.package_id)
+        receipt = await close_package(self._floor, request)
+        differs = Counter(r.code for r in receipt.refused)
+        level = log.info if receipt.accepted else log.warning
+        level(
+            "package.counted",
+            code=receipt.code,
+            cards=receipt.records,
+            repeated=receipt.repeated,
+            differs=dict(differs),
+        )
+        return receipt_to_wire(receipt)
 
     @answering
     async def LookAtFloor(

@@ -7,6 +7,7 @@ answers a file that it has with `repeated`. So after a crash at any point it sta
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Outbox:
             return False
         fine = True
         self._board.open_in_outbox(row["id"] for row in rows)
-        for row in rows:
+        for row in _each_once(rows):
             about = {"outbox_id": row["id"], "kind": row["kind"], "batch_id": row["batch_id"]}
             with bound_contextvars(**about):
                 try:
@@ -116,7 +117,7 @@ class Outbox:
             files = await write_lists(
                 self._queries, self._provider, batch_id, self._out / "lists", self._fonts
             )
-            await self._sorting.acknowledge([outbox_id])
+            await self._sorting.acknowledge([outbox_id, *row["as_well"]])
             log.info("outbox.written", files=files)
         elif row["kind"] == "centre_return":
             await self._centre_return(outbox_id, batch_id)
@@ -137,6 +138,18 @@ class Outbox:
             raise _NotTaken(receipt.code)
         await self._sorting.acknowledge([file_id])
         log.info("outbox.acknowledged", repeated=receipt.repeated)
+
+
+def _each_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows to dispatch. All lists of a batch are written at once: of its rows of that kind
+    one stands for the others, which it names in `as_well`."""
+    lists: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["kind"] == "lists":
+            lists.setdefault(row["batch_id"], []).append(row)
+    returns = [row for row in rows if row["kind"] != "lists"]
+    return [{**of_batch[0], "as_well": [r["id"] for r in of_batch[1:]]}
+            for of_batch in lists.values()] + returns  # fmt: skip
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.changes import EventType
 from domain.codes import in_words
-from domain.places import DRAWN, PACKED, SHREDDER, VAULT, Line
+from domain.places import DRAWN, PACKED, PACKING, SHREDDER, VAULT, Line
 from domain.registers.branches import branch_name, is_branch
 from domain.registers.loading import load_divisions
 from ledger.connection import as_json
@@ -36,7 +36,8 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.BODY_SORTED: ("分拣", "sorted"),
     EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
     EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
-    EventType.BODY_PACKED: ("装包", "packed"),
+    EventType.BODY_LISTED: ("列入分拣清单", "on the sorting list of a package"),
+    EventType.BODY_PACKED: ("扫描装包", "scanned and packed"),
     EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),
     EventType.RETURN_WRITTEN: ("写入中心回盘", "in the centre return"),
     EventType.RETURN_ACKNOWLEDGED: ("中心回盘已被接收", "the centre return was taken"),
@@ -185,6 +186,8 @@ def place_in_words(place: str) -> str:
     head, _, rest = place.partition("/")
     if place == VAULT:
         return "库房 vault"
+    if place == PACKING:
+        return "待扫描装包 to be scanned into its package"
     if place == PACKED:
         return "已装包 packed"
     if place == SHREDDER:
@@ -218,7 +221,8 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
     """A batch: `files` taken (file_id, kind, records, refused), `deliveries` (delivery_id, state,
     cartons: carton_id, bank, kind, noted, counted), `places` (place, words, condition, reason,
     bodies), `lots` (inspection lots: `ledger.lots.SHOWN`), `drawn` (cards to be fed again for
-    sampling: body_id, carton_id, ticket), `orders` (number), `returns` (id, acknowledged),
+    sampling: body_id, carton_id, ticket), `open_packages` (to be scanned: `Queries.packages`),
+    `orders` (number), `returns` (id, acknowledged),
     `waits_for` (words, empty when the batch is done). Empty if the ledger knows nothing of it."""
     files = queries.rows(
         "select f.file_id, f.kind, f.records, (select count(*) from refused_record r"
@@ -248,6 +252,7 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
             batch_id,
         )
     ]
+    open_packages = queries.packages("p.batch_id = ? and p.state = 'open'", batch_id)
     return {
         "batch_id": batch_id,
         "files": files,
@@ -261,8 +266,9 @@ def batch_overview(queries: Queries, batch_id: str) -> dict[str, Any]:
             batch_id,
             DRAWN,
         ),
+        "open_packages": open_packages,
         "returns": returns,
-        "waits_for": _waits_for(files, deliveries, places, returns),
+        "waits_for": _waits_for(files, deliveries, places, open_packages, returns),
     }
 
 
@@ -285,6 +291,7 @@ def _waits_for(
     files: Sequence[Mapping[str, Any]],
     deliveries: Sequence[Mapping[str, Any]],
     places: Sequence[Mapping[str, Any]],
+    open_packages: Sequence[Mapping[str, Any]],
     returns: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     waits = []
@@ -302,6 +309,12 @@ def _waits_for(
         for p in places
         if p["place"].startswith("transit/") or p["place"].endswith(("/work", "/vault", "/packed"))
     ]
+    if open_packages:
+        cards = sum(p["count"] for p in open_packages)
+        waits.append(
+            f"等待扫描 {len(open_packages)} 包 for the scan of {len(open_packages)} packages"
+            f" ({cards} 张 cards)"
+        )
     if not waits and not returns:
         waits.append("等待写入中心回盘 for the centre return to be written")
     waits += [f"等待确认 for {r['id']} to be taken" for r in returns if not r["acknowledged"]]

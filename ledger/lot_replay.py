@@ -13,7 +13,7 @@ from typing import Any
 from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
-from domain.places import DRAWN, PACKED, READ_AGAIN, Line, held, rejected, work
+from domain.places import DRAWN, PACKING, READ_AGAIN, Line, held, rejected, work
 from domain.sampling import Level, plan
 from ledger.digests import digest_of
 from ledger.faults import Fault
@@ -119,7 +119,7 @@ class LotReplay:
         if before.place not in (_WORK, READ_AGAIN):
             return
         known = self._by_key.get(self._key(before))
-        if after.place == PACKED and known and known.state is not LotState.ACCEPTED:
+        if after.place == PACKING and known and known.state is not LotState.ACCEPTED:
             raise fail("批未接收而装包", "packed out of a lot that was not accepted")
         if (
             after.place == held(Line.SORTING)

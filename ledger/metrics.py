@@ -171,10 +171,11 @@ class LedgerGauges(Collector):
         if new:
             for r in queries.rows(
                 "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type = ? and e.data->'outbox'->>j.value is not null"
+                " on e.type in (?, ?) and e.data->'outbox'->>j.value is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
                 EventType.RETURN_WRITTEN,
+                EventType.PACKAGE_OPENED,
             ):
                 known[r["id"]] = r["at"]
         self._outbox_since = known

@@ -110,10 +110,11 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
     return queries.rows(
         "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
         "  join commit_link c on c.line = e.line and c.number = e.number"
-        "  where e.type = ? and exists"
+        "  where e.type in (?, ?) and exists"
         "   (select 1 from json_each(e.data->'outbox') j where j.key = o.id)), '') as at"
         " from outbox o where o.acknowledged = 0 order by o.id",
         EventType.RETURN_WRITTEN,
+        EventType.PACKAGE_OPENED,
     )
 
 

@@ -293,15 +293,28 @@ class Queries:
         }
         return {r.pop("value"): Identified(**r, body=bodies.get(r["order_id"])) for r in found}
 
+    def bodies_of_orders(self, order_ids: Sequence[str]) -> dict[str, Body]:
+        """The body of each of these orders that has one: the live one, else the newest."""
+        found = self.bodies(
+            "b.order_id <> '' and b.order_id in (select value from json_each(?))"
+            " order by b.live, b.body_id",
+            as_json(sorted({*order_ids})),
+        )
+        return {b.order_id: b for b in found}
+
+    def packages(self, where: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Packages `p` for which `where` holds, by destination: the columns of their table and
+        `count`, how many bodies are on the list of each."""
+        return self.rows(
+            "select p.*, (select count(*) from body b where b.package_id = p.package_id"
+            f" and b.package_id <> '') as count from package p where {where}"
+            " order by p.destination, p.package_id",
+            *parameters,
+        )
+
     def order_states(self, order_ids: Sequence[str]) -> dict[str, OrderState]:
         """How each of these orders stands; those that are not known are left out."""
-        ids = as_json(order_ids)
-        bodies = {
-            b.order_id: b
-            for b in self.bodies(
-                "b.order_id in (select value from json_each(?)) order by b.live, b.body_id", ids
-            )
-        }
+        bodies = self.bodies_of_orders(order_ids)
         return {
             r["order_id"]: OrderState(
                 r["order_id"], r["stopped"], bool(r["closed"]), bodies.get(r["order_id"])
@@ -311,7 +324,7 @@ class Queries:
                 "  x.batch_id = o.batch_id and x.kind = 'centre_return') as closed"
                 " from orders o left join order_stop s on s.order_id = o.order_id"
                 " where o.order_id in (select value from json_each(?))",
-                ids,
+                as_json(order_ids),
             )
         }
 

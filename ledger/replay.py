@@ -189,7 +189,7 @@ class Replay:
         if reason == before or (before == Code.CANCELLED) or (released and before != Code.ON_HOLD):
             raise _fault(commit, "订单状态不符", "the order is not in that state", event)
         card = self.bodies.get(self.live.get(order_id, ""))
-        if card is not None and card.package_id:
+        if card and (card.place == PACKED or standing(card.place) is Standing.SHIPPED):
             raise _fault(commit, "卡片已装包", "its card is packed", event)
         self.stops[order_id] = reason
 

@@ -87,11 +87,13 @@ TABLES: tuple[str, ...] = (
     "create index body_place on body (place, batch_id)",
     "create index body_carton on body (carton_id)",
     "create index body_batch on body (batch_id)",
+    "create index body_package on body (package_id) where package_id <> ''",
     """create table package (
         package_id text primary key, batch_id text not null, bank text not null,
         kind text not null, destination text not null, has_temporary integer not null,
-        count integer not null) strict""",
+        state text not null) strict""",
     "create index package_batch on package (batch_id)",
+    "create index package_open on package (batch_id) where state = 'open'",
     # Personal data: sealed under the batch's data key; `expires_on` is the day to delete them.
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from domain.bodies import Body
 from domain.changes import EventType
+from domain.places import PACKING
 from ledger import schema
 from ledger.connection import as_json
 from ledger.digests import digest_of
@@ -276,34 +277,55 @@ def check_deliveries(queries: Queries) -> None:
 
 
 def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
-    """Table `package` is what PACKAGE_CLOSED says, and holds the bodies that are in it."""
-    inside = Counter(b.package_id for b in bodies.values() if b.package_id)
-    packages = 0
+    """Table `package` is what PACKAGE_OPENED and PACKAGE_CLOSED say. The bodies of an open package
+    wait to be counted; those of a closed one were, and as many as were scanned."""
+    inside: dict[str, list[Body]] = defaultdict(list)
+    for body in bodies.values():
+        if body.package_id:
+            inside[body.package_id].append(body)
+    closed: dict[str, Said] = {}
     for chunk in _events(queries, EventType.PACKAGE_CLOSED):
+        for said in chunk:
+            if closed.setdefault(said.data["package_id"], said) is not said:
+                raise _of_package(said, "包重复封装", "closed twice")
+    packages = 0
+    for chunk in _events(queries, EventType.PACKAGE_OPENED):
         rows = _by_key(queries, "package", "package_id", [s.data["package_id"] for s in chunk])
         for said in chunk:
             package_id = said.data["package_id"]
-            row = _only(rows, package_id)
-            _compare("package", package_id, said, said.data, row)
-            if inside.pop(package_id, 0) != said.data["count"]:
-                raise Fault(
-                    "包内卡数不符", "another number of bodies is in the package", table="package",
-                    line=said.line, number=said.number, subject=f"编号 id {package_id}",
-                )  # fmt: skip
+            close = closed.pop(package_id, None)
+            expected = {c: said.data[c] for c in schema.COLUMNS["package"] if c != "state"}
+            expected["state"] = "closed" if close else "open"
+            _compare("package", package_id, close or said, expected, _only(rows, package_id))
+            _check_inside(said, close, inside.pop(package_id, []))
         packages += len(chunk)
     _check_count(queries, "package", packages)
-    for package_id in inside:
+    for package_id in (*inside, *closed):
         _compare("package", package_id, None, {}, None)
 
 
+def _check_inside(opened: Said, closed: Said | None, cards: Sequence[Body]) -> None:
+    if closed is None:
+        if any(b.place != PACKING for b in cards):
+            raise _of_package(opened, "未封包而已装", "a card of an open package was packed")
+        return
+    if any(b.place == PACKING for b in cards):
+        raise _of_package(closed, "已封包而未点", "a card of a closed package was not counted")
+    numbered = sum(bool(b.order_id) for b in cards)
+    if (closed.data["scanned"], closed.data["without_number"]) != (numbered, len(cards) - numbered):
+        raise _of_package(closed, "包内卡数不符", "another number of bodies is in the package")
+
+
+def _of_package(said: Said, chinese: str, english: str) -> Fault:
+    subject = f"编号 id {said.data['package_id']}"
+    return Fault(
+        chinese, english, table="package", line=said.line, number=said.number, subject=subject
+    )
+
+
 def check_returns(queries: Queries) -> None:
-    """Tables `return_line` and `outbox` are what RETURN_WRITTEN and RETURN_ACKNOWLEDGED say."""
-    taken = {
-        said.data["outbox_id"]: said
-        for chunk in _events(queries, EventType.RETURN_ACKNOWLEDGED)
-        for said in chunk
-    }
-    lines = sent = 0
+    """Table `return_line` is what RETURN_WRITTEN says."""
+    lines = 0
     for chunk in _events(queries, EventType.RETURN_WRITTEN):
         for said in chunk:
             file_id = said.data["file_id"]
@@ -316,8 +338,28 @@ def check_returns(queries: Queries) -> None:
                     subject=f"编号 id {file_id}",
                 )  # fmt: skip
             lines += said.data["lines"]
-            rows = _by_key(queries, "outbox", "id", list(said.data["outbox"]))
-            for outbox_id, kind in said.data["outbox"].items():
+    _check_count(queries, "return_line", lines)
+
+
+def check_outbox(queries: Queries) -> None:
+    """Table `outbox` is what RETURN_WRITTEN, PACKAGE_OPENED (all packages of one commit send the
+    same lists) and RETURN_ACKNOWLEDGED say."""
+    taken = {
+        said.data["outbox_id"]: said
+        for chunk in _events(queries, EventType.RETURN_ACKNOWLEDGED)
+        for said in chunk
+    }
+    sent: set[str] = set()
+    for event_type in (EventType.PACKAGE_OPENED, EventType.RETURN_WRITTEN):
+        for chunk in _events(queries, event_type):
+            new = {
+                outbox_id: (said, kind)
+                for said in chunk
+                for outbox_id, kind in said.data["outbox"].items()
+                if outbox_id not in sent
+            }
+            rows = _by_key(queries, "outbox", "id", list(new))
+            for outbox_id, (said, kind) in new.items():
                 expected = {
                     "kind": kind,
                     "batch_id": said.data["batch_id"],
@@ -325,9 +367,8 @@ def check_returns(queries: Queries) -> None:
                 }
                 row = _only(rows, outbox_id)
                 _compare("outbox", outbox_id, taken.get(outbox_id, said), expected, row)
-            sent += len(said.data["outbox"])
-    _check_count(queries, "return_line", lines)
-    _check_count(queries, "outbox", sent)
+            sent |= set(new)
+    _check_count(queries, "outbox", len(sent))
 
 
 def _return_lines(queries: Queries, file_id: str) -> Iterator[Row]:

@@ -162,7 +162,8 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),
-        ("return_line / outbox", lambda: tables.check_returns(queries)),
+        ("return_line", lambda: tables.check_returns(queries)),
+        ("outbox", lambda: tables.check_outbox(queries)),
         ("movement", lambda: _check_balances(queries, replay)),
     )
     for at, check in checks:

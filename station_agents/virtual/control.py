@@ -63,6 +63,8 @@ class ControlServer:
                 return {"loaded": loaded}
             case "count":
                 return {"cartons": self.hopper.count()}
+            case "list":
+                return {"cards": self.hopper.lying_on(request["stack"])}
             case "feed":
                 tickets = request.get("tickets")
                 fed = self.hopper.feed(

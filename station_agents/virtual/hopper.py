@@ -199,6 +199,18 @@ class Hopper:
             "ticket": _ticket(plastic) if plastic else "",
         }
 
+    def lying_on(self, stack: str) -> list[dict[str, str]]:
+        """What eyes see of the cards on a stack, and their tickets. Raises ValueError for an
+        unknown stack."""
+        if stack not in STACKS:
+            raise ValueError("the stack must be one of " + ", ".join(STACKS))
+        return [
+            {"carton_id": c.carton_id, "face_number": c.face_number, "ticket": _ticket(c)}
+            for tray in self._trays.values()
+            for c in tray.tray.cards.values()
+            if c.stack == stack
+        ]
+
     def count(self) -> dict[str, int]:
         """All plastic by carton, wherever it lies."""
         return dict(

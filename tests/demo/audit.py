@@ -109,6 +109,7 @@ def audit(home: Path) -> Evidence:
     _equation(e)
     _lots(e)
     _lists(e)
+    _packages(e)
     _correction(e)
     return e
 
@@ -289,3 +290,23 @@ def _lists(e: Evidence) -> None:
         if r.get("order_id"):
             mixed.setdefault(r["package"], set()).add(holders[r["order_id"]])
     assert all(len(kinds) == 1 for kinds in mixed.values())
+
+
+def _packages(e: Evidence) -> None:
+    """What the packer laid into each package, by the plastic, is what the return says of it."""
+    noted = {n["package"]: n["tickets"] for n in _lines(e.home / "journals" / "packer.jsonl")}
+    tickets = Counter(t for packed in noted.values() for t in packed)
+    assert set(tickets.values()) == {1}
+    order_of = {card: order for order, card in e.truth["cards"].items()}
+    scanned = Counter()
+    for package, packed in noted.items():
+        for ticket in packed:
+            card = e.cards[ticket.partition("/")[2]]
+            order = order_of[card["card"]] if card["face_number"] else card["carton_id"]
+            scanned[package, order] += 1
+    returned = Counter(
+        (r["package"], r.get("order_id") or r["body_id"].partition(".")[0])
+        for r in e.lines
+        if r["result"] == "shipped"
+    )
+    assert scanned == returned

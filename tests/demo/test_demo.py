@@ -102,7 +102,10 @@ CRASHES = {
     "sorting.body_drawn.after": 0,
     "sampling.sample_passed.before": 4,
     "sampling.sample_passed.after": 8,
-    "sorting.body_packed.before": 0,
+    # sorting: packages opened with their lists, closed by a scan before and after it took effect
+    "sorting.package_opened.after": 0,
+    "sorting.package_closed.before": 1,
+    "sorting.package_closed.after": 3,
     "sorting.body_shipped.after": 0,
     "sorting.return_written.after": 0,
     # a provider, before and after it made WRITE KEY commands

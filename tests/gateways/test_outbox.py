@@ -92,10 +92,9 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
         "personal": personal,
         "body": bodies,
         "package": [
-            _package(p, BRANCH, n, int(p == "P1"))
-            for p, n in (("P1", 200), ("P2", 200), ("P3", 200), ("P4", 20))
-        ]
-        + [_package("P9", WINDOW, 1, 0, "temporary_card")],
+            *(_package(p, BRANCH, int(p == "P1")) for p in ("P1", "P2", "P3", "P4")),
+            _package("P9", WINDOW, 0, "temporary_card"),
+        ],
         "return_line": lines,
         "outbox": [
             {"id": RETURN, "kind": "centre_return", "batch_id": BATCH, "acknowledged": 0},
@@ -115,11 +114,11 @@ def _body(
 
 
 def _package(
-    package: str, destination: str, count: int, temporary: int, kind: str = "social_security_card"
+    package: str, destination: str, temporary: int, kind: str = "social_security_card"
 ) -> dict[str, Any]:
     return {
         "package_id": package, "batch_id": BATCH, "bank": "102", "kind": kind,
-        "destination": destination, "has_temporary": temporary, "count": count,
+        "destination": destination, "has_temporary": temporary, "state": "closed",
     }  # fmt: skip
 
 
@@ -142,6 +141,9 @@ class Acknowledging:
 
     async def step(self) -> bool:
         return False
+
+    async def close_package(self, command: lines.ClosePackage) -> lines.Receipt:
+        raise NotImplementedError
 
     async def command_orders(self, command: lines.OrdersCommand) -> lines.Receipt:
         raise NotImplementedError

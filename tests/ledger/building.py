@@ -25,6 +25,7 @@ from domain.bodies import Body, Writing
 from domain.changes import Changes, Committed, EventType, Row
 from domain.codes import Code
 from domain.lines import (
+    ClosePackage,
     FactoryReturn,
     Note,
     NoteCarton,
@@ -39,6 +40,7 @@ from domain.places import DRAWN, READ_AGAIN, Kind, Line, transit
 from ledger import heads
 from ledger.commit import Ledger
 from ledger.queries import Queries
+from tests.ledger.scanning import scan_packages
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 START = datetime(2024, 3, 1, 8, 0, tzinfo=UTC)
@@ -310,9 +312,23 @@ class Building:
         return len(drawn)
 
     def sort(self) -> None:
-        """Sorting does what it can: to the end if the batch is complete."""
+        """Sorting does what it can, and packages are scanned: to the end if the batch is
+        complete."""
+        self.sort_unscanned()
+        while self.scan_packages():
+            self.sort_unscanned()
+
+    def sort_unscanned(self) -> None:
+        """Sorting does what it can by itself: packages stay open."""
         while asyncio.run(self.sorting.step()):
             pass
+
+    def scan_packages(self) -> int:
+        return asyncio.run(scan_packages(self.sorting, self.queries))
+
+    def close_package(self, package_id: str, *order_ids: str, without_number: int = 0) -> Receipt:
+        command = ClosePackage(package_id, order_ids, without_number)
+        return asyncio.run(self.sorting.close_package(command))
 
     def acknowledge(self, *outbox_ids: str) -> None:
         asyncio.run(self.sorting.acknowledge(outbox_ids))

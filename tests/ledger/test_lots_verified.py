@@ -10,7 +10,7 @@ import pytest
 
 from actors.lots import CHUNK, WORK, LotPlan, decide_draw, decide_hold, decide_judge, decide_present
 from actors.lots import present as lot_of
-from actors.sorting import decide_pack
+from actors.packing import decide_open
 from domain.bodies import Body
 from domain.lines import NoteCarton
 from domain.places import READ_AGAIN
@@ -81,7 +81,7 @@ def test_a_lot_as_it_should_be_holds(b: Building, bad: int, count: int) -> None:
     if bad:
         b.commit(decide_hold("x4", mine, left))
     else:
-        b.commit(decide_pack("x4", "B1", left, set(), 1))
+        b.commit(decide_open("x4", "B1", left, set(), 1))
     b.close()
     report = verify(b.path, None, None)
     assert (report.finding, report.lots) == ("", 1)
@@ -114,12 +114,12 @@ def accepted_all_the_same(b: Building) -> None:
 
 def packed_before_the_verdict(b: Building) -> None:
     read(b, 0)
-    b.commit(decide_pack("x4", "B1", sorted_bodies(b), set(), 1))
+    b.commit(decide_open("x4", "B1", sorted_bodies(b), set(), 1))
 
 
 def packed_after_refusal(b: Building) -> None:
     b.commit(decide_judge("x3", read(b, 1), 1))
-    b.commit(decide_pack("x4", "B1", sorted_bodies(b), set(), 1))
+    b.commit(decide_open("x4", "B1", sorted_bodies(b), set(), 1))
 
 
 def held_without_refusal(b: Building) -> None:

@@ -38,6 +38,7 @@ from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.tray_file import Plastic, read_tray
+from tests.ledger.scanning import scan_packages
 
 
 class Door:
@@ -135,6 +136,17 @@ class SmallFloor:
         self.sorting = Sorting(
             Door(self.ledger, Line.SORTING), self.queries, f"s{stamp}", self.lots
         )
+
+    async def scan_packages(self) -> int:
+        """A person scans every open package; how many."""
+        return await scan_packages(self.sorting, self.queries)
+
+    async def sort(self) -> bool:
+        """Sorting and the people at its tables do what they can; whether there was anything."""
+        worked = False
+        while await self.sorting.step() or await self.scan_packages():
+            worked = True
+        return worked
 
     def close(self) -> None:
         self.provider.close()

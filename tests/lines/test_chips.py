@@ -110,8 +110,7 @@ def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: Smal
     async def run() -> None:
         for chip in chips:
             await Station(floor).run(chip)
-        while await floor.sorting.step():
-            pass
+        await floor.sort()
 
     asyncio.run(run())
     stacks = {c.plastic.card_id: c.stack for c in chips}

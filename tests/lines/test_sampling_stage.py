@@ -38,8 +38,7 @@ async def to_the_draw(floor: SmallFloor, chips: list[Chip]) -> list[Chip]:
 
 
 async def sort(floor: SmallFloor) -> None:
-    while await floor.sorting.step():
-        pass
+    await floor.sort()
 
 
 def drawn_codes(floor: SmallFloor) -> set[str]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.sorting import PACKAGE_SIZE, decide_pack, return_lines
-from domain.bodies import Body
+from actors.sorting import return_lines
 from domain.codes import Code
 from domain.lines import NoteCarton, OrderAct
 from ledger.summary import summary
@@ -68,10 +67,7 @@ def inspected(b: Building, cards: int = 6, temporary: int = 1) -> None:
 
 
 def packages(b: Building) -> list[dict[str, Any]]:
-    return b.queries.rows(
-        "select p.*, (select count(*) from body x where x.package_id = p.package_id) as inside"
-        " from package p order by package_id"
-    )
+    return b.queries.packages("true")
 
 
 def test_a_package_is_of_one_destination_kind_and_sort_of_holder(b: Building) -> None:
@@ -87,7 +83,7 @@ def test_a_package_is_of_one_destination_kind_and_sort_of_holder(b: Building) ->
         ("102-430103", SOCIAL, 1, 1),
         ("430102", TEMPORARY, 0, 1),
     ]
-    assert all(p["count"] == p["inside"] for p in packages(b))
+    assert {p["state"] for p in packages(b)} == {"closed"}
     temporary = {
         r["package_id"]
         for r in b.queries.rows(
@@ -96,22 +92,6 @@ def test_a_package_is_of_one_destination_kind_and_sort_of_holder(b: Building) ->
         )
     }
     assert temporary == {p["package_id"] for p in packages(b) if p["has_temporary"]}
-
-
-def test_a_package_holds_no_more_than_its_size() -> None:
-    """A pile that is larger becomes several packages, numbered on."""
-    bodies = [
-        Body(f"C.{n:04d}", SOCIAL, "102", "B1", "C", "sorting/work", destination="102-430102",
-             order_id=f"O{n}")
-        for n in range(PACKAGE_SIZE * 2 + 1)
-    ]  # fmt: skip
-    changes = decide_pack("x", "B1", bodies, set(), 5).changes()
-    rows = next(i.rows for i in changes.inserts if i.table == "package")
-    assert [(r["package_id"], r["count"]) for r in rows] == [
-        ("B1-P0005", PACKAGE_SIZE),
-        ("B1-P0006", PACKAGE_SIZE),
-        ("B1-P0007", 1),
-    ]
 
 
 def test_nothing_is_packed_before_the_batch_is_complete(b: Building) -> None:
@@ -128,7 +108,8 @@ def test_nothing_is_packed_before_the_batch_is_complete(b: Building) -> None:
     b.set_apart("C2", Code.CHIP_SILENT)
     b.sort()
     assert summary(b.queries)["in_work"] == 0
-    assert len(b.queries.rows("select * from outbox")) == 2
+    outbox = {r["id"] for r in b.queries.rows("select id from outbox")}
+    assert outbox == {"LISTS-B1-0001", "RETURN-B1-1", "LISTS-B1"}
     b.sort()
     assert len(b.queries.rows("select * from event where type = 'return_written'")) == 1
 
@@ -270,7 +251,8 @@ def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Bui
 
     assert answer(OrderAct.HOLD, order(1)) == Code.CANCELLED
     assert answer(OrderAct.RELEASE, order(1)) == Code.NOT_ON_HOLD
-    asyncio.run(b.sorting.step())  # packed
+    b.sort_unscanned()
+    b.scan_packages()
     b.restart()
     assert answer(OrderAct.CANCEL, order(2)) == Code.ALREADY_PACKED
     b.sort()
@@ -292,7 +274,7 @@ def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:
         except Killed:
             kills += 1
             b.restart()
-    assert kills == 4  # sorted, packed, shipped, returned
+    assert kills == 1 + 1 + 5 * 2 + 1  # sorted, opened, 5 packages closed and shipped, returned
     totals = summary(b.queries)
     assert (totals["shipped"], totals["in_work"]) == (11, 0)
     for event_type, n in (("body_packed", 11), ("body_shipped", 11), ("return_written", 1)):
@@ -310,5 +292,5 @@ def test_an_acknowledged_return_is_sent_no_more(b: Building) -> None:
     for again in (["RETURN-B1-1"], ["nothing"], []):
         asyncio.run(b.sorting.acknowledge(again))
     assert len(b.queries.rows(events)) == 1
-    (left,) = b.queries.rows("select id from outbox where acknowledged = 0")
-    assert left["id"] == "LISTS-B1"
+    left = b.queries.rows("select id from outbox where acknowledged = 0 order by id")
+    assert [r["id"] for r in left] == ["LISTS-B1", "LISTS-B1-0001"]
