@@ -213,10 +213,9 @@ def scan(home: Path, package: str, counted: int | None) -> None:
     temporary cards have none and are counted. Says what differs; the package stays open then, and
     the whole of it is scanned again. Example: centre scan B20261124-P0001
     """
-    from centre.floor import door_of
     from centre.scan import scan_package
 
-    receipt = scan_package(door_of(home), package, counted)
+    receipt = scan_package(running.door_of(home), package, counted)
     show.differences(receipt)
     click.echo(json.dumps(show.receipt(receipt), ensure_ascii=False))
     sys.exit(0 if receipt.accepted else REFUSED)

@@ -1,5 +1,5 @@
-"""The packing table through the doors: numbers on faces become orders, what differs is said by order
-and place, and no number is kept, logged or answered."""
+"""The packing table through the doors: numbers on faces become orders, what differs is said by
+order and place, and no number is kept, logged or answered."""
 
 from __future__ import annotations
 
