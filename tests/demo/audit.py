@@ -298,7 +298,7 @@ def _packages(e: Evidence) -> None:
     tickets = Counter(t for packed in noted.values() for t in packed)
     assert set(tickets.values()) == {1}
     order_of = {card: order for order, card in e.truth["cards"].items()}
-    scanned = Counter()
+    scanned: Counter[tuple[str, str]] = Counter()
     for package, packed in noted.items():
         for ticket in packed:
             card = e.cards[ticket.partition("/")[2]]
