@@ -17,8 +17,8 @@ from bench.chips import BenchError
 from bench.intake import take_in
 from bench.stations import Job, Load, Offered
 from centre.config import Config
-from centre.floor import state_of
 from centre.home import initialise
+from centre.running import state_of
 from counterparts.factory import make_delivery
 
 START_SECONDS = 120.0

@@ -14,7 +14,7 @@ from typing import Any
 import click
 import grpc
 
-from centre import show
+from centre import running, show
 from centre.config import ConfigError, load
 from centre.looks import doctor, find, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
@@ -213,10 +213,9 @@ def scan(home: Path, package: str, counted: int | None) -> None:
     temporary cards have none and are counted. Says what differs; the package stays open then, and
     the whole of it is scanned again. Example: centre scan B20261124-P0001
     """
-    from centre.floor import door_of
     from centre.scan import scan_package
 
-    receipt = scan_package(door_of(home), package, counted)
+    receipt = scan_package(running.door_of(home), package, counted)
     show.differences(receipt)
     click.echo(json.dumps(show.receipt(receipt), ensure_ascii=False))
     sys.exit(0 if receipt.accepted else REFUSED)
@@ -241,7 +240,7 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     try:
         job = play.Demo(out.resolve(), seed, cards, fresh, readers)
         play.prepare_home(job)
-        play.remember(job.home)
+        running.remember(job.home)
         result = play.run(play.Demo(job.home, seed, cards, readers=readers))
     except DemoError as e:
         click.echo(str(e), err=True)
@@ -254,10 +253,9 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
 
 def _answer(home: Path, method: str, request: Any) -> None:
     """Send a command to the running centre, show the receipt, end with its exit code."""
-    from centre.floor import door_of
     from stubs.operator_pb2_grpc import OperatorStub
 
-    with grpc.insecure_channel(door_of(home)) as channel:
+    with grpc.insecure_channel(running.door_of(home)) as channel:
         receipt = getattr(OperatorStub(channel), method)(
             request, timeout=CALL_SECONDS, wait_for_ready=True
         )

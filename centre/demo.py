@@ -9,7 +9,6 @@ any moment, the same command goes on from where the ledger and the chips stand.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import sys
@@ -25,9 +24,9 @@ from centre import logs
 from centre.config import Config
 from centre.demo_people import DemoError, People, ask_tray, python, run_program
 from centre.demo_screen import Screen
-from centre.floor import state_of
-from centre.home import initialise, write_whole
+from centre.home import initialise
 from centre.processes import Keeper, Kept
+from centre.running import state_of, write_whole
 from domain.places import DRAWN, Line, held
 from ledger.queries import Queries
 from ledger.summary import summary
@@ -349,20 +348,3 @@ def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
-
-
-def remember(home: Path) -> None:
-    """The last demo's home is the default of every command."""
-    file = _last_home()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, str(home.resolve()).encode("utf-8"))
-
-
-def last_home() -> Path | None:
-    file = _last_home()
-    return Path(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _last_home() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "card-centre" / "last-home"

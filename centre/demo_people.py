@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from centre.config import Config
-from centre.floor import state_of
+from centre.running import state_of
 from counterparts.packer import Packer
 from domain.codes import in_words
 from ledger.queries import Queries

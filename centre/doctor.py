@@ -21,7 +21,7 @@ from actors.hsm.self_test import KNOWN_ANSWERS, run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
-from centre.floor import state_of
+from centre.running import state_of
 from centre.watch import ask_floor
 from centre.wiring import now, token_config
 from domain.card.profile import load_profile

@@ -12,7 +12,7 @@ import grpc
 
 from actors.hsm.token import write_softhsm_conf
 from centre.config import Config
-from centre.floor import state_of
+from centre.running import state_of
 from centre.wiring import make_provider
 from domain.codes import Code
 from domain.factory_return import index_text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -20,9 +19,9 @@ import structlog
 from actors.hsm.token import write_softhsm_conf
 from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
 from centre import logs, metrics, ray_runtime
-from centre.config import Config, ConfigError
+from centre.config import Config
 from centre.gateway_actor import GatewayShell
-from centre.home import write_whole
+from centre.running import take_home, write_whole
 from centre.wiring import Wiring, now, production
 from domain.changes import Away, EventType, Refused
 from domain.places import Line
@@ -227,37 +226,3 @@ async def _supervise(
         loop.add_signal_handler(number, supervisor.stop)
     await supervisor.run()
     metrics.end(config, floor.actors)
-
-
-def take_home(home: Path) -> int | None:
-    """Hold the home against other centres until the descriptor is closed or its process ends;
-    None if a centre is up there."""
-    lock = os.open(home / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
-
-
-def state_of(home: Path) -> dict[str, Any] | None:
-    """What the running centre of `home` last said of itself; None if none is up there. A state
-    that a killed centre left behind is not believed: its lock is gone with it."""
-    try:
-        lock = take_home(home)
-        if lock is not None:
-            os.close(lock)
-            return None
-        state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
-        return {name: state[name] for name in ("at", "pid", "listen", "actors")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def door_of(home: Path) -> str:
-    """Where the running centre of `home` listens. Raises ConfigError if none is up."""
-    state = state_of(home)
-    if state is None:
-        raise ConfigError(f"no centre is up in {home}: `centre up --home {home}`")
-    return str(state["listen"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
 from actors.hsm.ceremony import export_head_public_key, export_transport_public_key, generate_keys
 from actors.hsm.token import KeyToken, create_token, write_pin_file
 from centre.config import TEMPLATE, Config, load
+from centre.running import write_whole
 from centre.wiring import now, token_config
 from domain.card.profile import load_profile
 from ledger.commit import Ledger
@@ -44,13 +44,3 @@ def initialise(home: Path) -> Config:
         write_whole(config.head_public_key, export_head_public_key(token))
     Ledger(config.ledger, now).close()
     return config
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    new = file.with_name(f".{file.name}.new")
-    with new.open("wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    new.replace(file)

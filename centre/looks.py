@@ -28,8 +28,8 @@ def doctor(home: Path | None, as_json: bool) -> None:
     something is to be mended; a centre that is down is no fault. Example: centre doctor --json
     """
     from centre import logs
-    from centre.demo import last_home
     from centre.doctor import examine
+    from centre.running import last_home
 
     logs.quiet()
     found = examine(home or last_home())

@@ -16,7 +16,7 @@ import prometheus_client as prometheus
 
 from centre import logs
 from centre.config import Config
-from centre.home import write_whole
+from centre.running import write_whole
 from ledger.metrics import LedgerGauges
 from telemetry.endpoint import open_endpoint, withdraw
 

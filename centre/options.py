@@ -26,7 +26,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _home(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path:
-    from centre.demo import last_home
+    from centre.running import last_home
 
     home = value or last_home()
     if home is None:

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from centre.config import Config
-from centre.doctor import Diagnosis, State
-from centre.floor import state_of
+from centre.running import state_of
 from domain.codes import in_words, next_step
 from ledger.history import batch_overview, body_history
 from ledger.lots import LotState, lots_of
@@ -22,6 +21,10 @@ from ledger.queries import Queries
 from ledger.verify import Report
 from scheduler.calendar import Calendar
 from scheduler.clocks import WaitsFor, open_clocks
+
+if TYPE_CHECKING:
+    # It examines every part and so imports every room; the other commands shall not wait for that.
+    from centre.doctor import Diagnosis
 
 # A pipe has no width of its own: wide enough that no cell is cut.
 console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
@@ -171,11 +174,11 @@ def clocks(facts: Sequence[Mapping[str, Any]]) -> None:
 
 
 STATES = {
-    State.OK: "[green]正常 ok[/]",
-    State.NOTICE: "[yellow]注意 notice[/]",
-    State.DOWN: "[yellow]未启动 down[/]",
-    State.ABSENT: "未装 absent",
-    State.MEND: "[bold red]需处理 mend[/]",
+    "ok": "[green]正常 ok[/]",
+    "notice": "[yellow]注意 notice[/]",
+    "down": "[yellow]未启动 down[/]",
+    "absent": "未装 absent",
+    "mend": "[bold red]需处理 mend[/]",
 }
 
 

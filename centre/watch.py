@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 
 from centre.config import Config
-from centre.floor import state_of
+from centre.running import state_of
 from centre.wiring import now as time_now
 from domain.codes import WORDS, Code, next_step
 from domain.places import Line

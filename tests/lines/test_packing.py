@@ -22,7 +22,7 @@ from tests.ledger.building import SOCIAL, Building, Killed
 from tests.lines.test_sorting import inspected, order, packages
 
 ONE, TWO, APART, WINDOW = "B1-P0001", "B1-P0003", "B1-P0002", "B1-P0005"
-"""Of two branches; of the first, holders of a temporary card; of a window. ONE holds 2 and 4."""
+"""Of two branches; of the first, holders of a temporary card; of a window. ONE: cards 2 and 4."""
 
 
 @pytest.fixture

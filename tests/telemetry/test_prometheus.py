@@ -108,10 +108,11 @@ def _kill(home: Path) -> None:
 
 
 def _all_done(server: Prometheus) -> bool:
-    """All as Prometheus sees it: nothing in work or owed, all cards out of the readers."""
+    """All as Prometheus sees it: nothing in work or owed, all cards out of the readers. In the
+    vault lies what waits for its return: the demo leaves some."""
     empty = 'card_centre_readers{state="empty"}'
     return (
-        server.value('sum(card_centre_bodies{result="in_work"})') == 0
+        server.value('sum(card_centre_bodies{result="in_work", place!="inventory/vault"})') == 0
         and server.value("card_centre_outbox_entries") == 0
         and server.value("sum(card_centre_part_ready)") == len(INSTANCES - STATIONS) - 1
         and server.value(f"sum({empty})") == server.value("sum(card_centre_readers)")
