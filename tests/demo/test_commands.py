@@ -95,6 +95,10 @@ def look_at_a_running_centre(home: Path, place: Path) -> None:
     record = Evidence.read(home).records[0]
     found = centre(place, "find", "--home", str(home), typed=record["identity_number"])
     assert record["order_id"] in found.stdout
+    # What a package was counted with stands: asked again, it is answered as it was then.
+    package = next(r["package"] for r in Evidence.read(home).lines if r["package"])
+    scanned = centre(place, "scan", package, "--home", str(home))
+    assert json.loads(scanned.stdout.splitlines()[-1])["repeated"] is True
 
 
 RAY_PROCESSES = {"gcs_server", "raylet"}

@@ -89,18 +89,15 @@ def test_a_scan_is_compared_and_no_number_stays(tmp_path: Path) -> None:
             assert (first.package_id, first.count, first.without_number) == (PACKAGE, 4, 1)
             assert list(first.carton_ids) == ["T1"]
 
-            async def close(
-                numbers: Sequence[str], counted: int, package: str = PACKAGE
-            ) -> Receipt:
+            async def close(scans: Sequence[str], counted: int, package: str = PACKAGE) -> Receipt:
                 request = ClosePackageRequest(
-                    package_id=package, social_card_numbers=numbers, counted_without_number=counted
+                    package_id=package, social_card_numbers=scans, counted_without_number=counted
                 )
                 return await centre.ClosePackage(request)
 
             with capture_logs([merge_contextvars]) as logs:
-                wrong = await close(
-                    [NUMBERS[0], NUMBERS[3], NUMBERS[0], "no number", "9" * 5000], 0
-                )
+                scans = [NUMBERS[0], NUMBERS[3], NUMBERS[0], "no number", "9" * 5000]
+                wrong = await close(scans, 0)
                 assert hall.provider.calls == ["index"]
                 assert (wrong.accepted, wrong.code) == (False, Code.PACKAGE_DIFFERS)
                 assert [(r.record_number, r.order_id, r.code) for r in wrong.refused] == [

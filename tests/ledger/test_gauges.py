@@ -92,13 +92,13 @@ def test_ages_are_those_of_the_oldest(tmp_path: Path) -> None:
     b.replace_keys("C1", 1, "B1-000001")
     b.inspect()
     b.sort()
-    assert shown(gauges, "card_centre_outbox_entries") == {(): 2}
+    assert shown(gauges, "card_centre_outbox_entries") == {(): 3}
     assert shown(gauges, age)[()] == pytest.approx(3_600, abs=30)
     assert shown(gauges, unsigned)[()] == pytest.approx(3_600, abs=30)
     at += timedelta(minutes=30)
     b.acknowledge("RETURN-B1-1")
     assert shown(gauges, age)[()] == pytest.approx(3_600, abs=30)
-    b.acknowledge("LISTS-B1")
+    b.acknowledge("LISTS-B1", "LISTS-B1-0001")
     b.sign_heads()
     assert shown(gauges, age) == shown(gauges, unsigned) == {(): 0}
     b.close()

@@ -98,6 +98,9 @@ def test_only_eject_brings_the_next_card(
         assert (status["hopper"], status["in_readers"], status["stacks"]["good"]) == (1, 2, 1)
         assert status["apdus"] == 3
         assert tray.ask("count") == {"cartons": {"C1": 4}}
+        (seen,) = tray.ask("list", stack="good")["cards"]
+        assert (seen["carton_id"], seen["face_number"]) == ("C1", face(0))
+        assert tray.ask("list", stack="held") == {"cards": []}
 
 
 def test_an_ejected_card_does_not_answer(
