@@ -26,6 +26,9 @@ INTENDED = {
 SHORTEST_IN_A_DATABASE = 6
 """Bytes. Pages of a database hold every pair of bytes: a name of two characters in GB 18030 would
 be found by chance."""
+SHORTEST_ENCODED = 6
+"""Bytes. Logs and databases are full of hex digits (ids, digests): a name of two characters in GB
+18030 has 8 of them, or 4 of base64, and is met by chance. In UTF-8 it has 6 bytes."""
 _CHUNK = 1 << 18
 
 
@@ -61,10 +64,11 @@ def _forms_of_text(text: str) -> Iterator[bytes]:
 def _forms(raw: bytes) -> Iterator[bytes]:
     """As it is, in hex, in base64 wherever it begins in a longer text, as `repr` and in a URL."""
     yield raw
-    yield raw.hex().encode("ascii")
-    yield raw.hex().upper().encode("ascii")
     yield raw.hex(" ").upper().encode("ascii")
-    yield from _within_base64(raw)
+    if len(raw) >= SHORTEST_ENCODED:
+        yield raw.hex().encode("ascii")
+        yield raw.hex().upper().encode("ascii")
+        yield from _within_base64(raw)
     if not raw.isascii():
         yield repr(raw)[2:-1].encode("ascii")
         yield quote_from_bytes(raw).encode("ascii")
