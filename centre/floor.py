@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from actors.hsm.token import write_softhsm_conf
-from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, start
+from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, call, start
 from centre import logs, metrics, ray_runtime
 from centre.config import Config
 from centre.gateway_actor import GatewayShell
@@ -121,7 +121,7 @@ class Floor:
         signatures = await RayProvider(self.actors["provider"]).sign(digests)
         signed = [heads.signed_head(k, s) for k, s in zip(links, signatures, strict=True)]
         heads.append_head_file(self.config.head_file, signed)
-        await ask(self.actors["ledger"].record_heads, signed)
+        await call(self.actors["ledger"], "record_heads", signed)
         return len(signed)
 
 
