@@ -25,11 +25,27 @@ from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
 from domain.lines import ClosePackage, LedgerDoor, OrdersCommand, Receipt
-from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
+from domain.places import (
+    DRAWN,
+    PACKED,
+    PACKING,
+    READ_AGAIN,
+    VAULT,
+    Line,
+    courier,
+    transit,
+    work,
+)
 from ledger.digests import digest_of
 from ledger.queries import Queries
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
+BEFORE_INSPECTION = (
+    VAULT,
+    transit(Line.INVENTORY, Line.KEY_REPLACEMENT),
+    work(Line.KEY_REPLACEMENT),
+)
+"""Where recounts and corrections bring bodies back to."""
 FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
 
@@ -306,8 +322,9 @@ class Sorting:
             batch_id,
         )
         deliveries = len(q.deliveries(batch_id))
+        counted = q.one("select count(*) as n from body where batch_id = ?", batch_id)
         if batch_id not in self._complete_batches():
-            return  # a correction or a note came in between
+            return  # a correction, a note or a recount came in between
         refused = {
             r["identification_code"]: r
             for r in q.rows(
@@ -325,6 +342,9 @@ class Sorting:
         writing = Writing(Line.SORTING, f"return:{file_id}")
         writing.guard("orders", {"batch_id": batch_id}, len(orders))
         writing.guard("delivery", {"batch_id": batch_id}, deliveries)
+        writing.guard("body", {"batch_id": batch_id}, counted["n"] if counted else 0)
+        for place in BEFORE_INSPECTION:
+            writing.guard("body", {"batch_id": batch_id, "place": place}, 0)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

@@ -55,6 +55,7 @@ class Code(StrEnum):
     NOT_IN_RETURN = "NOT_IN_RETURN"
     OVER_COUNT = "OVER_COUNT"
     WRONG_KIND = "WRONG_KIND"
+    OTHER_BATCH = "OTHER_BATCH"
     FACE_DIFFERS = "FACE_DIFFERS"
     FORMAL_KEYS_FOREIGN = "FORMAL_KEYS_FOREIGN"
     KEYS_MIXED = "KEYS_MIXED"
@@ -99,12 +100,12 @@ UNADVISED = frozenset(
     {
         Code.FIELD_MISSING, Code.BAD_FORMAT, Code.BAD_CODING, Code.BAD_CHECK_DIGIT,
         Code.UNKNOWN_BANK, Code.UNKNOWN_BRANCH, Code.REPEATED_NUMBER, Code.NOT_IN_RETURN,
-        Code.NOTHING_TO_CORRECT, Code.WRONG_KIND, Code.OVER_COUNT,
+        Code.NOTHING_TO_CORRECT, Code.WRONG_KIND, Code.OTHER_BATCH, Code.OVER_COUNT,
     }
 )  # fmt: skip
 """Reasons for which a body is surplus: no accepted record of a factory return stands for it."""
 
-CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OVER_COUNT}
+CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OTHER_BATCH, Code.OVER_COUNT}
 """Those of them that end when a correction of the return has a record for the body."""
 
 
@@ -189,6 +190,7 @@ WORDS: dict[Code, Words] = {
         "超出清点数", "more cards than were counted", "centre recount CARTON=COUNT"
     ),
     Code.WRONG_KIND: Words("卡种与箱不符", "the kind differs from the carton's", "ask the factory"),
+    Code.OTHER_BATCH: Words("属于其他批次", "its order is of another batch", "ask the factory"),
     Code.FACE_DIFFERS: Words(
         "卡面与芯片不属于同一张卡", "face and chip belong to two cards", "report to the factory"
     ),

@@ -136,7 +136,8 @@ class _Lists:
                 batch_id=self.batch_id,
                 destination=self.destination,
                 list=name,
-                code_points=printed.missing,
+                # How many: rare characters of a name are near to the name.
+                characters=len(printed.missing),
             )
         write_bytes(self._path(f"{name}.pdf"), [printed.pdf])
 

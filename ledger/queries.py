@@ -212,7 +212,7 @@ class Queries:
     def advised_since(self, limit: int, batch_id: str = "") -> list[tuple[Body, str]]:
         """Bodies (of a batch, or of all) that key replacement holds because no accepted record
         stood for them, and the orders for which a correction has named their chips since. Not if
-        the order has a card already."""
+        the order has a card already, nor once the batch's return is written."""
         orders = {
             r["identification_code"]: r["order_id"]
             for r in self.rows(
@@ -220,8 +220,11 @@ class Queries:
                 " join orders o on o.identification_code = b.identification_code"
                 # By length: there is an index of orders, and bodies without one are many.
                 " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
-                " and b.condition in (select value from json_each(?)) and not exists"
+                " and o.batch_id = b.batch_id and b.condition in (select value from json_each(?))"
+                " and not exists"
                 " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
+                " and not exists (select 1 from outbox x where x.batch_id = b.batch_id"
+                "  and x.kind = 'centre_return')"
                 " order by b.body_id limit ?",
                 held(Line.KEY_REPLACEMENT), batch_id, as_json(sorted(CORRECTABLE)), limit,
             )

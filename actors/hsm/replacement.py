@@ -189,6 +189,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
             return self._two_cards_in_one(turn, session, by_face)
         if body is not None and body.place not in (WORK, *self._cartons.before_work):
             return Prepared(lambda _a, _w: _seen_before(body))
+        batch_id = self._cartons.carton(session.carton_id).batch_id
+        if known.order_id and known.order_batch != batch_id:
+            # Its order stands in the return of its own batch, not with a body of this one.
+            return self._apart(turn, replace(session, known=None), Code.OTHER_BATCH)
         reason = self._why_not(session.carton_id, identity, known)
         if not reason and state.formal and not (body and body.released):
             reason = Code.FORMAL_KEYS_FOREIGN
@@ -376,13 +380,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
     def _chip(self, session: Session) -> Chip:
         assert session.identity is not None
-        assert session.known is not None
         carton = self._cartons.carton(session.carton_id)
-        return Chip(
-            session.identity.identification_code,
-            session.known.order_batch or carton.batch_id,
-            session.carton_id,
-        )
+        return Chip(session.identity.identification_code, carton.batch_id, session.carton_id)
 
 
 def _seen_before(body: Body) -> Outcome[Session]:

@@ -94,6 +94,18 @@ def test_a_chip_that_never_keeps_its_session_is_rejected(
     assert (found.stack, found.code, len(asked)) == ("rejected", "AUTHENTICATION_REFUSED", 3)
 
 
+def test_a_card_in_a_carton_of_another_batch_is_held(floor: SmallFloor) -> None:
+    """Each return is about its own batch: the card is surplus where it came, its order missing
+    where it did not, and nothing is written to the chip."""
+    one, other = (floor.deliver(seed, cards=20) for seed in (43, 44))
+    chip, host = good_chips(floor, one)[0], good_chips(floor, other)[0]
+    chip.plastic.carton_id = host.plastic.carton_id
+    found = asyncio.run(Station(floor).run(chip))
+    assert (found.stack, found.code, chip.writes) == ("held", "OTHER_BATCH", 0)
+    held = floor.queries.bodies("b.condition = 'OTHER_BATCH'")
+    assert [(b.batch_id, b.order_id) for b in held] == [(other.batch_id, "")]
+
+
 def test_the_script_has_the_length_that_is_cut_above(floor: SmallFloor, delivery: Delivery) -> None:
     """If the sessions grow, the cut points grow with them."""
     chip = good_chips(floor, delivery)[-1]
