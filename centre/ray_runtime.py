@@ -34,9 +34,20 @@ def start(run: Path) -> None:
         object_store_memory=STORE_BYTES,
         _temp_dir=str(directory),
         _node_ip_address="127.0.0.1",
-        # The lines are what this machine is for: Ray would run them at niceness 15.
-        _system_config={"automatic_object_spilling_enabled": False, "worker_niceness": 0},
+        _system_config={
+            "automatic_object_spilling_enabled": False,
+            # The lines are what this machine is for: Ray would run them at niceness 15.
+            "worker_niceness": 0,
+            # Ray's own records of calls and handlers: nobody looks, and each call pays for them.
+            "task_events_report_interval_ms": 0,
+            "enable_metrics_collection": False,
+            "event_stats": False,
+        },
     )
+    # It looks ten times a second for output to show to a driver; there is no switch for it.
+    node = ray._private.worker.global_worker.node
+    if node is not None:
+        node.kill_log_monitor()
 
 
 def stop(run: Path) -> None:

@@ -93,6 +93,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
     ) -> None:
         super().__init__(ledger, provider, queries, profile, command_prefix, random)
         self._cartons = CartonWork(queries)
+        self._identify = identify_segment(profile)
 
     def forget(self) -> None:
         self._cartons.forget()
@@ -132,7 +133,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 content.carton_id, content.face_number, content.ticket, Segment(()), ""
             )
             return self._unreadable(turn, silent, Code.CHIP_SILENT, facts)
-        segment = identify_segment(self._profile)
+        segment = self._identify
         session = Session(
             content.carton_id, content.face_number, content.ticket, segment, "identified"
         )

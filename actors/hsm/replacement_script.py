@@ -25,6 +25,8 @@ from domain.codes import Code
 
 TEMPORARY_CATEGORY = "2"
 CHALLENGE_BYTES = 8
+_CHALLENGE = Step.of("get challenge", get_challenge())
+_KEY_INFORMATION = Step.of("key information", get_key_information())
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def identity_steps(profile: Profile) -> tuple[Step, ...]:
         Step.of("select", select_application(profile.aid), "9000", "61xx"),
         Step.of("read identification_code", read_record(code.tag, code.file, code.length)),
         Step.of("read card_category", read_record(category.tag, category.file, category.length)),
-        Step.of("key information", get_key_information()),
+        _KEY_INFORMATION,
     )
 
 
 def identify_segment(profile: Profile) -> Segment:
-    return Segment((*identity_steps(profile), _challenge()))
+    return Segment((*identity_steps(profile), _CHALLENGE))
 
 
 def authenticate_segment(profile: Profile, cryptogram: bytes) -> Segment:
@@ -72,7 +74,7 @@ def authenticate_segment(profile: Profile, cryptogram: bytes) -> Segment:
     return Segment(
         (
             Step.of("external authenticate", external_authenticate(key_id, cryptogram)),
-            _challenge(),
+            _CHALLENGE,
         )
     )
 
@@ -82,7 +84,7 @@ def write_segment(profile: Profile, usage: str, apdu: bytes, random: bytes) -> S
     write = Step(f"write key {usage}", apdu)
     if random:
         return Segment((write, *proof_segment(profile, random).steps), writes=True)
-    return Segment((write, _challenge()), writes=True)
+    return Segment((write, _CHALLENGE), writes=True)
 
 
 def proof_segment(profile: Profile, random: bytes) -> Segment:
@@ -90,14 +92,10 @@ def proof_segment(profile: Profile, random: bytes) -> Segment:
     key_id = profile.key(profile.internal_usage).key_id
     return Segment(
         (
-            Step.of("key information", get_key_information()),
+            _KEY_INFORMATION,
             Step.of("internal authenticate", internal_authenticate(key_id, random)),
         )
     )
-
-
-def _challenge() -> Step:
-    return Step.of("get challenge", get_challenge())
 
 
 def read_keys(segment: Segment, answers: Answers) -> Mapping[int, KeyInformation]:

@@ -89,6 +89,17 @@ class ReadingLine(ChipLine[Session, Facts]):
         self._holder_fields = tuple(
             f for name, f in profile.fields.items() if name not in NOT_OF_THE_ORDER
         )
+        # The same for every chip. An absent record is an answer too: whether it should be there is
+        # for the comparison.
+        self._reads = (
+            *identity_steps(profile),
+            *(
+                Step.of(f"read {f.name}", read_record(f.tag, f.file, f.length), "9000", "6A83")
+                for f in self._holder_fields
+            ),
+        )
+        self._internal_key = profile.key(profile.internal_usage).key_id
+        self._challenge = Step.of("get challenge", get_challenge())
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
         codes: list[str] = []
@@ -147,20 +158,9 @@ class ReadingLine(ChipLine[Session, Facts]):
         return Prepared(finish)
 
     def _read_segment(self, random: bytes) -> Segment:
-        """All that is checked by reading, and the challenge for the last proof. An absent record
-        is an answer too: whether it should be there is for the comparison."""
-        internal = self._profile.key(self._profile.internal_usage).key_id
-        return Segment(
-            (
-                *identity_steps(self._profile),
-                *(
-                    Step.of(f"read {f.name}", read_record(f.tag, f.file, f.length), "9000", "6A83")
-                    for f in self._holder_fields
-                ),
-                Step.of("internal authenticate", internal_authenticate(internal, random)),
-                Step.of("get challenge", get_challenge()),
-            )
-        )
+        """All that is checked by reading, and the challenge for the last proof."""
+        proof = internal_authenticate(self._internal_key, random)
+        return Segment((*self._reads, Step.of("internal authenticate", proof), self._challenge))
 
     def code(self, session: Session, answers: Answers) -> str | None:
         return read_field(self._profile, session.segment, answers, "identification_code")
