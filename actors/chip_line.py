@@ -184,16 +184,14 @@ class ChipLine(Generic[SessionT, FactsT]):
             if fresh:
                 with structlog.contextvars.bound_contextvars(**self._about(fresh)):
                     outcomes = await self._decide(fresh)
-                for (turn, _), outcome in zip(fresh, outcomes, strict=True):
-                    replies[turn.presentation] = self._remember(turn, outcome)
+                for (turn, session), outcome in zip(fresh, outcomes, strict=True):
+                    batch_id = self._batches.get(_carton_of(turn, session), "")
+                    replies[turn.presentation] = self._remember(turn, outcome, batch_id)
             return [replies[t.presentation] for t in turns]
 
     def _about(self, fresh: Sequence[tuple[StationTurn, SessionT | None]]) -> dict[str, list[str]]:
         """What every log line about a chunk names: batches, cartons, stations."""
-        cartons = {
-            session.carton_id if session else getattr(turn.content, "carton_id", "")
-            for turn, session in fresh
-        }
+        cartons = {_carton_of(turn, session) for turn, session in fresh}
         unknown = sorted(cartons - self._batches.keys())
         if unknown:
             self._batches.update(self._queries.batches_of_cartons(unknown))
@@ -306,9 +304,9 @@ class ChipLine(Generic[SessionT, FactsT]):
         self._known.pop(turn.presentation, None)
         return CentreTurn(turn.presentation, turn.number, turn.stage, Restart(code))
 
-    def _remember(self, turn: StationTurn, outcome: Outcome[SessionT]) -> CentreTurn:
+    def _remember(self, turn: StationTurn, outcome: Outcome[SessionT], batch_id: str) -> CentreTurn:
         content = outcome.content
-        reply = CentreTurn(turn.presentation, turn.number, turn.stage, content)
+        reply = CentreTurn(turn.presentation, turn.number, turn.stage, content, batch_id)
         if isinstance(content, Verdict):
             self._lost.pop((turn.station_id, turn.reader), None)
         if isinstance(content, Restart):
@@ -319,6 +317,12 @@ class ChipLine(Generic[SessionT, FactsT]):
             while len(self._known) > MAX_SESSIONS:
                 self._known.popitem(last=False)
         return reply
+
+
+def _carton_of(turn: StationTurn, session: ChipSession | None) -> str:
+    if isinstance(turn.content, Answers):
+        return session.carton_id if session else ""
+    return turn.content.carton_id
 
 
 def _waiting(code: str, milliseconds: int, session: SessionT | None) -> Prepared[SessionT]:

@@ -76,23 +76,22 @@ def close_command(package_id: str) -> str:
     return f"close:{package_id}"
 
 
-def decide_close(
-    command: ClosePackage,
-    package: Mapping[str, Any],
-    bodies: Sequence[Body],
-    others: Mapping[str, Body],
-) -> tuple[Writing | None, Receipt]:
-    """Close an open package if what was counted is its `bodies`, each once; else nothing to write,
-    and a receipt that names each difference: by its place among the scans (from 1) or, if
-    something was not scanned, without. `others`: bodies of scanned orders, by order id."""
+def compare(command: ClosePackage, bodies: Sequence[Body], others: Mapping[str, Body]) -> Receipt:
+    """Whether what was counted is the `bodies` of a package, each once; else each difference: by
+    its place among the scans (from 1) or, if something was not scanned, without. `others`: bodies
+    of scanned orders, by order id."""
     differs = _differences(command, bodies, others)
     counted = len(command.order_ids) + command.without_number
     if differs:
-        reason = f"{package['package_id']}: {counted} counted, {len(bodies)} on its list"
-        receipt = Receipt(
-            False, Code.PACKAGE_DIFFERS, reason, records=counted, refused=tuple(differs)
-        )
-        return None, receipt
+        reason = f"{command.package_id}: {counted} counted, {len(bodies)} on its list"
+        return Receipt(False, Code.PACKAGE_DIFFERS, reason, records=counted, refused=tuple(differs))
+    return Receipt(True, records=counted, taken=counted)
+
+
+def decide_close(
+    command: ClosePackage, package: Mapping[str, Any], bodies: Sequence[Body], receipt: Receipt
+) -> Writing:
+    """Close an open package in which its bodies were counted; `receipt` says so."""
     writing = Writing(Line.SORTING, close_command(command.package_id))
     for body in bodies:
         said = {"package_id": command.package_id}
@@ -106,9 +105,8 @@ def decide_close(
         "without_number": command.without_number,
     }
     writing.event(Event(EventType.PACKAGE_CLOSED, data=data))
-    receipt = Receipt(True, records=counted, taken=counted)
     writing.reply = receipt_to_json(receipt)
-    return writing, receipt
+    return writing
 
 
 def _differences(

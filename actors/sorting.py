@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import command_digest, decide_orders, set_apart
-from actors.packing import close_command, decide_close, decide_open, whole_destinations
+from actors.packing import compare, decide_close, decide_open, whole_destinations
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
@@ -193,26 +193,21 @@ class Sorting:
 
     async def close_package(self, command: ClosePackage) -> Receipt:
         """Close a package in which exactly the cards of its list were counted; else it stays open
-        and the receipt names what differs. One that is closed is answered as it was then."""
+        and the receipt names what differs. One that is closed is only compared."""
         async with self._one_at_a_time:
             return await self._close_package(command)
 
     async def _close_package(self, command: ClosePackage) -> Receipt:
         q = self._queries
-        stored = q.reply(Line.SORTING, close_command(command.package_id))
-        if stored is not None:
-            return receipt_from_json(stored, repeated=True)
         package = q.one("select * from package where package_id = ?", command.package_id)
         if package is None:
             return Receipt(False, Code.PACKAGE_UNKNOWN, command.package_id)
-        writing, receipt = decide_close(
-            command,
-            package,
-            q.bodies("b.package_id = ? and b.package_id <> ''", command.package_id),
-            q.bodies_of_orders(command.order_ids),
-        )
-        if writing is not None:
-            await self._commit(writing)
+        bodies = q.bodies("b.package_id = ? and b.package_id <> ''", command.package_id)
+        receipt = compare(command, bodies, q.bodies_of_orders(command.order_ids))
+        if package["state"] != "open":
+            return replace(receipt, repeated=receipt.accepted)
+        if receipt.accepted:
+            await self._commit(decide_close(command, package, bodies, receipt))
         return receipt
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:

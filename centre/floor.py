@@ -31,6 +31,8 @@ from ledger.queries import Queries
 log = structlog.get_logger()
 
 PING_SECONDS = 1.0
+ORPHAN_SECONDS = 30.0
+"""Within which the doors of a centre that was killed are gone with its Ray."""
 HEALTH_SECONDS = 10.0
 STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING)
 
@@ -41,13 +43,17 @@ class AlreadyUp(Exception):
 
 def choose_address(config: Config) -> str:
     """Where the doors listen: as configured, a port 0 replaced by a free one that is kept, so
-    that stations find the centre again after a restart."""
+    that stations find the centre again after a restart. After a kill its orphans may hold the
+    port a little longer: they are waited for."""
     host, _, port = config.listen.rpartition(":")
     kept = config.run / "doors.json"
     if port == "0" and kept.exists():
         earlier = _kept_address(kept)
-        if earlier and _is_free(host, int(earlier.rpartition(":")[2])):
-            return earlier
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while earlier and time.monotonic() < deadline:
+            if _is_free(host, int(earlier.rpartition(":")[2])):
+                return earlier
+            time.sleep(0.1)
     address = f"{host}:{_free_port(host) if port == '0' else port}"
     write_whole(kept, json.dumps({"listen": address}).encode())
     return address

@@ -18,7 +18,7 @@ ANSWER_SECONDS = 60.0
 
 
 def scan_package(door: str, package_id: str, counted: int | None) -> Receipt:
-    """Scan an open package and close it by what was scanned; what is not open is only asked for.
+    """Scan a package and close it by what was scanned; one that is closed is only compared.
     `counted`: its cards without a number, asked for if it has some and None is given. Raises
     grpc.RpcError, click.UsageError."""
     with grpc.insecure_channel(door) as channel:
@@ -33,6 +33,10 @@ def scan_package(door: str, package_id: str, counted: int | None) -> Receipt:
                 request.social_card_numbers.extend(_scans(package.count - package.without_number))
             if package.without_number or counted:
                 request.counted_without_number = _count() if counted is None else counted
+        if not found.packages:
+            click.echo("不在待封包中，仅核对 not open: what is scanned is only compared", err=True)
+            request.social_card_numbers.extend(_scans(0))
+            request.counted_without_number = counted or 0
         return centre.ClosePackage(request, timeout=ANSWER_SECONDS)
 
 
@@ -52,7 +56,7 @@ def _scans(expected: int) -> Iterator[str]:
     done = 0
     while True:
         if terminal:
-            words = f"{done}/{expected} 张 scanned"
+            words = f"{done}/{expected or '?'} 张 scanned"
             text = click.prompt(words, default="", hide_input=True, show_default=False, err=True)
         else:
             text = sys.stdin.readline(1_000)
@@ -61,7 +65,7 @@ def _scans(expected: int) -> Iterator[str]:
             break
         done += 1
         yield number
-    click.echo(f"已扫 {done}/{expected} 张 scanned", err=True)
+    click.echo(f"已扫 {done}/{expected or '?'} 张 scanned", err=True)
 
 
 def _count() -> int:

@@ -65,7 +65,11 @@ Content = Segment | Verdict | Restart | Wait
 
 @dataclass(frozen=True)
 class CentreTurn:
+    """The answer to the turn `number`. `batch_id`: of the card's carton, as far as it is known,
+    for the station's log."""
+
     presentation: str
     number: int
     stage: str
     content: Content
+    batch_id: str = ""

@@ -72,7 +72,12 @@ def station_turn_to_wire(turn: StationTurn) -> pb.StationTurn:
 
 
 def centre_turn_to_wire(turn: CentreTurn) -> pb.CentreTurn:
-    wire = pb.CentreTurn(presentation=turn.presentation, number=turn.number, stage=turn.stage)
+    wire = pb.CentreTurn(
+        presentation=turn.presentation,
+        number=turn.number,
+        stage=turn.stage,
+        batch_id=turn.batch_id,
+    )
     match turn.content:
         case Segment(steps, writes):
             segment = pb.Segment(
@@ -106,4 +111,4 @@ def centre_turn_from_wire(turn: pb.CentreTurn) -> CentreTurn:
             content = Wait(turn.wait.milliseconds, turn.wait.code)
         case _:
             raise NotATurn("a turn without content")
-    return CentreTurn(turn.presentation, turn.number, turn.stage, content)
+    return CentreTurn(turn.presentation, turn.number, turn.stage, content, turn.batch_id)

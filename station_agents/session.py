@@ -101,6 +101,8 @@ class Session:
                 except Again as e:
                     self._log.info("chip.again", reason=str(e))
                     self._again.take()
+                except Stopping:
+                    raise
                 except ServiceLost as e:
                     self._log.warning("pcsc.lost", code=f"{e.code:08X}")
                     self._stand(Code.PCSC_AWAY)
@@ -186,6 +188,8 @@ class Session:
         while True:
             with metrics.turn(self._reader.name, stage, "centre"):
                 answer = self._station.door.ask(turn)
+            if answer.batch_id:
+                log = log.bind(batch_id=answer.batch_id)
             match answer.WhichOneof("content"):
                 case "segment" if turn.WhichOneof("content") != "no_answer":
                     with metrics.turn(self._reader.name, stage, "chip"):

@@ -24,6 +24,8 @@ def test_a_log_line_names_batch_carton_and_station(finished: Path) -> None:
     chips = [line for line in stations if line["event"].startswith("chip.")]
     assert len(chips) > CARDS
     assert all(line["carton_id"] and line["reader"] for line in chips)
+    assert all(line["batch_id"] for line in chips if line["event"] == "chip.verdict")
+    assert not [line for line in stations if line["event"] == "reader.unexpected"]
     doors = [
         line
         for line in _log(finished / "log" / "gateway.log")

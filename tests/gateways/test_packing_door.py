@@ -137,7 +137,8 @@ def test_a_hand_scanner_types_into_the_command(
             monkeypatch.setattr("sys.stdin", io.StringIO(typed))
             receipt = await asyncio.to_thread(scan_package, hall.address, PACKAGE, 1)
             assert (receipt.accepted, receipt.records) == (True, 4)
-            again = await asyncio.to_thread(scan_package, hall.address, PACKAGE, None)
+            monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+            again = await asyncio.to_thread(scan_package, hall.address, PACKAGE, 1)
             assert again.repeated
 
     asyncio.run(run())

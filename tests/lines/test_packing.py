@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.packing import PACKAGE_SIZE, decide_close, decide_open
+from actors.packing import PACKAGE_SIZE, compare, decide_close, decide_open
 from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
@@ -59,15 +59,17 @@ def test_lists_leave_with_the_commit_that_opens_packages(b: Building) -> None:
 
 
 def test_a_package_is_closed_once_and_ships(b: Building) -> None:
-    """By its own cards in any order; the same scan again, another one, and a restarted line are
-    answered as the first. The return waits for the last package."""
+    """By its own cards in any order; the same scan again is answered so, also by a restarted line;
+    another one is told what differs. The return waits for the last package."""
     closed = b.close_package(ONE, order(4), order(2))
     assert (closed.accepted, closed.records, closed.repeated) == (True, 2, False)
     assert {x.order_id for x in b.queries.bodies("b.place = ?", PACKED)} == {order(2), order(4)}
     b.restart()
-    for scans in ((order(4), order(2)), (), (order(1),)):
-        again = b.close_package(ONE, *scans)
-        assert (again.accepted, again.records, again.repeated) == (True, 2, True)
+    again = b.close_package(ONE, order(4), order(2))
+    assert (again.accepted, again.records, again.repeated) == (True, 2, True)
+    for scans in ((), (order(1),), (order(4), order(2), order(2))):
+        other = b.close_package(ONE, *scans)
+        assert (other.accepted, other.code, other.repeated) == (False, "PACKAGE_DIFFERS", False)
     assert events(b, EventType.PACKAGE_CLOSED) == 1
     b.sort_unscanned()
     assert summary(b.queries)["shipped"] == 2
@@ -160,9 +162,8 @@ def closed_with(cards: Callable[[Sequence[Body]], Sequence[Body]]) -> Callable[[
         (package,) = b.queries.packages("p.package_id = ?", ONE)
         bodies = cards(b.queries.bodies("b.package_id = ?", ONE))
         scanned = tuple(x.order_id for x in bodies)
-        writing, _ = decide_close(ClosePackage(ONE, scanned), package, bodies, {})
-        assert writing is not None
-        b.commit(writing)
+        command = ClosePackage(ONE, scanned)
+        b.commit(decide_close(command, package, bodies, compare(command, bodies, {})))
 
     return close
 
