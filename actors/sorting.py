@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
-from actors.order_stops import command_digest, decide_orders, set_apart
+from actors.order_stops import answer_again, decide_orders, orders_command, set_apart
 from actors.packing import close_command, decide_close, decide_open, whole_destinations
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
@@ -132,19 +131,15 @@ class Sorting:
 
     async def command_orders(self, command: OrdersCommand) -> Receipt:
         """Cancel, hold or release orders whose cards are not packed. The same command again is
-        answered the same (`repeated`); ID_REUSED refuses another under its id."""
+        answered the same (`repeated`), also if nothing of it was taken; ID_REUSED refuses another
+        under its id."""
         async with self._one_at_a_time:
-            stored = self._queries.reply(Line.SORTING, f"orders:{command.command_id}")
+            stored = self._queries.reply(Line.SORTING, orders_command(command.command_id))
             if stored is not None:
-                if stored["digest"] != command_digest(command):
-                    return Receipt(False, Code.ID_REUSED, f"{command.command_id}: other orders")
-                return receipt_from_json(stored, repeated=True)
+                return answer_again(command, stored)
             states = self._queries.order_states(command.order_ids)
             writing, receipt = decide_orders(command, states)
-            if not receipt.accepted:
-                return replace(receipt, code=Code.NOTHING_TAKEN)
-            if not writing.empty:
-                await self._commit(writing)
+            await self._commit(writing)
             return receipt
 
     async def _step(self) -> bool:

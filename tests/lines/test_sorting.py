@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,32 @@ def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Bui
     b.restart()
     assert answer(OrderAct.HOLD, order(2)) == Code.ALREADY_PACKED
     assert fates(b)[order(1)] == ("held", Code.CANCELLED)
+
+
+def test_a_command_comes_again_too_late_to_do_anything(b: Building) -> None:
+    """What changed nothing, or was refused as a whole, is kept like any other: delivered once more
+    after the orders stand otherwise, it is answered as it was, and stops or releases nothing."""
+    inspected(b, cards=3)
+    assert b.orders(OrderAct.HOLD, "K0", order(1)).taken == 1
+    commands = {
+        "K1": (OrderAct.HOLD, order(1)),  # it is on hold
+        "K2": (OrderAct.RELEASE, order(2)),  # it is not
+        "K3": (OrderAct.CANCEL, "张 三"),  # no id: only its place is kept
+    }
+    first = {i: b.orders(act, i, order_id) for i, (act, order_id) in commands.items()}
+    assert [r.accepted for r in first.values()] == [True, False, False]
+    assert first["K2"].code == first["K3"].code == Code.NOTHING_TAKEN
+    assert first["K3"].refused[0].order_id == ""
+    b.orders(OrderAct.RELEASE, "K4", order(1))
+    b.orders(OrderAct.HOLD, "K5", order(2))
+    b.restart()
+    stopped = b.queries.stopped_orders([order(1), order(2)])
+    for command_id, (act, order_id) in commands.items():
+        again = b.orders(act, command_id, order_id)
+        assert again == replace(first[command_id], repeated=True)
+        assert b.orders(act, command_id, order(3)).code == Code.ID_REUSED
+    assert b.queries.stopped_orders([order(1), order(2)]) == stopped == {order(2): Code.ON_HOLD}
+    b.orders(OrderAct.RELEASE, "K6", order(2))
 
 
 def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:
