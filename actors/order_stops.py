@@ -57,6 +57,7 @@ def decide_orders(
     do what it could not do now."""
     writing = Writing(Line.SORTING, orders_command(command.command_id))
     refused = []
+    unlisted = set()
     for place, order_id in enumerate(command.order_ids, start=1):
         state = states.get(order_id)
         code = _why_not(command.act, state)
@@ -70,6 +71,10 @@ def decide_orders(
             refused.append(RefusedRecord(place, named, "order_id", code, reason))
         else:
             _mark(writing, command, state)
+            if state.body is not None and state.body.place == PACKING:
+                unlisted.add(state.body.batch_id)
+    for batch_id in sorted(unlisted):
+        _lists_again(writing, command, batch_id)
     count = len(command.order_ids)
     taken = count - len(refused)
     receipt = Receipt(**_overall(taken), records=count, taken=taken, refused=tuple(refused))
@@ -113,6 +118,15 @@ def _mark(writing: Writing, command: OrdersCommand, state: OrderState) -> None:
         set_apart(writing, body, reason)
     elif on_hold:
         writing.change(body, EventType.BODY_RELEASED, place=WORK, condition="")
+
+
+def _lists_again(writing: Writing, command: OrdersCommand, batch_id: str) -> None:
+    """Whoever packs by the lists that were printed would look for a card that is set apart."""
+    # No id has a colon: other lists have other ids.
+    lists = {"id": f"LISTS-{batch_id}:{command.command_id}", "kind": "lists", "batch_id": batch_id}
+    writing.insert("outbox", {**lists, "acknowledged": 0})
+    data = {"batch_id": batch_id, "outbox": {lists["id"]: lists["kind"]}}
+    writing.event(Event(EventType.LISTS_CHANGED, data=data))
 
 
 def set_apart(writing: Writing, body: Body, reason: str) -> None:
