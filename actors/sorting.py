@@ -17,7 +17,7 @@ from typing import Any
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
-from actors.order_stops import answer_again, decide_orders, orders_command, set_apart
+from actors.order_stops import HELD, answer_again, decide_orders, orders_command, set_apart
 from actors.packing import close_command, decide_close, decide_open, whole_destinations
 from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
@@ -247,7 +247,7 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work and no package is open."""
+        the return when nothing of the batch is left in work or on hold and no package is open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -276,9 +276,10 @@ class Sorting:
             await self._commit(decide_ship(self._next(), packed))
             return True
         if q.one(
-            "select 1 as n from body where batch_id = ? and place in (?, ?, ?, ?)"
+            "select 1 as n from body where batch_id = ?"
+            " and (place in (?, ?, ?, ?) or place = ? and condition = ?)"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)

@@ -171,7 +171,8 @@ class LedgerGauges(Collector):
         if new:
             for r in queries.rows(
                 "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type in (select value from json_each(?)) and e.data->'outbox'->>j.value is not null"
+                " on e.type in (select value from json_each(?))"
+                " and e.data->'outbox'->>j.value is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
                 as_json(SENDING),

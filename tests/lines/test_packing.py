@@ -123,6 +123,7 @@ def test_an_order_that_is_stopped_leaves_the_list(b: Building) -> None:
     assert b.orders(OrderAct.CANCEL, "K2", order(4)).refused[0].code == Code.ALREADY_PACKED
     assert b.close_package(APART).accepted
     b.orders(OrderAct.RELEASE, "K3", order(2))
+    b.orders(OrderAct.CANCEL, "K4", order(6))
     b.sort()
     assert summary(b.queries)["shipped"] == 6
     shipped = b.queries.rows("select package_id from return_line where order_id = ?", order(2))
