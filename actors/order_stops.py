@@ -8,11 +8,14 @@ still on its way is set apart by the line that it comes to.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from actors.receiving import receipt_to_json
+from actors.receiving import receipt_from_json, receipt_to_json
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import WORDS, Code
+from domain.factory_return import is_id
 from domain.lines import OrderAct, OrdersCommand, Receipt, RefusedRecord
 from domain.places import PACKED, PACKING, READ_AGAIN, Line, Standing, held, work
 from ledger.digests import digest_of
@@ -23,18 +26,38 @@ HELD = held(Line.SORTING)
 REASON = {OrderAct.CANCEL: Code.CANCELLED, OrderAct.HOLD: Code.ON_HOLD}
 
 
-def command_digest(command: OrdersCommand) -> str:
+def orders_command(command_id: str) -> str:
+    """The command under which the ledger keeps what card management was answered."""
+    return f"orders:{command_id}"
+
+
+def answer_again(command: OrdersCommand, stored: Mapping[str, Any]) -> Receipt:
+    """What this command was answered, also if nothing of it could be taken; ID_REUSED if another
+    came under its id."""
+    if stored["digest"] != _digest(command):
+        return Receipt(False, Code.ID_REUSED, f"{command.command_id}: other orders")
+    receipt = receipt_from_json(stored, repeated=True)
+    return replace(receipt, **_overall(receipt.taken))
+
+
+def _digest(command: OrdersCommand) -> str:
     """Tells a repeat from another command under the same id."""
     return digest_of([command.act, *command.order_ids])
+
+
+def _overall(taken: int) -> dict[str, Any]:
+    return {"accepted": bool(taken), "code": "" if taken else Code.NOTHING_TAKEN}
 
 
 def decide_orders(
     command: OrdersCommand, states: Mapping[str, OrderState]
 ) -> tuple[Writing, Receipt]:
     """Mark each order, or refuse it by its place in the command. What is so already is taken and
-    changes nothing."""
-    writing = Writing(Line.SORTING, f"orders:{command.command_id}")
+    changes nothing. The reply is to be kept whatever came of it: the command again, later, must not
+    do what it could not do now."""
+    writing = Writing(Line.SORTING, orders_command(command.command_id))
     refused = []
+    unlisted = set()
     for place, order_id in enumerate(command.order_ids, start=1):
         state = states.get(order_id)
         code = _why_not(command.act, state)
@@ -43,13 +66,19 @@ def decide_orders(
         if state is None or code is not None:
             code = code or Code.ORDER_UNKNOWN
             reason = WORDS[code].english
-            refused.append(RefusedRecord(place, order_id, "order_id", code, reason))
+            # What is no id may be anything, and the reply is kept for good: its place says enough.
+            named = order_id if is_id(order_id) else ""
+            refused.append(RefusedRecord(place, named, "order_id", code, reason))
         else:
             _mark(writing, command, state)
+            if state.body is not None and state.body.place == PACKING:
+                unlisted.add(state.body.batch_id)
+    for batch_id in sorted(unlisted):
+        _lists_again(writing, command, batch_id)
     count = len(command.order_ids)
     taken = count - len(refused)
-    receipt = Receipt(bool(taken), records=count, taken=taken, refused=tuple(refused))
-    writing.reply = {"digest": command_digest(command), **receipt_to_json(receipt)}
+    receipt = Receipt(**_overall(taken), records=count, taken=taken, refused=tuple(refused))
+    writing.reply = {"digest": _digest(command), **receipt_to_json(receipt)}
     return writing, receipt
 
 
@@ -89,6 +118,15 @@ def _mark(writing: Writing, command: OrdersCommand, state: OrderState) -> None:
         set_apart(writing, body, reason)
     elif on_hold:
         writing.change(body, EventType.BODY_RELEASED, place=WORK, condition="")
+
+
+def _lists_again(writing: Writing, command: OrdersCommand, batch_id: str) -> None:
+    """Whoever packs by the lists that were printed would look for a card that is set apart."""
+    # No id has a colon: other lists have other ids.
+    lists = {"id": f"LISTS-{batch_id}:{command.command_id}", "kind": "lists", "batch_id": batch_id}
+    writing.insert("outbox", {**lists, "acknowledged": 0})
+    data = {"batch_id": batch_id, "outbox": {lists["id"]: lists["kind"]}}
+    writing.event(Event(EventType.LISTS_CHANGED, data=data))
 
 
 def set_apart(writing: Writing, body: Body, reason: str) -> None:

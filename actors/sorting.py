@@ -12,15 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
-from actors.order_stops import command_digest, decide_orders, set_apart
+from actors.order_stops import HELD, answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
-from actors.receiving import receipt_from_json
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
@@ -148,19 +146,15 @@ class Sorting:
 
     async def command_orders(self, command: OrdersCommand) -> Receipt:
         """Cancel, hold or release orders whose cards are not packed. The same command again is
-        answered the same (`repeated`); ID_REUSED refuses another under its id."""
+        answered the same (`repeated`), also if nothing of it was taken; ID_REUSED refuses another
+        under its id."""
         async with self._one_at_a_time:
-            stored = self._queries.reply(Line.SORTING, f"orders:{command.command_id}")
+            stored = self._queries.reply(Line.SORTING, orders_command(command.command_id))
             if stored is not None:
-                if stored["digest"] != command_digest(command):
-                    return Receipt(False, Code.ID_REUSED, f"{command.command_id}: other orders")
-                return receipt_from_json(stored, repeated=True)
+                return answer_again(command, stored)
             states = self._queries.order_states(command.order_ids)
             writing, receipt = decide_orders(command, states)
-            if not receipt.accepted:
-                return replace(receipt, code=Code.NOTHING_TAKEN)
-            if not writing.empty:
-                await self._commit(writing)
+            await self._commit(writing)
             return receipt
 
     async def _step(self) -> bool:
@@ -263,7 +257,7 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work and no package is open."""
+        the return when nothing of the batch is left in work or on hold and no package is open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -292,9 +286,10 @@ class Sorting:
             await self._commit(decide_ship(self._next(), packed))
             return True
         if q.one(
-            "select 1 as n from body where batch_id = ? and place in (?, ?, ?, ?)"
+            "select 1 as n from body where batch_id = ?"
+            " and (place in (?, ?, ?, ?) or place = ? and condition = ?)"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)

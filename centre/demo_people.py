@@ -1,10 +1,10 @@
 """The people of a demo's day: who counts and signs, who counts a damaged carton anew, who scans
-packages, and the clerk of card management who stops orders in the middle."""
+packages, and the clerk of card management who stops orders in the middle and, at the end, releases
+those on hold."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from centre.config import Config
-from centre.running import state_of
+from centre.running import state_of, write_whole
 from counterparts.packer import Packer
-from domain.codes import in_words
+from domain.codes import Code, in_words
+from domain.places import PACKED, PACKING, VAULT
 from ledger.queries import Queries
 
 START_SECONDS = 120.0
@@ -92,17 +93,26 @@ class People:
 
     def look(self, queries: Queries) -> None:
         """Do what is to be done now."""
-        desk = self._config.home / "sent" / "desk"
-        if not desk.exists() and self._midway(queries):
+        if not self._on_desk("stops.json").exists() and self._midway(queries):
             self._say("卡管停办几张订单 card management stops some orders")
-            desk.mkdir()
-            shutil.copyfile(desk.parent / "stops.json", desk / "stops.json")
+            self._lay_on_desk("stops.json")
+        if not self._on_desk("releases.json").exists() and self._only_on_hold(queries):
+            self._say("卡管恢复暂停的订单 card management releases what it held")
+            self._lay_on_desk("releases.json")
         if self._nothing_left_but_doubt(queries):
             self._say("重新清点破损箱 the damaged carton is counted anew")
             counted = ask_tray(self._control, {"op": "count"})["cartons"]
             for carton in self._damaged:
                 self._centre("recount", f"{carton}={counted[carton]}")
         self._pack()
+
+    def _on_desk(self, name: str) -> Path:
+        return self._config.home / "sent" / "desk" / name
+
+    def _lay_on_desk(self, name: str) -> None:
+        """Whole at once: a clerk's commands are read as soon as they lie there."""
+        self._on_desk(name).parent.mkdir(exist_ok=True)
+        write_whole(self._on_desk(name), (self._config.home / "sent" / name).read_bytes())
 
     def _pack(self) -> None:
         state = state_of(self._config.home)
@@ -124,6 +134,15 @@ class People:
             self._made["batch_id"],
         )
         return found is not None and found["through"] * 4 > found["whole"]
+
+    def _only_on_hold(self, queries: Queries) -> bool:
+        """All cards of the batch have left or lie apart, some because their order is on hold."""
+        found = queries.one(
+            "select total(condition = ?) as on_hold, total(place like 'transit/%' or place like"
+            " '%/work' or place in (?, ?, ?)) as in_work from body where batch_id = ?",
+            Code.ON_HOLD, VAULT, PACKING, PACKED, self._made["batch_id"],
+        )  # fmt: skip
+        return found is not None and found["on_hold"] > 0 and not found["in_work"]
 
     def _nothing_left_but_doubt(self, queries: Queries) -> bool:
         """Every card went through key replacement, and as many bodies as there are damaged

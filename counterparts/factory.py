@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -35,6 +35,7 @@ from counterparts.faults import (
     BESIDE,
     FEWEST_CARDS,
     RECORD_FAULTS,
+    RELEASES,
     SEEDS_WITH_A_WEAK_SERIES,
     STOPS,
     Fault,
@@ -195,7 +196,9 @@ class _Factory:
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
-        files.write_whole(self._sent / "stops.json", files.to_json(_stops(planted)) + "\n")
+        for name, acts in (("stops.json", STOPS), ("releases.json", RELEASES)):
+            commands = files.to_json(_commands(planted, acts)) + "\n"
+            files.write_whole(self._sent / name, commands)
         truth = _truth(self._seed, planted + later_faults, chips, faults_of, ids)
         files.write_whole(self._sent / "truth.json", files.to_json(truth) + "\n")
         (self._sent / CORRECTION).write_bytes(correction)
@@ -289,15 +292,15 @@ def _with_record_faults(plan: Plan, planted: Sequence[Planted]) -> Plan:
     return Plan(plan.batch_id, tuple(orders.values()), plan.temporary, plan.cartons)
 
 
-def _stops(planted: Sequence[Planted]) -> list[dict[str, Any]]:
-    """The orders that card management will cancel or hold, as one command each."""
+def _commands(planted: Sequence[Planted], acts: Mapping[Fault, str]) -> list[dict[str, Any]]:
+    """What card management will do with orders, one command for each of `acts`."""
     return [
         {
             "act": act,
             "command_id": f"{act}-{stopped[0].rpartition('-')[0]}",
             "order_ids": stopped,
         }
-        for fault, act in STOPS.items()
+        for fault, act in acts.items()
         if (stopped := [p.order_id for p in planted if p.fault is fault])
     ]
 

@@ -46,6 +46,8 @@ class Fault(StrEnum):
 
 STOPS = {Fault.ORDER_CANCELLED: "cancel", Fault.ORDER_ON_HOLD: "hold"}
 """What card management does to such an order while the delivery is in work."""
+RELEASES = {Fault.ORDER_ON_HOLD: "release"}
+"""What it does once nothing else of the batch is left to do."""
 BESIDE = (Fault.SURPLUS_CARD, Fault.CARTON_DAMAGED)
 """What happens in an order's carton and leaves its own card as it is."""
 WRONG_BANK = (Fault.UNKNOWN_BANK, Fault.SENT_AGAIN)

@@ -53,9 +53,14 @@ class EventType(StrEnum):
     BODY_PACKED = "body_packed"  # moves: it was counted in its package
     BODY_SHIPPED = "body_shipped"  # moves
     PACKAGE_CLOSED = "package_closed"  # what was counted in it is what is on its list
+    LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
     KEYS_ACCEPTED = "keys_accepted"
+
+
+SENDING = (EventType.PACKAGE_OPENED, EventType.LISTS_CHANGED, EventType.RETURN_WRITTEN)
+"""Events with an `outbox` in their data: what leaves by them (kind by id)."""
 
 
 @dataclass(frozen=True)

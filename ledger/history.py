@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.changes import EventType
-from domain.codes import in_words
+from domain.codes import Code, in_words
 from domain.places import DRAWN, PACKED, PACKING, SHREDDER, VAULT, Line
 from domain.registers.branches import branch_name, is_branch
 from domain.registers.loading import load_divisions
@@ -308,6 +308,12 @@ def _waits_for(
         f"{p['bodies']} 张在 {p['words']}"
         for p in places
         if p["place"].startswith("transit/") or p["place"].endswith(("/work", "/vault", "/packed"))
+    ]
+    waits += [
+        f"等待卡管恢复或撤销 {p['bodies']} 个订单"
+        f" for card management to release or cancel {p['bodies']} orders"
+        for p in places
+        if p["condition"] == Code.ON_HOLD
     ]
     if open_packages:
         cards = sum(p["count"] for p in open_packages)

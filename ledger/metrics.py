@@ -20,7 +20,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from domain.changes import Changes, Committed, EventType, Refused
+from domain.changes import SENDING, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
 from ledger.queries import Queries
@@ -171,11 +171,11 @@ class LedgerGauges(Collector):
         if new:
             for r in queries.rows(
                 "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type in (?, ?) and e.data->'outbox'->>j.value is not null"
+                " on e.type in (select value from json_each(?))"
+                " and e.data->'outbox'->>j.value is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
-                EventType.RETURN_WRITTEN,
-                EventType.PACKAGE_OPENED,
+                as_json(SENDING),
             ):
                 known[r["id"]] = r["at"]
         self._outbox_since = known

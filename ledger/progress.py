@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from domain.changes import EventType
+from domain.changes import SENDING
 from domain.places import LEGAL, VAULT, Line, owner
 from ledger.connection import as_json
 from ledger.queries import Queries
@@ -110,11 +110,10 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
     return queries.rows(
         "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
         "  join commit_link c on c.line = e.line and c.number = e.number"
-        "  where e.type in (?, ?) and exists"
+        "  where e.type in (select value from json_each(?)) and exists"
         "   (select 1 from json_each(e.data->'outbox') j where j.key = o.id)), '') as at"
         " from outbox o where o.acknowledged = 0 order by o.id",
-        EventType.RETURN_WRITTEN,
-        EventType.PACKAGE_OPENED,
+        as_json(SENDING),
     )
 
 

@@ -39,7 +39,8 @@ class Identified:
 @dataclass(frozen=True)
 class OrderState:
     """How an order stands. `stopped`: why card management stopped it, empty if it did not, None
-    if it never did; `closed`: the return of its batch is out."""
+    if it never did; `closed`: the return of its batch (of the batch that its card lies in,
+    if it has one) is out."""
 
     order_id: str
     stopped: str | None
@@ -324,7 +325,10 @@ class Queries:
             )
             for r in self.rows(
                 "select o.order_id, s.reason as stopped, exists (select 1 from outbox x where"
-                "  x.batch_id = o.batch_id and x.kind = 'centre_return') as closed"
+                "  x.kind = 'centre_return' and x.batch_id = coalesce("
+                "   (select b.batch_id from body b"
+                "    where b.order_id = o.order_id and b.order_id <> ''"
+                "   order by b.live desc, b.body_id desc limit 1), o.batch_id)) as closed"
                 " from orders o left join order_stop s on s.order_id = o.order_id"
                 " where o.order_id in (select value from json_each(?))",
                 as_json(order_ids),

@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from domain.bodies import Body
-from domain.changes import EventType
+from domain.changes import SENDING, EventType
 from domain.places import PACKING
 from ledger import schema
 from ledger.connection import as_json
@@ -342,15 +342,15 @@ def check_returns(queries: Queries) -> None:
 
 
 def check_outbox(queries: Queries) -> None:
-    """Table `outbox` is what RETURN_WRITTEN, PACKAGE_OPENED (all packages of one commit send the
-    same lists) and RETURN_ACKNOWLEDGED say."""
+    """Table `outbox` is what PACKAGE_OPENED (all packages of one commit send the same lists),
+    LISTS_CHANGED, RETURN_WRITTEN and RETURN_ACKNOWLEDGED say."""
     taken = {
         said.data["outbox_id"]: said
         for chunk in _events(queries, EventType.RETURN_ACKNOWLEDGED)
         for said in chunk
     }
     sent: set[str] = set()
-    for event_type in (EventType.PACKAGE_OPENED, EventType.RETURN_WRITTEN):
+    for event_type in SENDING:
         for chunk in _events(queries, event_type):
             new = {
                 outbox_id: (said, kind)

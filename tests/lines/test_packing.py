@@ -16,6 +16,7 @@ from domain.codes import Code
 from domain.lines import ClosePackage, OrderAct, Receipt
 from domain.places import PACKED, PACKING, Line
 from ledger.history import batch_overview
+from ledger.progress import open_outbox
 from ledger.summary import summary
 from ledger.verify import verify
 from tests.ledger.building import SOCIAL, Building, Killed
@@ -124,10 +125,30 @@ def test_an_order_that_is_stopped_leaves_the_list(b: Building) -> None:
     assert b.orders(OrderAct.CANCEL, "K2", order(4)).refused[0].code == Code.ALREADY_PACKED
     assert b.close_package(APART).accepted
     b.orders(OrderAct.RELEASE, "K3", order(2))
+    b.orders(OrderAct.CANCEL, "K4", order(6))
     b.sort()
     assert summary(b.queries)["shipped"] == 6
     shipped = b.queries.rows("select package_id from return_line where order_id = ?", order(2))
     assert shipped == [{"package_id": "B1-P0006"}]
+
+
+def test_the_lists_are_printed_again_when_a_card_leaves_them(b: Building) -> None:
+    """Once for a command, in its commit, whatever it takes off; a command that takes off nothing
+    sends none, and a repeat none again."""
+
+    def unsent() -> list[str]:
+        rows = b.queries.rows("select id, kind from outbox where acknowledged = 0")
+        assert {r["kind"] for r in rows} <= {"lists"}
+        assert {r["id"] for r in open_outbox(b.queries) if r["at"]} == {r["id"] for r in rows}
+        return [r["id"] for r in rows]
+
+    b.acknowledge("LISTS-B1-0001")
+    b.orders(OrderAct.CANCEL, "K1", order(1), order(2))
+    b.orders(OrderAct.CANCEL, "K1", order(1), order(2))
+    assert unsent() == ["LISTS-B1:K1"]
+    b.acknowledge("LISTS-B1:K1")
+    b.orders(OrderAct.CANCEL, "K2", order(1))
+    assert unsent() == []
 
 
 def test_a_line_killed_by_the_close_answers_as_if_it_had_not_been(b: Building) -> None:

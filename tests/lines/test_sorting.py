@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import pytest
 from actors.sorting import return_lines
 from domain.codes import Code
 from domain.lines import NoteCarton, OrderAct
+from ledger.history import batch_overview
 from ledger.summary import summary
 from ledger.verify import verify
+from scheduler.calendar import Calendar
+from scheduler.clocks import WaitsFor, open_clocks
 from tests.ledger.building import (
     REFUSED,
     SOCIAL,
@@ -212,19 +217,54 @@ def test_a_stopped_order_s_card_is_set_apart_wherever_sorting_meets_it(b: Buildi
     assert {r["order_id"]: r["final"] for r in returned(b)}[order(6)] == 1
 
 
-def test_a_released_order_goes_on(b: Building) -> None:
-    """A hold that is lifted in time leaves no trace in packages and return."""
+def test_a_card_on_hold_keeps_its_batch_open(b: Building) -> None:
+    """All others ship meanwhile, the batch and its clock say what is waited for, and the return is
+    written once each order on hold was released or cancelled."""
     inspected(b, cards=3)
     b.orders(OrderAct.HOLD, "K1", order(1), order(2))
-    asyncio.run(b.sorting.step())
-    assert summary(b.queries)["held"] == 2
+    b.sort()
+    assert (summary(b.queries)["held"], summary(b.queries)["shipped"]) == (2, 2)
+    assert not b.queries.is_closed("B1")
+    (waits,) = batch_overview(b.queries, "B1")["waits_for"]
+    assert "card management to release or cancel 2 orders" in waits
+    now = datetime(2024, 3, 4, tzinfo=UTC)
+    (clock,) = open_clocks(b.queries, now, Calendar(), "B1")
+    assert clock.waits_for is WaitsFor.CENTRE
+    b.restart()
     assert b.orders(OrderAct.RELEASE, "K2", order(1)).taken == 1
+    b.sort()
+    assert summary(b.queries)["shipped"] == 3
+    assert not b.queries.is_closed("B1")
+    assert b.orders(OrderAct.CANCEL, "K3", order(2)).taken == 1
     b.sort()
     assert fates(b) == {
         order(1): ("shipped", ""),
-        order(2): ("held", Code.ON_HOLD),
+        order(2): ("held", Code.CANCELLED),
         order(3): ("shipped", ""),
     }
+
+
+def test_a_card_on_hold_in_another_batch_can_be_released(b: Building) -> None:
+    """It lies in a carton of B1, its order is of B2, whose return is out: it keeps B1 open, so its
+    hold can still be lifted."""
+    strayed = record(2, batch="B2", carton="C2")
+    b.take_return(factory_return([record(1)]))
+    b.take_return(factory_return([strayed], file_id="F2", batch="B2", digest="d2"))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 2, "")]))
+    b.sign_for("D1", C1=2)
+    second = note(
+        [NoteCarton("C2", "102", SOCIAL, 1, "")], delivery_id="D2", batch="B2", digest="n2"
+    )
+    b.take_note(second)
+    b.sign_for("D2", C2=0)
+    b.replace_keys_together("C1", [record(1), strayed])
+    b.orders(OrderAct.HOLD, "K1", strayed.order_id)
+    b.inspect()
+    b.sort()
+    assert [b.queries.is_closed(batch) for batch in ("B1", "B2")] == [False, True]
+    assert b.orders(OrderAct.RELEASE, "K2", strayed.order_id).taken == 1
+    b.sort()
+    assert b.queries.is_closed("B1")
 
 
 def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Building) -> None:
@@ -259,6 +299,32 @@ def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Bui
     b.restart()
     assert answer(OrderAct.HOLD, order(2)) == Code.ALREADY_PACKED
     assert fates(b)[order(1)] == ("held", Code.CANCELLED)
+
+
+def test_a_command_comes_again_too_late_to_do_anything(b: Building) -> None:
+    """What changed nothing, or was refused as a whole, is kept like any other: delivered once more
+    after the orders stand otherwise, it is answered as it was, and stops or releases nothing."""
+    inspected(b, cards=3)
+    assert b.orders(OrderAct.HOLD, "K0", order(1)).taken == 1
+    commands = {
+        "K1": (OrderAct.HOLD, order(1)),  # it is on hold
+        "K2": (OrderAct.RELEASE, order(2)),  # it is not
+        "K3": (OrderAct.CANCEL, "张 三"),  # no id: only its place is kept
+    }
+    first = {i: b.orders(act, i, order_id) for i, (act, order_id) in commands.items()}
+    assert [r.accepted for r in first.values()] == [True, False, False]
+    assert first["K2"].code == first["K3"].code == Code.NOTHING_TAKEN
+    assert first["K3"].refused[0].order_id == ""
+    b.orders(OrderAct.RELEASE, "K4", order(1))
+    b.orders(OrderAct.HOLD, "K5", order(2))
+    b.restart()
+    stopped = b.queries.stopped_orders([order(1), order(2)])
+    for command_id, (act, order_id) in commands.items():
+        again = b.orders(act, command_id, order_id)
+        assert again == replace(first[command_id], repeated=True)
+        assert b.orders(act, command_id, order(3)).code == Code.ID_REUSED
+    assert b.queries.stopped_orders([order(1), order(2)]) == stopped == {order(2): Code.ON_HOLD}
+    b.orders(OrderAct.RELEASE, "K6", order(2))
 
 
 def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:
