@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import Code
+from domain.groups import Group, GroupKey
 from domain.lines import (
     FactoryReturn,
     Note,
@@ -32,20 +34,20 @@ from domain.places import (
     transit,
 )
 from ledger.digests import digest_of
-from ledger.queries import Group
 
 ISSUED = transit(Line.INVENTORY, Line.KEY_REPLACEMENT)
-NOTHING = Group(0, 0, 0)
+NOTHING = Group()
 
 
-def advise(writing: Writing, bank: str, kind: str, count: int, before: Group) -> None:
+def advise(writing: Writing, key: GroupKey, count: int, before: Group) -> None:
     """`count` more bodies are advised. What was counted already beyond the advice stops being
     surplus; the rest is missing until it is signed for."""
     surplus = max(0, before.counted - before.advised)
-    source = Account(FACTORY_ADVISED, kind, bank)
+    source = Account(FACTORY_ADVISED, key.kind, key.bank)
     found = min(count, surplus)
-    writing.move_outside(source, Account(SURPLUS_COUNTED, kind, bank), found)
-    writing.move_outside(source, Account(MISSING_COUNTED, kind, bank), count - found)
+    writing.move_outside(source, Account(SURPLUS_COUNTED, key.kind, key.bank), found)
+    writing.move_outside(source, Account(MISSING_COUNTED, key.kind, key.bank), count - found)
+    writing.settle(key, before, replace(before, advised=before.advised + count))
 
 
 def decide_return(
@@ -160,8 +162,8 @@ def _take(
         writing.event(Event(EventType.RECORD_REFUSED, data=said))
         writing.insert("refused_record", bad_row)
     for bank, count in sorted(Counter(r.bank_code for r in taken).items()):
-        kind = Kind.SOCIAL_SECURITY_CARD
-        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+        key = GroupKey(file.batch_id, bank, Kind.SOCIAL_SECURITY_CARD)
+        advise(writing, key, count, groups.get(key[1:], NOTHING))
     writing.reply = receipt_to_json(receipt)
     return writing, receipt
 
@@ -278,8 +280,8 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
         if carton.kind == Kind.TEMPORARY_CARD:
             temporary[carton.bank_code] += carton.count
     for bank, count in sorted(temporary.items()):
-        kind = Kind.TEMPORARY_CARD
-        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+        key = GroupKey(note.batch_id, bank, Kind.TEMPORARY_CARD)
+        advise(writing, key, count, groups.get(key[1:], NOTHING))
     writing.insert(
         "file_in",
         {
@@ -305,7 +307,7 @@ def decide_sign_for(
     """Sign for every carton of a delivery by its count: each card becomes a body in the vault,
     and goes on to key replacement at once if the return is there (`issue`)."""
     writing = Writing(Line.INVENTORY, f"sign:{command.delivery_id}")
-    missing = {key: max(0, g.advised - g.counted) for key, g in groups.items()}
+    after = dict(groups)
     updates = []
     for carton in cartons:
         carton_id, bank, kind = str(carton["carton_id"]), str(carton["bank"]), str(carton["kind"])
@@ -322,22 +324,26 @@ def decide_sign_for(
             )
         )
         updates.append({"carton_id": carton_id, "counted": counted})
+        batch_id = str(carton["batch_id"])
         for number in range(1, counted + 1):
             body = Body(
                 f"{carton_id}.{number:04d}",
                 kind,
                 bank,
-                str(carton["batch_id"]),
+                batch_id,
                 carton_id,
                 VAULT,
                 destination=str(carton["destination"]),
             )
-            short = missing.get((bank, kind), 0)
-            missing[bank, kind] = max(0, short - 1)
-            source = MISSING_COUNTED if short else SURPLUS_COUNTED
+            group = after.get((bank, kind), NOTHING)
+            after[bank, kind] = replace(group, counted=group.counted + 1)
+            source = MISSING_COUNTED if group.counted < group.advised else SURPLUS_COUNTED
             writing.receive(body, Account(source, kind, bank))
             if issue:
                 writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
+        if counted:
+            before = groups.get((bank, kind), NOTHING)
+            writing.settle(GroupKey(batch_id, bank, kind), before, after[bank, kind])
     writing.update(Update("carton", ("carton_id",), ("counted",), (), updates))
     writing.update(
         Update(
