@@ -103,29 +103,39 @@ def _match(
     corrects: str, records: Sequence[SealedRecord], uncorrected: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[tuple[str, int]]]:
     """The refused records (file, number) that each record of a correction stands for, by its own
-    number: one of the return `corrects`, and what earlier corrections tried in vain for it. Each
-    is corrected once; one that could not be read at all by any record that is like no other."""
-    names = ("order_id", "identification_code")
-    like: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    nameless = []
+    number: one of the return `corrects`, and what earlier corrections tried in vain for it. Order
+    ids decide first; what they leave goes by identification code, and one that could not be read at
+    all by any record that is like no other. Each is corrected once."""
+    by_order: dict[str, set[tuple[str, int]]] = {}
+    by_chip: dict[str, set[tuple[str, int]]] = {}
+    no_order, nameless = set(), []
     for bad in uncorrected:
         place = bad["file_id"], bad["record_number"]
-        for name in names:
-            if bad[name]:
-                like.setdefault((name, bad[name]), []).append(place)
-        if place[0] == corrects and not any(bad[name] for name in names):
+        if bad["order_id"]:
+            by_order.setdefault(bad["order_id"], set()).add(place)
+        else:
+            no_order.add(place)
+        if bad["identification_code"]:
+            by_chip.setdefault(bad["identification_code"], set()).add(place)
+        elif not bad["order_id"] and bad["file_id"] == corrects:
             nameless.append(place)
-    matched: dict[int, list[tuple[str, int]]] = {}
-    corrected: set[tuple[str, int]] = set()
+    matched: dict[int, set[tuple[str, int]]] = {}
     for record in records:
-        found = {p for name in names for p in like.get((name, getattr(record, name)), ())}
-        found -= corrected
+        matched[record.record_number] = by_order.pop(record.order_id, set())
+    corrected = {place for found in matched.values() for place in found}
+    for record in records:
+        found = matched[record.record_number]
+        by_code = by_chip.pop(record.identification_code, set()) - corrected
+        # A refused record with another order id is another's, if this one has its own.
+        has_its_own = any(file_id == corrects for file_id, _ in found)
+        found |= by_code & no_order if has_its_own else by_code
         if not found and nameless:
-            found = {nameless.pop(0)}
-        if any(file_id == corrects for file_id, _ in found):
-            matched[record.record_number] = sorted(found)
-            corrected |= found
-    return matched
+            found.add(nameless.pop(0))
+    return {
+        number: sorted(found)
+        for number, found in matched.items()
+        if any(file_id == corrects for file_id, _ in found)
+    }
 
 
 def _take(
