@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import Code
+from domain.groups import Group, GroupKey
 from domain.lines import (
     FactoryReturn,
     Note,
@@ -32,20 +34,20 @@ from domain.places import (
     transit,
 )
 from ledger.digests import digest_of
-from ledger.queries import Group
 
 ISSUED = transit(Line.INVENTORY, Line.KEY_REPLACEMENT)
-NOTHING = Group(0, 0, 0)
+NOTHING = Group()
 
 
-def advise(writing: Writing, bank: str, kind: str, count: int, before: Group) -> None:
+def advise(writing: Writing, key: GroupKey, count: int, before: Group) -> None:
     """`count` more bodies are advised. What was counted already beyond the advice stops being
     surplus; the rest is missing until it is signed for."""
     surplus = max(0, before.counted - before.advised)
-    source = Account(FACTORY_ADVISED, kind, bank)
+    source = Account(FACTORY_ADVISED, key.kind, key.bank)
     found = min(count, surplus)
-    writing.move_outside(source, Account(SURPLUS_COUNTED, kind, bank), found)
-    writing.move_outside(source, Account(MISSING_COUNTED, kind, bank), count - found)
+    writing.move_outside(source, Account(SURPLUS_COUNTED, key.kind, key.bank), found)
+    writing.move_outside(source, Account(MISSING_COUNTED, key.kind, key.bank), count - found)
+    writing.settle(key, before, replace(before, advised=before.advised + count))
 
 
 def decide_return(
@@ -101,29 +103,39 @@ def _match(
     corrects: str, records: Sequence[SealedRecord], uncorrected: Sequence[Mapping[str, Any]]
 ) -> dict[int, list[tuple[str, int]]]:
     """The refused records (file, number) that each record of a correction stands for, by its own
-    number: one of the return `corrects`, and what earlier corrections tried in vain for it. Each
-    is corrected once; one that could not be read at all by any record that is like no other."""
-    names = ("order_id", "identification_code")
-    like: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    nameless = []
+    number: one of the return `corrects`, and what earlier corrections tried in vain for it. Order
+    ids decide first; what they leave goes by identification code, and one that could not be read at
+    all by any record that is like no other. Each is corrected once."""
+    by_order: dict[str, set[tuple[str, int]]] = {}
+    by_chip: dict[str, set[tuple[str, int]]] = {}
+    no_order, nameless = set(), []
     for bad in uncorrected:
         place = bad["file_id"], bad["record_number"]
-        for name in names:
-            if bad[name]:
-                like.setdefault((name, bad[name]), []).append(place)
-        if place[0] == corrects and not any(bad[name] for name in names):
+        if bad["order_id"]:
+            by_order.setdefault(bad["order_id"], set()).add(place)
+        else:
+            no_order.add(place)
+        if bad["identification_code"]:
+            by_chip.setdefault(bad["identification_code"], set()).add(place)
+        elif not bad["order_id"] and bad["file_id"] == corrects:
             nameless.append(place)
-    matched: dict[int, list[tuple[str, int]]] = {}
-    corrected: set[tuple[str, int]] = set()
+    matched: dict[int, set[tuple[str, int]]] = {}
     for record in records:
-        found = {p for name in names for p in like.get((name, getattr(record, name)), ())}
-        found -= corrected
+        matched[record.record_number] = by_order.pop(record.order_id, set())
+    corrected = {place for found in matched.values() for place in found}
+    for record in records:
+        found = matched[record.record_number]
+        by_code = by_chip.pop(record.identification_code, set()) - corrected
+        # A refused record with another order id is another's, if this one has its own.
+        has_its_own = any(file_id == corrects for file_id, _ in found)
+        found |= by_code & no_order if has_its_own else by_code
         if not found and nameless:
-            found = {nameless.pop(0)}
-        if any(file_id == corrects for file_id, _ in found):
-            matched[record.record_number] = sorted(found)
-            corrected |= found
-    return matched
+            found.add(nameless.pop(0))
+    return {
+        number: sorted(found)
+        for number, found in matched.items()
+        if any(file_id == corrects for file_id, _ in found)
+    }
 
 
 def _take(
@@ -160,8 +172,8 @@ def _take(
         writing.event(Event(EventType.RECORD_REFUSED, data=said))
         writing.insert("refused_record", bad_row)
     for bank, count in sorted(Counter(r.bank_code for r in taken).items()):
-        kind = Kind.SOCIAL_SECURITY_CARD
-        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+        key = GroupKey(file.batch_id, bank, Kind.SOCIAL_SECURITY_CARD)
+        advise(writing, key, count, groups.get(key[1:], NOTHING))
     writing.reply = receipt_to_json(receipt)
     return writing, receipt
 
@@ -278,8 +290,8 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
         if carton.kind == Kind.TEMPORARY_CARD:
             temporary[carton.bank_code] += carton.count
     for bank, count in sorted(temporary.items()):
-        kind = Kind.TEMPORARY_CARD
-        advise(writing, bank, kind, count, groups.get((bank, kind), NOTHING))
+        key = GroupKey(note.batch_id, bank, Kind.TEMPORARY_CARD)
+        advise(writing, key, count, groups.get(key[1:], NOTHING))
     writing.insert(
         "file_in",
         {
@@ -305,7 +317,7 @@ def decide_sign_for(
     """Sign for every carton of a delivery by its count: each card becomes a body in the vault,
     and goes on to key replacement at once if the return is there (`issue`)."""
     writing = Writing(Line.INVENTORY, f"sign:{command.delivery_id}")
-    missing = {key: max(0, g.advised - g.counted) for key, g in groups.items()}
+    after = dict(groups)
     updates = []
     for carton in cartons:
         carton_id, bank, kind = str(carton["carton_id"]), str(carton["bank"]), str(carton["kind"])
@@ -322,22 +334,26 @@ def decide_sign_for(
             )
         )
         updates.append({"carton_id": carton_id, "counted": counted})
+        batch_id = str(carton["batch_id"])
         for number in range(1, counted + 1):
             body = Body(
                 f"{carton_id}.{number:04d}",
                 kind,
                 bank,
-                str(carton["batch_id"]),
+                batch_id,
                 carton_id,
                 VAULT,
                 destination=str(carton["destination"]),
             )
-            short = missing.get((bank, kind), 0)
-            missing[bank, kind] = max(0, short - 1)
-            source = MISSING_COUNTED if short else SURPLUS_COUNTED
+            group = after.get((bank, kind), NOTHING)
+            after[bank, kind] = replace(group, counted=group.counted + 1)
+            source = MISSING_COUNTED if group.counted < group.advised else SURPLUS_COUNTED
             writing.receive(body, Account(source, kind, bank))
             if issue:
                 writing.change(body, EventType.BODY_ISSUED, place=ISSUED)
+        if counted:
+            before = groups.get((bank, kind), NOTHING)
+            writing.settle(GroupKey(batch_id, bank, kind), before, after[bank, kind])
     writing.update(Update("carton", ("carton_id",), ("counted",), (), updates))
     writing.update(
         Update(

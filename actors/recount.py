@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import Code
+from domain.groups import Group, GroupKey
 from domain.lines import Receipt
 from domain.places import (
     MISSING_COUNTED,
-    MISSING_READ,
     SURPLUS_COUNTED,
     SURPLUS_READ,
     VAULT,
@@ -27,7 +27,7 @@ from domain.places import (
     transit,
     work,
 )
-from ledger.queries import Carton, Group
+from ledger.queries import Carton
 
 ISSUED = transit(Line.INVENTORY, Line.KEY_REPLACEMENT)
 AT_KEYS = work(Line.KEY_REPLACEMENT)
@@ -75,7 +75,6 @@ def decide_recount(known: Counted, counted: int) -> Writing:
     carton = known.carton
     writing = Writing(Line.INVENTORY, f"recount:{carton.carton_id}:{known.number + 1}")
     group = replace(known.group, counted=known.group.counted - carton.counted + counted)
-    stranger = max(0, group.unadvised - max(0, group.counted - group.advised))
     data = {
         "carton_id": carton.carton_id,
         "batch_id": carton.batch_id,
@@ -83,10 +82,9 @@ def decide_recount(known: Counted, counted: int) -> Writing:
         "kind": carton.kind,
         "before": carton.counted,
         "counted": counted,
-        "stand_ins": stranger - group.stand_ins,
     }
     writing.event(Event(EventType.CARTON_RECOUNTED, data=data))
-    _settle(writing, carton, stranger - group.stand_ins)
+    writing.settle(GroupKey(carton.batch_id, carton.bank, carton.kind), known.group, group)
     tally = _Tally(writing, carton, known.group)
     for body in known.beyond:
         tally.take_up(body)
@@ -98,15 +96,6 @@ def decide_recount(known: Counted, counted: int) -> Writing:
     row = {"carton_id": carton.carton_id, "counted": counted, "expect_counted": carton.counted}
     writing.update(Update("carton", ("carton_id",), ("counted",), ("counted",), [row]))
     return writing
-
-
-def _settle(writing: Writing, carton: Carton, stand_ins: int) -> None:
-    surplus = Account(SURPLUS_READ, carton.kind, carton.bank)
-    missing = Account(MISSING_READ, carton.kind, carton.bank)
-    if stand_ins > 0:
-        writing.move_outside(surplus, missing, stand_ins)
-    else:
-        writing.move_outside(missing, surplus, -stand_ins)
 
 
 class _Tally:

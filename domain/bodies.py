@@ -9,7 +9,16 @@ from typing import Any
 
 from domain.changes import Changes, Event, EventType, Guard, Insert, Refused, Row, Update
 from domain.codes import Code
-from domain.places import Account, Movement, Standing, is_legal, standing
+from domain.groups import Group, GroupKey
+from domain.places import (
+    MISSING_READ,
+    SURPLUS_READ,
+    Account,
+    Movement,
+    Standing,
+    is_legal,
+    standing,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Writing:
         self._updates: dict[str, Row] = {}
         self._last: dict[str, Body] = {}
         self._other_updates: list[Update] = []
+        self._settled: dict[GroupKey, tuple[Group, Group]] = {}
         self._guards: list[Guard] = []
         self.reply: Any = None
 
@@ -103,6 +113,13 @@ class Writing:
         """Bodies known by count only."""
         if count:
             self._moves[source, target] += count
+
+    def settle(self, key: GroupKey, before: Group, after: Group) -> None:
+        """The numbers of a group change: what its strangers stand for is settled with them, once
+        in a command. Of the two lines that decide on a group, the one whose `before` is not the
+        last settled one any more is refused."""
+        first, _ = self._settled.get(key, (before, before))
+        self._settled[key] = first, after
 
     def receive(self, body: Body, source: Account) -> None:
         """A new body, out of an outside account."""
@@ -170,15 +187,33 @@ class Writing:
 
     def changes(self) -> Changes:
         updates = list(self._other_updates)
+        events, moves = list(self._events), Counter(self._moves)
+        inserts = {table: list(rows) for table, rows in self._inserts.items()}
+        for key, (before, after) in sorted(self._settled.items(), key=lambda item: item[0]):
+            row = {**key._asdict(), "times": before.times + 1, "stand_ins": after.due}
+            events.append(Event(EventType.GROUP_SETTLED, data=row))
+            surplus = Account(SURPLUS_READ, key.kind, key.bank)
+            missing = Account(MISSING_READ, key.kind, key.bank)
+            more = after.due - before.stand_ins
+            if more:
+                moves[(surplus, missing) if more > 0 else (missing, surplus)] += abs(more)
+            if before.times:
+                guarded = [{**row, "expect_times": before.times}]
+                columns = ("times", "stand_ins")
+                updates.append(
+                    Update("settled_group", GroupKey._fields, columns, ("times",), guarded)
+                )
+            else:
+                inserts.setdefault("settled_group", []).append(row)
         if self._updates:
             rows = list(self._updates.values())
             updates.append(Update("body", ("body_id",), _SET, ("place", "lease"), rows))
         return Changes(
             self._line,
             self._command_id,
-            tuple(self._events),
-            tuple(Movement(a, b, n) for (a, b), n in sorted(self._moves.items())),
-            tuple(Insert(t, r) for t, r in self._inserts.items()),
+            tuple(events),
+            tuple(Movement(a, b, n) for (a, b), n in sorted(moves.items())),
+            tuple(Insert(t, r) for t, r in inserts.items()),
             tuple(updates),
             self.reply,
             tuple(self._guards),

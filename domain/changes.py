@@ -30,6 +30,7 @@ class EventType(StrEnum):
     NOTE_ACCEPTED = "note_accepted"
     CARTON_SIGNED_FOR = "carton_signed_for"
     CARTON_RECOUNTED = "carton_recounted"
+    GROUP_SETTLED = "group_settled"  # how many bodies of a group stand in for missing ones
     BODY_COUNTED = "body_counted"  # moves: what was beyond the count is counted, back to its line
     BODY_WITHDRAWN = "body_withdrawn"  # moves: a recount found that there is no such card
     BODY_RECEIVED = "body_received"  # moves: into the vault

@@ -108,6 +108,9 @@ UNADVISED = frozenset(
 CORRECTABLE = UNADVISED - {Code.WRONG_KIND, Code.OTHER_BATCH, Code.OVER_COUNT}
 """Those of them that end when a correction of the return has a record for the body."""
 
+STRANGERS = UNADVISED - {Code.OVER_COUNT}
+"""Those of bodies that were counted: each is surplus by count, or stands in the place of an advised
+one (`domain.groups`)."""
 
 STOPPED = frozenset({Code.CANCELLED, Code.ON_HOLD})
 """Reasons for which card management stops an order: its body is held with that reason."""

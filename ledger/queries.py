@@ -11,9 +11,9 @@ from typing import Any
 import pyodbc
 
 from domain.bodies import Body
-from domain.changes import EventType
-from domain.codes import CORRECTABLE, UNADVISED
-from domain.places import MISSING_READ, Kind, Line, held
+from domain.codes import CORRECTABLE, STRANGERS
+from domain.groups import Group
+from domain.places import Kind, Line, held
 from ledger.connection import as_json, connect, rows
 
 BODY = (
@@ -57,18 +57,6 @@ class Carton:
     kind: str
     counted: int
     destination: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Numbers of one (batch, bank, kind): what was advised, what was counted, how many bodies
-    were found that no accepted record stands for, and how many of these stand in the place of an
-    advised one."""
-
-    advised: int
-    counted: int
-    unadvised: int
-    stand_ins: int = 0
 
 
 class Queries:
@@ -173,34 +161,26 @@ class Queries:
                 "select bank, kind, count(*) as n from body where batch_id = ?"
                 " and condition in (select value from json_each(?)) group by bank, kind",
                 batch_id,
-                as_json(sorted(UNADVISED - {"OVER_COUNT"})),
+                as_json(sorted(STRANGERS)),
             )
         }
-        stand_ins = self.stand_ins(batch_id)
+        settled = self.settled_groups(batch_id)
+        nothing = {"stand_ins": 0, "times": 0}
         return {
-            key: Group(*(n.get(key, 0) for n in (advised, counted, unadvised, stand_ins)))
+            key: Group(
+                advised.get(key, 0),
+                counted.get(key, 0),
+                unadvised.get(key, 0),
+                settled.get(key, nothing)["stand_ins"],
+                settled.get(key, nothing)["times"],
+            )
             for key in {*advised, *counted}
         }
 
-    def stand_ins(self, batch_id: str) -> dict[tuple[str, str], int]:
-        """Of a batch, by (bank, kind): bodies without an accepted record, each of which stands in
-        the place of an advised one that is missing; as read, and as recounts settled it."""
-        found = self.rows(
-            "select b.bank, b.kind, sum(case when e.type = ? then 1 else -1 end) as n"
-            " from event e join body b on b.body_id = e.body_id and b.batch_id = ?"
-            " where e.type in (?, ?) and coalesce(e.data->>'stands_for', e.data->>'stood_for') = ?"
-            " group by b.bank, b.kind"
-            " union all select data->>'bank', data->>'kind', sum(data->>'stand_ins') from event"
-            " where type = ? and data->>'batch_id' = ? group by 1, 2",
-            EventType.BODY_HELD, batch_id,
-            EventType.BODY_HELD, EventType.BODY_RELEASED, MISSING_READ,
-            EventType.CARTON_RECOUNTED, batch_id,
-        )  # fmt: skip
-        total: dict[tuple[str, str], int] = {}
-        for r in found:
-            key = r["bank"], r["kind"]
-            total[key] = total.get(key, 0) + int(r["n"])
-        return total
+    def settled_groups(self, batch_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+        """Rows of `settled_group` of a batch, by (bank, kind)."""
+        found = self.rows("select * from settled_group where batch_id = ?", batch_id)
+        return {(r["bank"], r["kind"]): r for r in found}
 
     def uncorrected(self, batch_id: str) -> list[dict[str, Any]]:
         """Refused records of a batch that no correction has taken up, in their order."""

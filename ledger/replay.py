@@ -13,7 +13,8 @@ from typing import Any
 
 from domain.bodies import BORN_WITH, BORNE, Body
 from domain.changes import EventType
-from domain.codes import STOPPED, Code
+from domain.codes import STOPPED, STRANGERS, Code
+from domain.groups import Group, GroupKey
 from domain.places import (
     FACTORY_ADVISED,
     MISSING_COUNTED,
@@ -52,21 +53,13 @@ class Commit:
 
 
 @dataclass
-class Batch:
-    """What was advised and counted of one (batch, bank, kind)."""
-
-    advised: int = 0
-    counted: int = 0
-
-
-@dataclass
 class Replay:
     """The state after the commits so far."""
 
     bodies: dict[str, Body] = field(default_factory=dict)
     orders: set[str] = field(default_factory=set)
     balances: Counter[Account] = field(default_factory=Counter)
-    groups: dict[tuple[str, str, str], Batch] = field(default_factory=lambda: defaultdict(Batch))
+    groups: dict[GroupKey, Group] = field(default_factory=lambda: defaultdict(Group))
     stops: dict[str, str] = field(default_factory=dict)
     """Why card management stopped an order; empty if it was released again."""
     live: dict[str, str] = field(default_factory=dict)
@@ -94,7 +87,9 @@ class Replay:
             # A recount corrects what key replacement has of the carton, in one commit.
             owners.add(Line.KEY_REPLACEMENT)
         for (source, target), count in moved.items():
-            if owner(source.place) not in owners:
+            # Only GROUP_SETTLED moves between these two; it says itself who may.
+            settles = {source.place, target.place} == {SURPLUS_READ, MISSING_READ}
+            if not settles and owner(source.place) not in owners:
                 raise _fault(
                     commit, "移动了他线的账户", "a line posts out of another's account",
                     table="movement",
@@ -134,7 +129,10 @@ class Replay:
             data = event["data"]
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
         elif event["type"] == EventType.CARTON_RECOUNTED:
-            self._recount(commit, event, expected)
+            if commit.line != Line.INVENTORY:
+                raise _fault(commit, "他线重新清点", "another line recounts", event)
+        elif event["type"] == EventType.GROUP_SETTLED:
+            self._settle(commit, event, expected)
         elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
             self._stop(commit, event)
         elif event["type"] in STATES:
@@ -151,30 +149,54 @@ class Replay:
                     batch_id, bank = event["data"]["batch_id"], carton["bank"]
                     self._advise(batch_id, bank, carton["kind"], carton["noted"], expected)
 
-    def _recount(self, commit: Commit, event: Row, expected: Moves) -> None:
-        """The cards follow in events of their own; what strangers stand for is settled here."""
-        if commit.line != Line.INVENTORY:
-            raise _fault(commit, "他线重新清点", "another line recounts", event)
+    def _settle(self, commit: Commit, event: Row, expected: Moves) -> None:
+        """What strangers stand for follows from the numbers of their group, as the events of this
+        commit have left them."""
+        if commit.line not in (Line.INVENTORY, Line.KEY_REPLACEMENT):
+            raise _fault(commit, "他线结算", "another line settles", event)
         data = event["data"]
-        surplus = Account(SURPLUS_READ, data["kind"], data["bank"])
-        missing = Account(MISSING_READ, data["kind"], data["bank"])
-        if data["stand_ins"] > 0:
-            expected[surplus, missing] += data["stand_ins"]
-        elif data["stand_ins"] < 0:
-            expected[missing, surplus] -= data["stand_ins"]
+        key = _key(data)
+        group = self.groups[key]
+        if (data["times"], data["stand_ins"]) != (group.times + 1, group.due):
+            raise _fault(commit, "替代数不符", "stand-ins that the numbers do not show", event)
+        surplus = Account(SURPLUS_READ, key.kind, key.bank)
+        missing = Account(MISSING_READ, key.kind, key.bank)
+        more = group.due - group.stand_ins
+        if more:
+            expected[(surplus, missing) if more > 0 else (missing, surplus)] += abs(more)
+        self.groups[key] = replace(group, times=data["times"], stand_ins=data["stand_ins"])
+
+    def _count(self, key: GroupKey, more: int) -> str:
+        """One more (1) or one less (-1) is counted; answers the account out of which it came. A
+        body that was counted is one that was missing, as long as any is."""
+        group = self.groups[key]
+        after = replace(group, counted=group.counted + more)
+        self.groups[key] = after
+        nth = max(group.counted, after.counted)
+        return MISSING_COUNTED if nth <= group.advised else SURPLUS_COUNTED
+
+    def _stranger(self, body: Body | None, more: int) -> None:
+        if body is not None and body.condition in STRANGERS:
+            group = self.groups[_key(vars(body))]
+            self.groups[_key(vars(body))] = replace(group, unadvised=group.unadvised + more)
+
+    def settled_rows(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        """What table `settled_group` must hold, by its key."""
+        return {
+            key: {"times": group.times, "stand_ins": group.stand_ins}
+            for key, group in self.groups.items()
+            if group.times
+        }
 
     def _recounted(self, commit: Commit, event: Row, after: Body, expected: Moves) -> None:
         """A body that a recount takes up, or withdraws: as if it had been counted so at once."""
-        group = self.groups[after.batch_id, after.bank, after.kind]
         if event["type"] == EventType.BODY_COUNTED:
-            group.counted += 1
-            place = MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
+            place = self._count(_key(vars(after)), 1)
             source = Account(place, after.kind, after.bank)
             expected[source, Account(SURPLUS_READ, after.kind, after.bank)] += 1
             right = event["data"]["source"] == place
         else:
-            place = MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
-            group.counted -= 1
+            place = self._count(_key(vars(after)), -1)
             right = after.place == place and not after.identification_code and not after.live
         if not right:
             raise _fault(commit, "重新清点来源不符", "a recount of the wrong account", event)
@@ -195,9 +217,10 @@ class Replay:
 
     def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
         """As `actors.receiving.advise`: what was counted beyond the advice stops being surplus."""
-        group = self.groups[batch_id, bank, kind]
+        key = GroupKey(batch_id, bank, str(kind))
+        group = self.groups[key]
         found = min(count, max(0, group.counted - group.advised))
-        group.advised += count
+        self.groups[key] = replace(group, advised=group.advised + count)
         source = Account(FACTORY_ADVISED, str(kind), bank)
         for place, n in ((SURPLUS_COUNTED, found), (MISSING_COUNTED, count - found)):
             if n:
@@ -221,19 +244,12 @@ class Replay:
             raise _fault(commit, "新卡体已有租约", "a new body has a lease", event)
         self._check_condition(commit, event, body)
         source = data["source"]
-        if source != self._where_from(commit, body):
+        apart = standing(body.place) in _SET_APART
+        if source != (SURPLUS_READ if apart else self._count(_key(vars(body)), 1)):
             raise _fault(commit, "收入来源不符", "it comes out of the wrong account", event)
         expected[Account(source, body.kind, body.bank), body.account] += 1
         self._bind(commit, event, None, body)
         self.bodies[body.body_id] = body
-
-    def _where_from(self, commit: Commit, body: Body) -> str:
-        """A body that was counted is one that was missing, as long as any is."""
-        if standing(body.place) in _SET_APART:
-            return SURPLUS_READ
-        group = self.groups[body.batch_id, body.bank, body.kind]
-        group.counted += 1
-        return MISSING_COUNTED if group.counted <= group.advised else SURPLUS_COUNTED
 
     def _change(self, commit: Commit, event: Row, expected: Moves) -> None:
         before = self.bodies.get(event["body_id"])
@@ -257,12 +273,8 @@ class Replay:
             self._recounted(commit, event, after, expected)
         elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
             raise _fault(commit, "非法移动", "only a recount does that", event)
-        if "stands_for" in data:
-            bank, kind = after.bank, after.kind
-            expected[Account(SURPLUS_READ, kind, bank), Account(MISSING_READ, kind, bank)] += 1
-        if "stood_for" in data:
-            bank, kind = after.bank, after.kind
-            expected[Account(MISSING_READ, kind, bank), Account(SURPLUS_READ, kind, bank)] += 1
+        self._stranger(before, -1)
+        self._stranger(after, 1)
         self._bind(commit, event, before, after)
         self.bodies[after.body_id] = after
 
@@ -303,6 +315,10 @@ class Replay:
             self.live[after.order_id] = after.body_id
         elif holder == after.body_id:
             del self.live[after.order_id]
+
+
+def _key(names: Row) -> GroupKey:
+    return GroupKey(names["batch_id"], names["bank"], names["kind"])
 
 
 def _borne(data: Row) -> dict[str, Any]:

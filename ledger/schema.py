@@ -10,7 +10,7 @@ import pyodbc
 
 from ledger.connection import LedgerUnusable
 
-VERSION = 3
+VERSION = 4
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -61,6 +61,11 @@ TABLES: tuple[str, ...] = (
         bank text not null, kind text not null, noted integer not null,
         counted integer not null, destination text not null) strict""",
     "create index carton_delivery on carton (delivery_id)",
+    # Of one batch, bank and kind: bodies that stand in for missing ones, and how often that was
+    # settled. Who decides on the numbers of a group guards `times`.
+    """create table settled_group (
+        batch_id text not null, bank text not null, kind text not null, times integer not null,
+        stand_ins integer not null, primary key (batch_id, bank, kind)) strict""",
     # Orders and bodies are two things.
     """create table orders (
         order_id text primary key, batch_id text not null, bank text not null,
@@ -119,8 +124,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {}
 """The columns of each table that a line may write, in order; filled from TABLES below."""
 
 WRITABLE = (
-    "file_in", "refused_record", "delivery", "carton", "orders", "order_stop", "body", "package",
-    "personal", "number_index", "return_line", "outbox",
+    "file_in", "refused_record", "delivery", "carton", "settled_group", "orders", "order_stop",
+    "body", "package", "personal", "number_index", "return_line", "outbox",
 )  # fmt: skip
 
 

@@ -162,7 +162,7 @@ def _advised(queries: Queries, batch_id: str | None) -> dict[tuple[str, str], in
 
 def _of_batch(queries: Queries, batch_id: str) -> Groups:
     """One batch. By count, a card is surplus or missing as counted and advised differ; each card
-    that was read and has no accepted record (`Queries.stand_ins`) is surplus for one that is
+    that was read and has no accepted record (`settled_group`) is surplus for one that is
     missing, and each card beyond its carton's count is surplus."""
     groups: Groups = defaultdict(_none)
     for key, n in _advised(queries, batch_id).items():
@@ -178,9 +178,9 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
     ):
         beyond[r["bank"], r["kind"]] = r["n"]
         groups[r["bank"], r["kind"]]["surplus"] += r["n"]
-    for key, n in queries.stand_ins(batch_id).items():
-        groups[key]["surplus"] += n
-        groups[key]["missing"] += n
+    for key, row in queries.settled_groups(batch_id).items():
+        groups[key]["surplus"] += row["stand_ins"]
+        groups[key]["missing"] += row["stand_ins"]
     for key, counts in groups.items():
         counted = counts["received"] - beyond[key]
         counts["surplus"] += max(0, counted - counts["advised"])

@@ -163,12 +163,14 @@ def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date
         raise fault("number_index", "查询索引被改动", "the look-up values were changed")
 
 
-def check_order_stops(queries: Queries, stops: Mapping[str, str]) -> None:
-    """Table `order_stop` is what ORDER_STOPPED and ORDER_RELEASED say."""
-    rows = {r["order_id"]: r for r in queries.rows("select * from order_stop")}
-    for order_id in sorted({*rows, *stops}):
-        expected = {"reason": stops[order_id]} if order_id in stops else None
-        _compare("order_stop", order_id, None, expected, rows.get(order_id))
+def check_replayed(
+    queries: Queries, table: str, key: Sequence[str], rows: Mapping[tuple[str, ...], Row]
+) -> None:
+    """A table is what the replay ended with: `rows`, the other columns by those of `key`."""
+    found = {tuple(r[c] for c in key): r for r in queries.rows(f"select * from {table}")}
+    for names, expected in rows.items():
+        _compare(table, " / ".join(names), None, expected, found.get(names))
+    _check_count(queries, table, len(rows))
 
 
 def check_files(queries: Queries) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyodbc
 
+from domain.groups import GroupKey
 from domain.places import standing
 from ledger import chain, schema, tables
 from ledger.connection import LedgerUnusable
@@ -158,7 +159,21 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
         ("body", lambda: tables.check_bodies(queries, bodies)),
         ("orders / personal / number_index", lambda: tables.check_orders(queries, today)),
-        ("order_stop", lambda: tables.check_order_stops(queries, replay.stops)),
+        (
+            "settled_group",
+            lambda: tables.check_replayed(
+                queries, "settled_group", GroupKey._fields, replay.settled_rows()
+            ),
+        ),
+        (
+            "order_stop",
+            lambda: tables.check_replayed(
+                queries,
+                "order_stop",
+                ("order_id",),
+                {(order_id,): {"reason": why} for order_id, why in replay.stops.items()},
+            ),
+        ),
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),
@@ -284,6 +299,8 @@ def _check_balances(queries: Queries, replay: Replay) -> None:
                 "账户余额与卡体数不符", f"account {account.place} has another number of bodies",
                 table="movement / body",
             )  # fmt: skip
+    if any(group.due != group.stand_ins for group in replay.groups.values()):
+        raise Fault("替代数未结算", "what strangers stand for was not settled", table="event")
     totals = summary(queries)
     if not totals["reconciled"]:
         raise Fault("对账不平", "the equations of the centre do not hold", table="movement")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from domain.bodies import Body, Writing
 from domain.changes import EventType
 from domain.codes import UNADVISED, Code
+from domain.groups import Group, GroupKey
 from domain.places import (
-    MISSING_READ,
     SURPLUS_READ,
     Account,
     Kind,
@@ -21,7 +21,7 @@ from domain.places import (
     work,
 )
 from ledger.counts import carton_rows
-from ledger.queries import Carton, Group, Queries
+from ledger.queries import Carton, Queries
 
 LINE = Line.KEY_REPLACEMENT
 ISSUED = transit(Line.INVENTORY, LINE)
@@ -48,7 +48,7 @@ class CartonWork:
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
         self._cartons: dict[str, _InWork] = {}
-        self._groups: dict[tuple[str, str, str], Group] = {}
+        self._groups: dict[GroupKey, Group] = {}
 
     def forget(self) -> None:
         self._cartons.clear()
@@ -129,13 +129,12 @@ class CartonWork:
             self._over_count(writing, state, identification_code, order_id, ticket)
             return "held"
         is_held = code in HELD
-        data = {"station": station}
-        if code in UNADVISED and self._unadvised(writing, body, 1):
-            data["stands_for"] = MISSING_READ
+        if code in UNADVISED:
+            self._unadvised(writing, body, 1)
         writing.change(
             body,
             EventType.BODY_HELD if is_held else EventType.BODY_REJECTED,
-            data,
+            {"station": station},
             place=held(LINE) if is_held else rejected(LINE),
             condition=code,
             live=is_held,
@@ -148,35 +147,25 @@ class CartonWork:
     def take_back(self, writing: Writing, body: Body, order_id: str) -> None:
         """A body that was held since no accepted record stood for it has one now: it goes back to
         work, to be fed again."""
-        data = {"stood_for": MISSING_READ} if self._unadvised(writing, body, -1) else {}
+        self._unadvised(writing, body, -1)
         writing.change(
             body,
             EventType.BODY_RELEASED,
-            data,
             place=work(LINE),
             condition="",
             order_id=order_id,
         )
 
-    def _unadvised(self, writing: Writing, body: Body, more: int) -> bool:
-        """One more (1) or one less (-1) body that no accepted record stands for. As many as the
-        count shows beyond the advice are surplus by that alone; each other stands in the place of
-        an advised one, which is missing. Whether the number of these changes with this one."""
-        key = (body.batch_id, body.bank, body.kind)
+    def _unadvised(self, writing: Writing, body: Body, more: int) -> None:
+        """One more (1) or one less (-1) body that no accepted record stands for: its group is
+        settled anew."""
+        key = GroupKey(body.batch_id, body.bank, body.kind)
         if key not in self._groups:
             for (bank, kind), group in self._queries.groups(body.batch_id).items():
-                self._groups[body.batch_id, bank, kind] = group
-        group = self._groups.get(key, Group(0, 0, 0))
-        unadvised = group.unadvised + more
-        due = max(0, unadvised - max(0, group.counted - group.advised))
-        changes = due > group.stand_ins if more > 0 else due < group.stand_ins
-        stand_ins = group.stand_ins + more * changes
-        self._groups[key] = replace(group, unadvised=unadvised, stand_ins=stand_ins)
-        if changes:
-            surplus = Account(SURPLUS_READ, body.kind, body.bank)
-            missing = Account(MISSING_READ, body.kind, body.bank)
-            writing.move_outside(*((surplus, missing) if more > 0 else (missing, surplus)), 1)
-        return changes
+                self._groups[GroupKey(body.batch_id, bank, kind)] = group
+        before = self._groups[key]
+        self._groups[key] = replace(before, unadvised=before.unadvised + more)
+        writing.settle(key, before, self._groups[key])
 
     def _over_count(
         self,

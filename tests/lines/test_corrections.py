@@ -145,6 +145,16 @@ def test_a_refused_record_keeps_what_corrected_it(b: Building) -> None:
     assert sum("已更正" in w for w in words) == 2
 
 
+def test_a_misread_order_id_is_found_by_the_chip_though_a_correction_failed(b: Building) -> None:
+    """The return had another order id; the first correction has the right one and another fault,
+    so the second is like that one by order id, and like the refused record by chip alone."""
+    b.take_return(factory_return(GOOD, [refusal(LATE[0], order_id="misread"), REFUSED[1]]))
+    again = replace(REFUSED[0], record_number=7, field="name", code=Code.BAD_FORMAT)
+    assert b.take_correction(correction([LATE[1]], [again])).taken == 1
+    assert b.take_correction(correction([LATE[0]], file_id="F3")).taken == 1
+    assert corrected_by(b) == {90: "F3", 91: "F2", 7: "F3"}
+
+
 def test_a_record_that_could_not_be_read_at_all_can_be_sent_again(b: Building) -> None:
     """It has no name by which another could be like it: as many as there are, and no more."""
     nameless = RefusedRecord(6, "", "", Code.BAD_FORMAT, "bad")
@@ -152,6 +162,25 @@ def test_a_record_that_could_not_be_read_at_all_can_be_sent_again(b: Building) -
     receipt = b.take_correction(correction([record(50), LATE[0], record(51)]))
     assert (receipt.taken, [r.record_number for r in receipt.refused]) == (2, [51])
     assert corrected_by(b) == {90: "F2", 6: "F2", 51: ""}
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_two_records_whose_chips_were_swapped_are_corrected(b: Building, together: bool) -> None:
+    """Each names the chip of the other's refused record: the order id decides, and only what no
+    order id is like is found by its chip. In one file, or one after the other."""
+    b.take_return(factory_return(GOOD, REFUSED))
+    first, second = LATE
+    swapped = [
+        replace(first, identification_code=second.identification_code),
+        replace(second, identification_code=first.identification_code),
+    ]
+    if together:
+        assert b.take_correction(correction(swapped)).taken == 2
+    else:
+        assert b.take_correction(correction(swapped[:1])).taken == 1
+        assert corrected_by(b) == {90: "F2", 91: ""}
+        assert b.take_correction(correction(swapped[1:], file_id="F3")).taken == 1
+    assert corrected_by(b) == {90: "F2", 91: "F2" if together else "F3"}
 
 
 @dataclass
