@@ -206,7 +206,10 @@ WORDS: dict[Code, Words] = {
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
     Code.LOT_REFUSED: Words(
-        "抽检批不合格", "its inspection lot was refused", "read the whole lot again"
+        "抽检批不合格",
+        "its inspection lot was refused",
+        "单独存放，请示班长 keep the lot apart, ask the shift leader;"
+        " this version cannot release it (本版本不能放行)",
     ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
