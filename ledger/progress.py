@@ -11,18 +11,20 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from domain.changes import EventType
-from domain.places import LEGAL, VAULT, Line, owner
+from domain.places import LEGAL, VAULT, Line, owner, standing
 from ledger.connection import as_json
 from ledger.queries import Queries
-from ledger.summary import STAGES, seconds_between
+from ledger.summary import OUTSIDE, STAGES, seconds_between
 
 RATE_SECONDS = 60.0
 RATE_EVENTS = 20_000
 """Of the newest events at most so many count; a floor that makes more in a minute, or has not run
 for one, is rated over the seconds that they cover."""
 
-INSIDE = sorted({place for _, place in LEGAL} - {"courier"})
-"""Every place that a body can be at without having left."""
+INSIDE = sorted(
+    place for place in {p for _, p in LEGAL} - {"courier"} if standing(place) not in OUTSIDE
+)
+"""Every place that a body can be at without having left, or having been withdrawn."""
 
 
 @dataclass(frozen=True)
