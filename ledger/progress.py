@@ -130,3 +130,42 @@ def open_batches(queries: Queries) -> list[str]:
         " order by 1"
     )
     return [r["batch_id"] for r in found]
+
+
+@dataclass(frozen=True)
+class Unscanned:
+    """Packages of a batch that wait for their scan: how many, the first of them, and when one
+    was last opened or closed (ISO 8601)."""
+
+    batch_id: str
+    packages: int
+    first: str
+    at: str
+
+
+def unscanned_packages(queries: Queries) -> list[Unscanned]:
+    """By batch, of those that have some."""
+    return [
+        Unscanned(r["batch_id"], r["n"], r["first"], _last_packing(queries, r["batch_id"]))
+        for r in queries.rows(
+            "select batch_id, count(*) as n, min(package_id) as first from package"
+            " where state = 'open' group by batch_id order by batch_id"
+        )
+    ]
+
+
+def _last_packing(queries: Queries, batch_id: str) -> str:
+    """Backwards from the newest, and no further than the batch's packages were opened."""
+    last: dict[str, Any] = {"id": 0, "at": ""}
+    for event_type in (EventType.PACKAGE_OPENED, EventType.PACKAGE_CLOSED):
+        found = queries.one(
+            "select e.id, c.at from event e"
+            " join commit_link c on c.line = e.line and c.number = e.number"
+            " where e.type = ? and e.id > ? and e.data->>'batch_id' = ?"
+            " order by e.id desc limit 1",
+            event_type,
+            last["id"],
+            batch_id,
+        )
+        last = found or last
+    return str(last["at"])
