@@ -176,7 +176,8 @@ def _config(home: Path, findings: list[Finding]) -> Config | None:
         config = load(home)
         load_profile(config.profile)
     except (ConfigError, ValueError, OSError) as e:
-        mend = f"编辑 edit {home / 'centre.toml'}"
+        file = home / "centre.toml"
+        mend = f"编辑 edit {file}" if file.exists() else f"centre init --home {home}"
         findings.append(Finding("configuration", words, State.MEND, str(e), mend, configured=False))
         return None
     note = str(config.home / "centre.toml")

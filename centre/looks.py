@@ -49,14 +49,14 @@ def watch(home: Path, once: bool) -> None:
 
     Ctrl-C leaves. With --once exit code 3 if the centre is not up. Example: centre watch
     """
-    from centre import watch as floor_watch
+    from centre import watch_screen
 
     config = load(home)
     with reading(config) as queries:
         if once or not sys.stdout.isatty():
-            sys.exit(0 if floor_watch.once(config, queries, show.console) else AWAY)
+            sys.exit(0 if watch_screen.once(config, queries, show.console) else AWAY)
         try:
-            floor_watch.watch(config, queries)
+            watch_screen.watch(config, queries)
         except KeyboardInterrupt:
             sys.exit(0)
 

@@ -42,6 +42,7 @@ class Code(StrEnum):
     SCAN_MISSING = "SCAN_MISSING"
     SCAN_FOREIGN = "SCAN_FOREIGN"
     SCAN_TWICE = "SCAN_TWICE"
+    PACKAGE_UNSCANNED = "PACKAGE_UNSCANNED"
     # One order of a command
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     ALREADY_PACKED = "ALREADY_PACKED"
@@ -158,6 +159,9 @@ WORDS: dict[Code, Words] = {
         "不属于本包", "not a card of this package", "取出该卡 take the card out"
     ),
     Code.SCAN_TWICE: Words("重复扫描", "scanned twice", "每张只扫一次 scan each card once"),
+    Code.PACKAGE_UNSCANNED: Words(
+        "包待扫描", "packages wait for their scan", "逐包扫描 centre scan PACKAGE"
+    ),
     Code.COUNT_TOO_LOW: Words(
         "少于已见卡数", "fewer than the cards that were seen", "count on all stacks and in readers"
     ),
@@ -209,7 +213,10 @@ WORDS: dict[Code, Words] = {
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
     Code.LOT_REFUSED: Words(
-        "抽检批不合格", "its inspection lot was refused", "read the whole lot again"
+        "抽检批不合格",
+        "its inspection lot was refused",
+        "单独存放，请示班长；本版本不能放行"
+        " keep the lot apart, ask the shift leader; this version cannot release it",
     ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),

@@ -61,6 +61,9 @@ def _head(title: str, english: str, batch_id: str, destination: str) -> Iterator
 TEMPORARY = "持有临时卡人员　单独包装"
 """On everything about a package whose holders have a temporary card: it is packed apart."""
 
+COUNTED_ONLY = "仅清点 counted only"
+"""In the row of a card that has no number, name or order."""
+
 
 def _label(x: float, y: float, width: float, text: str, size: float) -> Iterator[Mark]:
     """White on black: seen from across the table, also on a poor printer."""
@@ -125,6 +128,8 @@ def _cards(x: float, cards: Sequence[CardLine]) -> Iterator[Mark]:
         for (at, width), cell, size in zip(_COLUMNS, cells, (9, 10, 11, 8), strict=True):
             if cell:
                 yield Text(x + at + 1, y + 4.1, cell, size, width=width)
+        if not any(cells[1:]):
+            yield Text(x + _COLUMNS[1][0] + 1, y + 4.1, COUNTED_ONLY, 9, width=60)
         yield Box(x + _BLOCK - 4.2 - _TICK / 2, y + (_ROW - _TICK) / 2, _TICK, _TICK)
 
 

@@ -60,7 +60,7 @@ async def close_package(floor: Floor, request: ClosePackageRequest) -> Receipt:
     """The numbers become orders here, all of a package in one call; the line sees no number."""
     numbers = list(request.social_card_numbers)
     if not is_package_id(request.package_id):
-        code = Code.BAD_FORMAT if request.package_id else Code.FIELD_MISSING
+        code = Code.PACKAGE_UNKNOWN if request.package_id else Code.FIELD_MISSING
         return refusal(code, "package_id")
     if max(len(numbers), request.counted_without_number) > MOST_SCANS:
         return refusal(Code.FILE_TOO_LARGE, "social_card_numbers")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from domain.card.profile import is_identification_code
 from domain.changes import EventType
 from domain.codes import Code, in_words
 from domain.places import DRAWN, PACKED, PACKING, SHREDDER, VAULT, Line
@@ -75,9 +76,11 @@ class Step:
 def body_history(queries: Queries, identifier: str) -> list[Step]:
     """Everything that befell a card, oldest first: its order's events, its own, its lines in a
     centre return. `identifier` is a body id, an order id (with all bodies that it ever had) or an
-    identification code. Empty if the ledger knows nothing of it."""
+    identification code, in capitals or not. Empty if the ledger knows nothing of it."""
     if not identifier:
         return []
+    if is_identification_code(identifier.upper()):
+        identifier = identifier.upper()  # as the ledger has it
     bodies, orders, records = _named(queries, identifier)
     steps = [
         (r["id"], Step(r["at"], r["line"], r["number"], _words(r), r["body_id"], r["order_id"]))
@@ -281,7 +284,7 @@ def _places(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
         }
         for r in queries.rows(
             "select place, condition, count(*) as bodies from body where batch_id = ?"
-            " group by place, condition order by place, condition",
+            " and place not like 'factory/%' group by place, condition order by place, condition",
             batch_id,
         )
     ]

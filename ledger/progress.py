@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from domain.changes import SENDING
-from domain.places import LEGAL, VAULT, Line, owner
+from domain.changes import SENDING, EventType
+from domain.places import LEGAL, VAULT, Line, owner, standing
 from ledger.connection import as_json
 from ledger.queries import Queries
-from ledger.summary import STAGES, seconds_between
+from ledger.summary import OUTSIDE, STAGES, seconds_between
 
 RATE_SECONDS = 60.0
 RATE_EVENTS = 20_000
 """Of the newest events at most so many count; a floor that makes more in a minute, or has not run
 for one, is rated over the seconds that they cover."""
 
-INSIDE = sorted({place for _, place in LEGAL} - {"courier"})
-"""Every place that a body can be at without having left."""
+INSIDE = sorted(
+    place for place in {p for _, p in LEGAL} - {"courier"} if standing(place) not in OUTSIDE
+)
+"""Every place that a body can be at without having left, or having been withdrawn."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,42 @@ def open_batches(queries: Queries) -> list[str]:
         " order by 1"
     )
     return [r["batch_id"] for r in found]
+
+
+@dataclass(frozen=True)
+class Unscanned:
+    """Packages of a batch that wait for their scan: how many, the first of them, and when one
+    was last opened or closed (ISO 8601)."""
+
+    batch_id: str
+    packages: int
+    first: str
+    at: str
+
+
+def unscanned_packages(queries: Queries) -> list[Unscanned]:
+    """By batch, of those that have some."""
+    return [
+        Unscanned(r["batch_id"], r["n"], r["first"], _last_packing(queries, r["batch_id"]))
+        for r in queries.rows(
+            "select batch_id, count(*) as n, min(package_id) as first from package"
+            " where state = 'open' group by batch_id order by batch_id"
+        )
+    ]
+
+
+def _last_packing(queries: Queries, batch_id: str) -> str:
+    """Backwards from the newest, and no further than the batch's packages were opened."""
+    last: dict[str, Any] = {"id": 0, "at": ""}
+    for event_type in (EventType.PACKAGE_OPENED, EventType.PACKAGE_CLOSED):
+        found = queries.one(
+            "select e.id, c.at from event e"
+            " join commit_link c on c.line = e.line and c.number = e.number"
+            " where e.type = ? and e.id > ? and e.data->>'batch_id' = ?"
+            " order by e.id desc limit 1",
+            event_type,
+            last["id"],
+            batch_id,
+        )
+        last = found or last
+    return str(last["at"])

@@ -51,6 +51,8 @@ STAGES: Mapping[str, tuple[tuple[Line, EventType], ...]] = {
     "shipping": ((Line.SORTING, EventType.BODY_SHIPPED),),
 }
 """The events with which a card leaves a stage, done or set apart."""
+UNDONE = {"receiving": (Line.INVENTORY, EventType.BODY_WITHDRAWN)}
+"""The event by which a stage had one card less: a recount found that it never was there."""
 OPTIONAL_STAGES = frozenset({"sampling"})
 """Not every floor has them: they are named where something happened."""
 
@@ -200,7 +202,7 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
             f" from event e join commit_link c on c.line = e.line and c.number = e.number{join}"
             " where e.type in (select value from json_each(?)) group by e.line, e.type",
             *parameters,
-            as_json(sorted({str(t) for pairs in STAGES.values() for _, t in pairs})),
+            as_json(sorted({str(t) for s in (*STAGES.values(), UNDONE.values()) for _, t in s})),
         )
     }
     result = {}
@@ -208,7 +210,8 @@ def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str,
         mine = [found[str(line), str(kind)] for line, kind in pairs if (line, kind) in found]
         if not mine and stage in OPTIONAL_STAGES:
             continue
-        cards, seconds = sum(r["n"] for r in mine), 0.0
+        undone = found[UNDONE[stage]]["n"] if UNDONE.get(stage) in found else 0
+        cards, seconds = sum(r["n"] for r in mine) - undone, 0.0
         if mine:
             first, last = min(r["first"] for r in mine), max(r["last"] for r in mine)
             before = queries.one("select max(at) as at from commit_link where at < ?", first)

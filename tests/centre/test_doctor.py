@@ -53,7 +53,9 @@ def test_without_a_home_the_machine_is_looked_at(tmp_path: Path) -> None:
     assert examine(None).well
     diagnosis = examine(tmp_path)
     assert not diagnosis.well
-    assert found(diagnosis)["configuration"] is State.MEND
+    (configuration,) = [f for f in diagnosis.findings if f.part == "configuration"]
+    assert configuration.state is State.MEND
+    assert configuration.mend == f"centre init --home {tmp_path}"
 
 
 @pytest.fixture

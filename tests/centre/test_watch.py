@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from centre.watch import Frame, Standing, render, stands_still
+from centre.watch import Frame, Standing, stands_still
+from centre.watch_screen import render
 from domain.codes import WORDS, Code, next_step
 from ledger.lots import Lot, LotState
-from ledger.progress import Progress
+from ledger.progress import Progress, Unscanned
 from stubs.operator_pb2 import FloorState, OutboxState, QueueState, ReaderState, StationState
 
 AT = "2026-01-01T08:00:00.000+00:00"
@@ -49,6 +52,14 @@ def frame(
     return Frame(Path("/srv/centre"), AT, state, seen, lines or (line(),), outbox, {})
 
 
+def on_screen(shown: Frame, width: int, height: int | None = None) -> str:
+    console = Console(width=width, height=height, file=io.StringIO(), markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(render(shown, console, height))
+    return captured.get()
+
+
+UNSCANNED = Unscanned("B1", 5, "B1-P0001", LONG_AGO)
 LOT = Lot("L1", "B1", "D1", "103", "social_security_card", 90, "", "II", "0.65", "E", 20, 0, "",
           LotState.REFUSED, 1)  # fmt: skip
 LEFT = {"id": "F1", "kind": "centre_return", "batch_id": "B1", "at": LONG_AGO}
@@ -77,6 +88,10 @@ STILL = {
               outbox=[LEFT]), Code.DIGEST_DIFFERS, 600),
     "an inspection lot that was refused": (
         replace(frame(floor(station())), lots=[LOT]), Code.LOT_REFUSED, -1),
+    "an inspection lot that was refused, of a centre that is down": (
+        replace(frame(None), state=None, lots=[LOT]), Code.LOT_REFUSED, -1),
+    "packages that nobody scans": (
+        replace(frame(floor(station())), unscanned=[UNSCANNED]), Code.PACKAGE_UNSCANNED, 600),
     "a full queue": (
         frame(floor(station(), queues=[QueueState(stage="inspection", turns=9, limit=9)])),
         Code.BUSY, -1),
@@ -90,10 +105,7 @@ def test_what_stands_still_has_its_reason(what: str) -> None:
     shown, code, seconds = STILL[what]
     (found,) = stands_still(shown)
     assert (found.code, found.seconds) == (code, seconds)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(render(shown))
-    text = console.export_text()
+    text = on_screen(shown, 200)
     for words in (found.where, WORDS[code].chinese, str(code), next_step(code)):
         assert words in text
 
@@ -106,6 +118,8 @@ MOVES = {
         floor(station(reader(code="BUSY", seconds_waiting=0.3)))),
     "a file that has just been written": frame(
         floor(station()), outbox=[{**LEFT, "at": JUST_NOW}]),
+    "packages that are being scanned": replace(
+        frame(floor(station())), unscanned=[replace(UNSCANNED, at=JUST_NOW)]),
     "cards that wait for a return or a count": frame(
         floor(), line("inventory", waiting=50, last_at=LONG_AGO)),
     "a centre that is down": replace(frame(None), state=None),
@@ -127,9 +141,29 @@ def test_one_cause_is_not_told_twice() -> None:
 def test_many_readers_are_shown_by_station() -> None:
     """Two hundred stations fit a screen: one line each, with how many readers work."""
     readers = [reader(reader=f"R{n}", code="FEEDER_EMPTY" if n else "") for n in range(30)]
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with console.file:
-        console.print(render(frame(floor(station(*readers)))))
-    text = console.export_text()
+    text = on_screen(frame(floor(station(*readers))), 200)
     assert "1/30" in text
     assert text.count("S1") == 1
+
+
+LINE_NAMES = ("inventory", "key_replacement", "inspection", "sampling", "sorting")
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
+@pytest.mark.parametrize("away", [0, 3, 60])
+def test_a_terminal_shows_what_matters_first(width: int, height: int, away: int) -> None:
+    """However much stands still: the verdict under the headline, every line with its figures, and
+    what has no room is counted; never more lines than the terminal has, nor wider ones."""
+    stations = [station(station_id=f"S{n:02}", seconds_away=40 if n < away else 0)
+                for n in range(60)]  # fmt: skip
+    shown = frame(floor(*stations), *(line(name) for name in LINE_NAMES))
+    shown = replace(shown, waits={f"B{n}": ["等待扫描 for the scan"] for n in range(9)})
+    text = on_screen(shown, width, height).rstrip("\n").split("\n")
+    assert len(text) <= height
+    assert all(cell_len(row.rstrip()) <= width for row in text)
+    whole = "\n".join(text)
+    assert ("停滞" in text[1]) if away else ("无停滞" in text[1])
+    for words in ("生产线", "换密钥", "分拣", "未显示"):
+        assert words in whole
+    if away == 3:
+        assert all(f"工位 S0{n}" in whole for n in range(3))

@@ -121,6 +121,13 @@ def test_a_sorting_list_holds_every_card_of_a_package_once(chains: tuple[Chain, 
     assert result == printed(pages, chains)
 
 
+def test_a_card_without_number_has_a_row_that_says_so(chains: tuple[Chain, Chain]) -> None:
+    """Who ticks off temporary cards sees that they are counted, not that print is missing."""
+    sheet = PackageSheet("B1-P0001", "临时卡", 2, False, [CardLine(n, "", "", "") for n in (1, 2)])
+    (text,) = texts(printed(sorting_pages("B1", "window-430103", [sheet]), chains).pdf)
+    assert text.count("仅清点 counted only") == 2
+
+
 def test_a_packing_list_holds_every_package(chains: tuple[Chain, Chain]) -> None:
     """With its barcode, count and mark; totals and the branch's name in words on each page."""
     packages = [package(10, n=n, temporary=n == 2) for n in range(1, 31)]

@@ -113,9 +113,11 @@ def test_a_scan_is_compared_and_no_number_stays(tmp_path: Path) -> None:
                 closed = await close(NUMBERS[:3], 1)
                 assert (closed.accepted, closed.records) == (True, 4)
                 assert (await close(NUMBERS[:3], 1)).repeated
-                # A number that was scanned where the package's label belongs.
+                # A number that was scanned where the package's label belongs, and no label at all.
                 label = await close([], 0, NUMBERS[1])
-                assert label.code == Code.BAD_FORMAT
+                assert label.code == Code.PACKAGE_UNKNOWN
+                assert (await close([], 0, "NOPE")).code == Code.PACKAGE_UNKNOWN
+                assert (await close([], 0, "")).code == Code.FIELD_MISSING
                 assert (await close(["1"] * 1001, 0)).code == Code.FILE_TOO_LARGE
             counted = [e for e in logs if e["event"] == "package.counted"]
             assert [e["log_level"] for e in counted[:2]] == ["warning", "info"]

@@ -12,11 +12,13 @@ from domain.codes import Code
 from domain.lines import NoteCarton
 from ledger.connection import connect
 from ledger.history import batch_overview, body_history, place_in_words
+from ledger.progress import progress_of_lines
 from ledger.queries import Queries
 from ledger.summary import COUNTS, branch_table, summary
 from tests.ledger.building import (
     REFUSED,
     SOCIAL,
+    START,
     TEMPORARY,
     Building,
     code_of,
@@ -71,6 +73,20 @@ def test_stages_count_what_left_them(finished: Building) -> None:
     for stage in stages.values():
         assert stage["seconds"] >= 0.001
         assert stage["cards_per_second"] > 0
+
+
+def test_a_card_that_a_recount_withdrew_is_counted_nowhere(tmp_path: Path) -> None:
+    """Neither as received, nor as work before a line, nor among the bodies of its batch."""
+    b = Building.make(tmp_path)
+    b.take_return(factory_return([record(n) for n in (1, 2, 3)]))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 3, "")]))
+    b.sign_for("D1", C1=3)
+    b.recount("C1", 2)
+    totals = summary(b.queries)
+    assert (totals["received"], totals["stages"]["receiving"]["cards"]) == (2, 2)
+    assert sum(p.waiting + p.in_work for p in progress_of_lines(b.queries, START.isoformat())) == 2
+    assert sum(p["bodies"] for p in batch_overview(b.queries, "B1")["places"]) == 2
+    b.close()
 
 
 def test_one_batch_is_summed_like_the_whole(finished: Building) -> None:
@@ -204,6 +220,14 @@ def test_what_went_another_way_is_told(
     words = "\n".join(s.words for s in body_history(finished.queries, identifier))
     for part in parts:
         assert part in words
+
+
+def test_an_identification_code_is_found_as_it_is_typed(finished: Building) -> None:
+    """In capitals or not."""
+    typed = REFUSED.identification_code.lower()
+    assert typed != REFUSED.identification_code
+    assert body_history(finished.queries, typed) == body_history(finished.queries, typed.upper())
+    assert body_history(finished.queries, typed)
 
 
 def test_an_unknown_id_has_no_history(finished: Building) -> None:

@@ -16,7 +16,7 @@ from domain.codes import Code
 from domain.lines import ClosePackage, OrderAct, Receipt
 from domain.places import PACKED, PACKING, Line
 from ledger.history import batch_overview
-from ledger.progress import open_outbox
+from ledger.progress import Unscanned, open_outbox, unscanned_packages
 from ledger.summary import summary
 from ledger.verify import verify
 from tests.ledger.building import SOCIAL, Building, Killed
@@ -44,6 +44,27 @@ def codes(receipt: Receipt) -> list[tuple[int, str, str]]:
 
 def events(b: Building, event_type: EventType) -> int:
     return len(b.queries.rows("select id from event where type = ?", event_type))
+
+
+def test_packages_wait_for_a_scan_since_the_last_one(b: Building) -> None:
+    """Out of the ledger: since they were opened, then since one was closed; none when all are."""
+
+    def last(event_type: EventType) -> str:
+        (found,) = b.queries.rows(
+            "select max(c.at) as at from event e join commit_link c on c.line = e.line"
+            " and c.number = e.number where e.type = ?",
+            event_type,
+        )
+        return str(found["at"])
+
+    opened = last(EventType.PACKAGE_OPENED)
+    assert unscanned_packages(b.queries) == [Unscanned("B1", 5, ONE, opened)]
+    assert b.close_package(ONE, order(2), order(4)).accepted
+    closed = last(EventType.PACKAGE_CLOSED)
+    assert closed > opened
+    assert unscanned_packages(b.queries) == [Unscanned("B1", 4, APART, closed)]
+    assert b.scan_packages() == 4
+    assert unscanned_packages(b.queries) == []
 
 
 def test_lists_leave_with_the_commit_that_opens_packages(b: Building) -> None:
