@@ -262,12 +262,16 @@ def test_a_full_hall_says_so(tmp_path: Path) -> None:
             first = asyncio.create_task(send(channel, WHOLE))
             await hall.inventory.entered.wait()
             second = file_of(RECORDS, file_id="F2")
-            with pytest.raises(grpc.aio.AioRpcError) as full:
-                await send(channel, second)
+            code = grpc.StatusCode.INTERNAL
+            while code is grpc.StatusCode.INTERNAL:
+                # So grpc.aio calls an answer that comes while it still writes the request.
+                with pytest.raises(grpc.aio.AioRpcError) as full:
+                    await send(channel, second)
+                code = full.value.code()
             hall.inventory.gate.set()
             assert (await first).accepted
             assert (await send(channel, second)).accepted
-        assert full.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert pause_of(full.value) == "500"
 
     asyncio.run(run())

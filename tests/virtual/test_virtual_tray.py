@@ -144,7 +144,7 @@ def test_empty_and_silent_readers_then_feed(
         assert terminal.open(reader)
         assert terminal("atr", reader) == atr(0)
         # pcscd looks every 0.4 s: what it last saw there was another card.
-        assert terminal("wait", service.readers[1], False, 5)
+        assert terminal("wait", service.readers[1], False, 20)
         assert not terminal("wait", service.readers[1], True, 1)
         tray.ask("feed", stack="good")
         tray.ask("eject", reader=1, stack="rejected")
