@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from actors.receiving import receipt_to_json
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
 from domain.codes import WORDS, Code
@@ -89,9 +88,9 @@ def compare(command: ClosePackage, bodies: Sequence[Body], others: Mapping[str, 
 
 
 def decide_close(
-    command: ClosePackage, package: Mapping[str, Any], bodies: Sequence[Body], receipt: Receipt
+    command: ClosePackage, package: Mapping[str, Any], bodies: Sequence[Body]
 ) -> Writing:
-    """Close an open package in which its bodies were counted; `receipt` says so."""
+    """Close an open package in which exactly its `bodies` were counted (`compare`)."""
     writing = Writing(Line.SORTING, close_command(command.package_id))
     for body in bodies:
         said = {"package_id": command.package_id}
@@ -105,7 +104,6 @@ def decide_close(
         "without_number": command.without_number,
     }
     writing.event(Event(EventType.PACKAGE_CLOSED, data=data))
-    writing.reply = receipt_to_json(receipt)
     return writing
 
 

@@ -202,7 +202,7 @@ class Sorting:
         if package["state"] != "open":
             return replace(receipt, repeated=receipt.accepted)
         if receipt.accepted:
-            await self._commit(decide_close(command, package, bodies, receipt))
+            await self._commit(decide_close(command, package, bodies))
         return receipt
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:

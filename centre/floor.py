@@ -44,17 +44,18 @@ class AlreadyUp(Exception):
 def choose_address(config: Config) -> str:
     """Where the doors listen: as configured, a port 0 replaced by a free one that is kept, so
     that stations find the centre again after a restart. After a kill its orphans may hold the
-    port a little longer: they are waited for."""
+    port a little longer, and would be given calls of stations beside us: they are waited for."""
     host, _, port = config.listen.rpartition(":")
     kept = config.run / "doors.json"
-    if port == "0" and kept.exists():
-        earlier = _kept_address(kept)
-        deadline = time.monotonic() + ORPHAN_SECONDS
-        while earlier and time.monotonic() < deadline:
-            if _is_free(host, int(earlier.rpartition(":")[2])):
-                return earlier
-            time.sleep(0.1)
-    address = f"{host}:{_free_port(host) if port == '0' else port}"
+    wanted = _kept_address(kept) if port == "0" else config.listen
+    deadline = time.monotonic() + ORPHAN_SECONDS
+    while wanted and time.monotonic() < deadline:
+        if _is_free(host, int(wanted.rpartition(":")[2])):
+            return wanted
+        time.sleep(0.1)  # another process's port: there is no event to wait for
+    if port != "0":
+        return config.listen  # held by somebody else: opening the doors says so
+    address = f"{host}:{_free_port(host)}"
     write_whole(kept, json.dumps({"listen": address}).encode())
     return address
 

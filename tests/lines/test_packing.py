@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.packing import PACKAGE_SIZE, compare, decide_close, decide_open
+from actors.packing import PACKAGE_SIZE, decide_close, decide_open
 from domain.bodies import Body
 from domain.changes import EventType
 from domain.codes import Code
@@ -205,7 +205,7 @@ def closed_with(cards: Callable[[Sequence[Body]], Sequence[Body]]) -> Callable[[
         bodies = cards(b.queries.bodies("b.package_id = ?", ONE))
         scanned = tuple(x.order_id for x in bodies)
         command = ClosePackage(ONE, scanned)
-        b.commit(decide_close(command, package, bodies, compare(command, bodies, {})))
+        b.commit(decide_close(command, package, bodies))
 
     return close
 
