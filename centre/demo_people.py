@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from centre.config import Config
+from centre.options import AWAY
 from centre.running import state_of, write_whole
 from counterparts.packer import Packer
 from domain.codes import Code, in_words
@@ -33,10 +34,16 @@ def python(module: str) -> list[str]:
 
 
 def run_program(command: Sequence[str], config: Config, name: str) -> None:
+    """Run it to its end. While the centre is away it is run again, as a person would."""
+    deadline = time.monotonic() + START_SECONDS
     with (config.logs / f"{name}.out").open("ab") as out:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
-        )
+        while True:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, check=False
+            )
+            if done.returncode != AWAY or time.monotonic() > deadline:
+                break
+            time.sleep(0.3)  # until its keeper has started it
     if done.returncode:
         raise DemoError(f"{name} ended with {done.returncode}: see {config.logs / name}.out")
 

@@ -16,6 +16,7 @@ import click
 import grpc
 
 from centre.config import Config, ConfigError
+from centre.running import NotUp
 from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable
 from ledger.queries import Queries
@@ -57,6 +58,9 @@ def reporting(command: F) -> F:
             sys.exit(WRONG_USE)
         except ProviderError as e:
             click.echo(f"加密机无法打开 the token does not open: {e}; `centre doctor`", err=True)
+            sys.exit(AWAY)
+        except NotUp as e:
+            click.echo(str(e), err=True)
             sys.exit(AWAY)
         except grpc.RpcError as e:
             # What grpc raises is both an RpcError and a Call, which its type stubs do not know.

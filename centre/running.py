@@ -11,7 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from centre.config import ConfigError
+
+class NotUp(Exception):
+    """No centre is up in this home."""
 
 
 def take_home(home: Path) -> int | None:
@@ -41,10 +43,10 @@ def state_of(home: Path) -> dict[str, Any] | None:
 
 
 def door_of(home: Path) -> str:
-    """Where the running centre of `home` listens. Raises ConfigError if none is up."""
+    """Where the running centre of `home` listens. Raises NotUp."""
     state = state_of(home)
     if state is None:
-        raise ConfigError(f"no centre is up in {home}: `centre up --home {home}`")
+        raise NotUp(f"no centre is up in {home}: `centre up --home {home}`")
     return str(state["listen"])
 
 

@@ -68,7 +68,7 @@ def test_a_centre_goes_up_and_down_by_itself(finished: Path, place: Path) -> Non
             process.send_signal(end)
             assert process.wait(30) == (0 if end == signal.SIGINT else -signal.SIGKILL)
         assert centre(place, "status", "--home", str(home)).returncode == 3
-        assert centre(place, "sign-for", "D1", "C1=1", "--home", str(home)).returncode == 2
+        assert centre(place, "sign-for", "D1", "C1=1", "--home", str(home)).returncode == 3
     assert centre(place, "verify", "--home", str(home)).returncode == 0
 
 
