@@ -15,17 +15,13 @@ from typing import Any
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism
 
+from actors.hsm.suites import factor_block
 from actors.hsm.token import KeyToken
 
 KEY_LENGTH = 16
 
 _CITY_KEYS = 512
 """City keys held as session objects; 6 usages of about 40 batches and cities at a time."""
-
-
-def factor_block(factor: bytes) -> bytes:
-    """F ‖ ~F (16 bytes): what is enciphered to give a key of the next level."""
-    return factor + bytes(b ^ 0xFF for b in factor)
 
 
 def derive_in_token(master: Any, factor: bytes) -> Any:

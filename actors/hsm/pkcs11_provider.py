@@ -17,6 +17,7 @@ from actors.hsm.derivation import CityKeys
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.quota import CartonQuota
 from actors.hsm.self_test import KNOWN_ANSWERS, KnownAnswer, run_self_test
+from actors.hsm.suites import SUITES
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import Profile, is_identification_code
 from domain.codes import Code
@@ -65,6 +66,7 @@ class Pkcs11Provider:
         it raises passes through `perform`. Nothing is opened here."""
         self.token = KeyToken(config)
         self._profile = profile
+        self._suite = SUITES[profile.suite]
         self._quota = CartonQuota(quota, drawn)
         self._cities = CityKeys(self.token)
         self._data_keys = sealing.DataKeys(self.token)
@@ -230,18 +232,20 @@ class Pkcs11Provider:
         own = [keys[label, code] for label in self._masters(request)]
         match request:
             case Authenticate():
-                return Answer(data=cryptograms.encipher(own[0], request.challenge))
+                return Answer(
+                    data=cryptograms.answer_challenge(self._suite, own[0], request.challenge)
+                )
             case KeyChange():
                 loading, new = own
                 slot = self._profile.key(request.usage)
                 version = self._profile.formal_version
                 return Answer(
                     data=cryptograms.write_key(
-                        loading, new, version, slot.key_id, request.challenge
+                        self._suite, loading, new, version, slot.key_id, request.challenge
                     )
                 )
             case Prove():
-                wanted = cryptograms.encipher(own[0], request.random)
+                wanted = cryptograms.answer_challenge(self._suite, own[0], request.random)
                 proven = hmac.compare_digest(wanted, request.response)
                 return Answer(difference="" if proven else request.usage)
 

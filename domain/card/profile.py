@@ -9,19 +9,33 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 
 from domain.card.records import Field, RecordError, split_tlv
 
 
+class Proof(StrEnum):
+    """How a written key is proven. CHECK_VALUE: the key information holds its check value;
+    INTERNAL: INTERNAL AUTHENTICATE; EXTERNAL: the chip accepts EXTERNAL AUTHENTICATE with it."""
+
+    CHECK_VALUE = "check_value"
+    INTERNAL = "internal"
+    EXTERNAL = "external"
+
+
 @dataclass(frozen=True)
 class KeySlot:
-    """One key of the application. `usage` names it (MK, STK, EAK, IRK, PUK, RPK), `key_id` is
-    its P2 on the card, `tries` its error counter when fresh."""
+    """One key of the application. `usage` names it (MK, STK, EAK, IRK, PUK, RPK, UK_DF01 …),
+    `key_id` is its P2 on the card, `tries` its error counter when fresh."""
 
     usage: str
     key_id: int
     tries: int
+    proof: Proof
+    """How the chip proves that it holds the key that was written."""
+    df: str = ""
+    """The application DF to which it belongs (AID in hex); empty: the environment itself."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,11 @@ class Profile:
     city_suffix: bytes
     low_counter: int
     """EXTERNAL AUTHENTICATE is not tried with a key that has this many tries left, or fewer."""
+
+    @property
+    def block(self) -> int:
+        """Bytes of a block of the suite: of a random number that the chip enciphers."""
+        return 8 if self.suite == "3des" else 16
 
     def key(self, usage: str) -> KeySlot:
         """The key of `usage`; KeyError if the profile has none."""
@@ -100,7 +119,10 @@ def parse_profile(text: str) -> Profile:
         f["name"]: Field(f["name"], f["file"], f["tag"], f["coding"], f["length"])
         for f in t["fields"]
     }
-    keys = tuple(KeySlot(k["usage"], k["id"], k["tries"]) for k in t["keys"])
+    keys = tuple(
+        KeySlot(k["usage"], k["id"], k["tries"], Proof(k["proof"]), k.get("df", ""))
+        for k in t["keys"]
+    )
     if keys[-1].usage != t["loading_usage"]:
         raise ValueError(f"profile {t['id']}: the loading key must be written last")
     return Profile(

@@ -1,0 +1,106 @@
+"""The block ciphers of cards as one shape: 3DES with two keys, SM4, AES.
+
+Card keys only, in the provider's memory for one call; what the token does stays in the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
+from cryptography.hazmat.primitives.ciphers.algorithms import AES as AESCipher
+from cryptography.hazmat.primitives.ciphers.algorithms import SM4 as SM4Cipher
+from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+
+CHECK_VALUE = 3
+"""Bytes."""
+
+_ECB = ECB()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One cipher as cards use it. `block` in bytes; `key_lengths` in bytes."""
+
+    name: str
+    block: int
+    key_lengths: tuple[int, ...]
+    check_block: bytes
+    """What a check value enciphers: 00 for 3DES and SM4, 01 for AES (GlobalPlatform Card
+    Specification 2.3, B.6)."""
+    _algorithm: Callable[[bytes], CipherAlgorithm]
+    _last_block: Callable[[bytes, bytes], bytes] | None = None
+
+    def encipher(self, key: bytes, blocks: bytes) -> bytes:
+        """ECB over whole blocks. ValueError for a key or data of another length."""
+        return Cipher(self._algorithm(key), _ECB).encryptor().update(self._whole(blocks))
+
+    def decipher(self, key: bytes, blocks: bytes) -> bytes:
+        """The inverse of `encipher`."""
+        return Cipher(self._algorithm(key), _ECB).decryptor().update(self._whole(blocks))
+
+    def encipher_cbc(self, key: bytes, iv: bytes, blocks: bytes) -> bytes:
+        """CBC over whole blocks from `iv` (one block)."""
+        return Cipher(self._algorithm(key), CBC(iv)).encryptor().update(self._whole(blocks))
+
+    def decipher_cbc(self, key: bytes, iv: bytes, blocks: bytes) -> bytes:
+        """The inverse of `encipher_cbc`."""
+        return Cipher(self._algorithm(key), CBC(iv)).decryptor().update(self._whole(blocks))
+
+    def check_value(self, key: bytes) -> bytes:
+        """The first 3 bytes of `check_block` under the key."""
+        return self.encipher(key, self.check_block)[:CHECK_VALUE]
+
+    def pad(self, data: bytes) -> bytes:
+        """ISO/IEC 9797-1 padding method 2: 80, then 00 to whole blocks; always one byte."""
+        padded = data + b"\x80"
+        return padded + bytes(-len(padded) % self.block)
+
+    def from_challenge(self, challenge: bytes) -> bytes:
+        """A card's challenge as one block, filled with zeros on the right."""
+        return challenge.ljust(self.block, b"\x00")
+
+    def mac(self, key: bytes, iv: bytes, data: bytes) -> bytes:
+        """A whole block of MAC over `data`, padded by method 2, chained from `iv`, which is filled
+        with zeros to a block: 3DES ISO/IEC 9797-1 MAC algorithm 3 (single DES over all blocks but
+        the last), SM4 and AES CBC-MAC (algorithm 1)."""
+        padded, iv = self.pad(data), self.from_challenge(iv)
+        if self._last_block is None:
+            return self.encipher_cbc(key, iv, padded)[-self.block :]
+        head, last = padded[: -self.block], padded[-self.block :]
+        chain = self._last_block(key[: self.block], iv + head) if head else iv
+        block = int.from_bytes(chain, "big") ^ int.from_bytes(last, "big")
+        return self.encipher(key, block.to_bytes(self.block, "big"))
+
+    def _whole(self, blocks: bytes) -> bytes:
+        if len(blocks) % self.block:
+            raise ValueError(f"{self.name} takes whole blocks of {self.block} bytes")
+        return blocks
+
+
+def _two_key_des(key: bytes) -> CipherAlgorithm:
+    """NIST SP 800-67, keying option 2. DES ignores parity bits, so keys are never adjusted."""
+    if len(key) != 16:
+        raise ValueError("a two-key 3DES key has 16 bytes")
+    return TripleDES(key + key[:8])
+
+
+def _single_des_chain(key: bytes, chained: bytes) -> bytes:
+    """The last block of single DES in CBC; `chained` is IV ‖ data. 3DES with one key thrice."""
+    encryptor = Cipher(TripleDES(key * 3), CBC(chained[:8])).encryptor()
+    return encryptor.update(chained[8:])[-8:]
+
+
+TRIPLE_DES = Suite("3des", 8, (16,), bytes(8), _two_key_des, _single_des_chain)
+SM4 = Suite("sm4", 16, (16,), bytes(16), SM4Cipher)
+AES = Suite("aes", 16, (16, 24, 32), b"\x01" * 16, AESCipher)
+
+SUITES = {suite.name: suite for suite in (TRIPLE_DES, SM4, AES)}
+
+
+def factor_block(factor: bytes) -> bytes:
+    """F ‖ ~F (16 bytes): enciphered under a key it gives the key of the next level, for 3DES
+    E(K, F) ‖ E(K, ~F), for SM4 E(K, F ‖ ~F)."""
+    return factor + bytes(b ^ 0xFF for b in factor)
