@@ -27,7 +27,9 @@ from domain.lines import LedgerDoor
 from domain.provider import (
     Answer,
     KeyAccepted,
-    KeyBlockRefused,
+    KeyEntry,
+    KeyRefused,
+    KeyState,
     Provider,
     ProviderError,
     Request,
@@ -63,7 +65,7 @@ async def ask(method: Any, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     except TimeoutError:
         raise Away("no answer in time") from None
     except RayTaskError as e:
-        if isinstance(e.cause, Away | Refused | KeyBlockRefused):
+        if isinstance(e.cause, Away | Refused | KeyRefused):
             raise e.cause from None
         log.error("actor.fault", error=type(e.cause).__name__)
         raise Away(f"a fault inside an actor: {type(e.cause).__name__}") from None
@@ -203,6 +205,43 @@ class RayProvider:
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await call(self._actor, "sign", list(digests))
         return signatures
+
+    # `KeyCustodian`.
+
+    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+        entry: KeyEntry = await call(self._actor, "combine", label, suite, list(parts))
+        return entry
+
+    async def part_value(self, suite: str, part: bytes) -> str:
+        value: str = await call(self._actor, "part_value", suite, part)
+        return value
+
+    async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "set_state", list(labels), state)
+        return entries
+
+    async def destroy(self, labels: Sequence[str]) -> None:
+        await call(self._actor, "destroy", list(labels))
+
+    async def inventory(self) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "inventory")
+        return entries
+
+    async def export(self, labels: Sequence[str], kek_version: int) -> bytes:
+        blob: bytes = await call(self._actor, "export", list(labels), kek_version)
+        return blob
+
+    async def backup(self, kek_version: int) -> bytes:
+        blob: bytes = await call(self._actor, "backup", kek_version)
+        return blob
+
+    async def restore(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "restore", blob)
+        return entries
+
+    async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "stage_temporary_keys", block)
+        return entries
 
 
 class MakeLine(Protocol):

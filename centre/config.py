@@ -38,6 +38,10 @@ pin_file = "keys/pin"
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
 
+[people]
+# A login session ends when it was not used for so many minutes.
+idle_minutes = 15
+
 [sampling]
 # Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
 # bank and kind in a delivery are sampled before they are packed. Empty: no sample is drawn.
@@ -91,6 +95,7 @@ class Config:
     token: str
     pin_file: Path
     profile: str
+    idle_minutes: float
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
@@ -100,6 +105,11 @@ class Config:
     @property
     def head_public_key(self) -> Path:
         return self.home / "keys" / "head-public.pem"
+
+    @property
+    def owner_file(self) -> Path:
+        """What only the owner of the home can read: it adds the first two supervisors."""
+        return self.home / "keys" / "owner"
 
     @property
     def transport_public_key(self) -> Path:
@@ -166,8 +176,8 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = (
-        "doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "lists",
-        "log",
+        "doors", "card_management", "ledger", "keys", "people", "sampling", "retention", "limits",
+        "lists", "log",
     )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
@@ -184,6 +194,7 @@ def load(home: Path) -> Config:
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
         profile=t["keys"].take("profile", str),
+        idle_minutes=t["people"].take("idle_minutes", float),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
@@ -208,6 +219,8 @@ def _check(config: Config) -> None:
         )
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.idle_minutes <= 0:
+        raise ConfigError("[people] idle_minutes: more than 0 is needed")
     if config.sampling_aql and config.sampling_aql not in AQLS:
         raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:

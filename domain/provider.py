@@ -104,12 +104,34 @@ class KeyAccepted:
     check_value: str
 
 
+class KeyState(StrEnum):
+    """The life of a key, in this order and never back. STAGED: it is there, and used for nothing
+    but its check value. ACTIVE: in use. RETIRED: serves only what already carries it."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """One line of the key inventory. `state`: a `KeyState`; `check_value` in hex, 3 bytes."""
+
+    label: str
+    usage: str
+    version: int
+    suite: str
+    state: str
+    check_value: str
+
+
 class ProviderError(Exception):
     """The provider can't work now (device lost, session refused). The call may be repeated."""
 
 
-class KeyBlockRefused(Exception):
-    """A sealed key block was not taken; `code` is one of `domain.codes.Code`."""
+class KeyRefused(Exception):
+    """An act on keys was not done, and nothing has changed; `code` is one of
+    `domain.codes.Code`."""
 
     def __init__(self, code: str, reason: str) -> None:
         # Both, not the text: exceptions are rebuilt from their arguments in another process.
@@ -119,6 +141,10 @@ class KeyBlockRefused(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason}"
+
+
+class KeyBlockRefused(KeyRefused):
+    """A sealed key block was not taken."""
 
 
 class RecordUnsealable(Exception):

@@ -14,6 +14,7 @@ from random import Random
 
 import grpc
 
+from actors.custody import Custody
 from actors.inventory import Inventory
 from actors.sorting import Sorting
 from counterparts.files import factory_record, order_row
@@ -29,6 +30,7 @@ from gateways.floor import Floor, Limits
 from ledger.commit import Ledger
 from ledger.queries import Queries
 from stubs.card_management_pb2 import FactoryReturnRecord
+from tests.lines.custody import KeyShelf, SteppingClock, custody_line
 
 PROFILE = load_profile("ssc-3des")
 BATCH = "B1"
@@ -204,6 +206,11 @@ class Place:
         """The real line over this ledger."""
         return Sorting(LedgerDoor(self.ledger, "sorting"), self.queries, "s1")
 
+    def custody(self) -> Custody:
+        """The real line over this ledger, with passwords that cost little."""
+        door = LedgerDoor(self.ledger, "custody")
+        return custody_line(door, self.queries, KeyShelf(), SteppingClock())
+
     def close(self) -> None:
         self.queries.close()
         self.watching.close()
@@ -237,6 +244,7 @@ async def open_hall(
     floor = Floor(
         inventory=hall.place.inventory() if real_inventory else hall.inventory,
         sorting=hall.place.sorting(),
+        custody=hall.place.custody(),
         provider=hall.provider,
         chip_lines=lines,
         queries=hall.place.queries,
