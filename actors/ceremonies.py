@@ -120,6 +120,8 @@ class Ceremonies:
             raise Denied(Code.FIELD_MISSING, "block")
         states = self._states()
         entries = await self._keys.stage_temporary_keys(proposal.block)
+        if not all(e.label.startswith(f"temporary:{proposal.subject}:") for e in entries):
+            raise Denied(Code.BAD_FORMAT, "subject")
         known = {states.get(e.label, DESTROYED) for e in entries} - {DESTROYED}
         if known:
             raise Denied(Code.KEY_STATE, ", ".join(sorted(known)))

@@ -56,7 +56,7 @@ def command(
     """One at a time; what is denied is answered by its receipt."""
 
     @wraps(method)
-    async def one(self: Custody, *args: P.args, **kwargs: P.kwargs) -> Answered:
+    async def one(self: Custody, /, *args: P.args, **kwargs: P.kwargs) -> Answered:
         async with self._one_at_a_time:
             try:
                 return await method(self, *args, **kwargs)

@@ -74,7 +74,8 @@ class KeyShelf:
 
     def _fail(self, *, after: bool = False) -> None:
         name = "fault_after" if after else "fault"
-        fault, _ = getattr(self, name), setattr(self, name, None)
+        fault = getattr(self, name)
+        setattr(self, name, None)
         if fault is not None:
             raise fault
 
@@ -200,12 +201,16 @@ class Office:
     delivered: dict[str, bytes] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
 
+    shared: Ledger | None = None
+    """The one writer of a ledger that other lines use too."""
+
     def __post_init__(self) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
-        self.ledger = Ledger(
-            self.place / "ledger.db", lambda: self.clock().isoformat(timespec="milliseconds")
+        path = self.place / "ledger.db"
+        self.ledger = self.shared or Ledger(
+            path, lambda: self.clock().isoformat(timespec="milliseconds")
         )
-        self.queries = Queries(self.place / "ledger.db")
+        self.queries = Queries(path)
         self.restart()
 
     def restart(self) -> None:
@@ -215,7 +220,8 @@ class Office:
 
     def close(self) -> None:
         self.queries.close()
-        self.ledger.close()
+        if self.shared is None:
+            self.ledger.close()
 
     def verify(self) -> Report:
         return verify(self.place / "ledger.db", None, None)
