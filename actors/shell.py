@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from domain.lines import LedgerDoor
 from domain.provider import (
     Answer,
     KeyAccepted,
-    KeyBlockRefused,
+    KeyRefused,
     Provider,
     ProviderError,
     Request,
@@ -63,7 +64,7 @@ async def ask(method: Any, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     except TimeoutError:
         raise Away("no answer in time") from None
     except RayTaskError as e:
-        if isinstance(e.cause, Away | Refused | KeyBlockRefused):
+        if isinstance(e.cause, Away | Refused | KeyRefused):
             raise e.cause from None
         log.error("actor.fault", error=type(e.cause).__name__)
         raise Away(f"a fault inside an actor: {type(e.cause).__name__}") from None
@@ -147,6 +148,15 @@ class RayLedger:
         raise Away("the ledger does not answer")
 
 
+@contextmanager
+def _away() -> Iterator[None]:
+    """A provider that can't work now is Away."""
+    try:
+        yield
+    except ProviderError as e:
+        raise Away(f"the key provider: {e}") from None
+
+
 class ProviderShell:
     """One HSM session in one process. A lost session is opened again by the next call."""
 
@@ -158,15 +168,21 @@ class ProviderShell:
         """Call a method of the provider."""
         return packed(self._call(method, *unpacked(args)))
 
+    def act(self, name: str, args: bytes) -> bytes:
+        """Do an act on keys: a method of the provider's custody."""
+        with _away():
+            return packed(getattr(self._made().custody, name)(*unpacked(args)))
+
     def _call(self, name: str, *args: Any) -> Any:
-        try:
-            if self._provider is None:
-                self._prepare()
-                self._provider = self._make()
-                metrics.expect_provider()
-            return metrics.provider_call(name, getattr(self._provider, name), args)
-        except ProviderError as e:
-            raise Away(f"the key provider: {e}") from None
+        with _away():
+            return metrics.provider_call(name, getattr(self._made(), name), args)
+
+    def _made(self) -> Provider:
+        if self._provider is None:
+            self._prepare()
+            self._provider = self._make()
+            metrics.expect_provider()
+        return self._provider
 
     def health(self) -> dict[str, Any]:
         self._call("index", ["health"])

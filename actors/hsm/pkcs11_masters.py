@@ -17,12 +17,10 @@ from pkcs11.exceptions import PKCS11Error
 from actors.hsm.masters import MasterState, Operation, Where, check_value
 from actors.hsm.self_test import TWO_KEYS, KnownAnswer, throw_away
 from actors.hsm.suites import TRIPLE_DES, factor_block
-from actors.hsm.token import LOCKED_IN, KeyToken
+from actors.hsm.token import EXPORTABLE, LOCKED_IN, KeyToken
 from actors.hsm.transport import blamed, unwrap
 
 KEY_LENGTH = 16
-EXPORTABLE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True}
-"""Never read out, and wrapped under a KEK only (docs/decisions/0019)."""
 CAPABILITIES = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
 """ENCRYPT for the check value. It gives nothing away that DERIVE would not."""
 
@@ -149,6 +147,25 @@ class Pkcs11Masters:
             key = unwrap(self._token, KeyType.DES2, sealed, template, CAPABILITIES, label=label)
             self._proven(key)
         _log.info("key_imported", label=label)
+
+    def wrapped(self, label: str, kek: Any) -> bytes:
+        blob: bytes = kek.wrap_key(self._master(label), mechanism=Mechanism.AES_KEY_WRAP)
+        return blob
+
+    def take_wrapped(self, label: str, blob: bytes, kek: Any, state: str) -> None:
+        with self._making(label):
+            kek.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                KeyType.DES2,
+                blob,
+                store=True,
+                label=label,
+                id=_state(state),
+                mechanism=Mechanism.AES_KEY_WRAP,
+                capabilities=CAPABILITIES,
+                template={**EXPORTABLE, Attribute.PRIVATE: True},
+            )
+        _log.info("key_restored", label=label)
 
     def set_state(self, label: str, state: str) -> None:
         with self._token.changing():

@@ -12,9 +12,10 @@ import structlog
 from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from actors.hsm import cryptograms, labels, sealing
-from actors.hsm.key_block import import_key_block, parse_key_block
-from actors.hsm.masters import Masters, MasterState
+from actors.hsm import ceremony, cryptograms, labels, sealing
+from actors.hsm.custody import Custody
+from actors.hsm.key_places import active_version
+from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.quota import CartonQuota
 from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, KnownAnswer, run_self_test
@@ -29,6 +30,7 @@ from domain.provider import (
     KeyAccepted,
     KeyChange,
     KeySet,
+    KeyState,
     LookUp,
     Prove,
     ProviderError,
@@ -70,6 +72,8 @@ class Pkcs11Provider:
         self._suite = self.masters.suite
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
         self._generation = 0
+        self.custody = Custody(self.token, self.masters, profile, self._serving)
+        self._formal_version = 0
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -125,15 +129,18 @@ class Pkcs11Provider:
 
     def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
-        parsed = parse_key_block(block, self._profile)
-        with self._serving():
-            return import_key_block(self.token, self.masters, parsed, MasterState.ACTIVE)
+        staged = self.custody.stage_temporary_keys(block)
+        if any(key.state == KeyState.STAGED for key in staged):
+            self.custody.set_state([key.label for key in staged], KeyState.ACTIVE)
+        return [KeyAccepted(k.label, k.usage, k.version, k.check_value) for k in staged]
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """See `Provider.sign`. ValueError for a digest that has not 32 bytes."""
         if any(len(digest) != _DIGEST for digest in digests):
             raise ValueError(f"a SHA-256 digest has {_DIGEST} bytes")
         with self._serving():
+            if labels.HEAD not in self._own_keys:
+                ceremony.put_in_use(self.token, labels.HEAD)
             key = self._own_key(labels.HEAD, ObjectClass.PRIVATE_KEY)
             return [key.sign(digest, mechanism=Mechanism.ECDSA) for digest in digests]
 
@@ -156,6 +163,7 @@ class Pkcs11Provider:
         self.masters.forget()
         self._data_keys.clear()
         self._own_keys.clear()
+        self._formal_version = 0
         session = self.token.session
         self._generation = self.token.generation
         try:
@@ -182,8 +190,14 @@ class Pkcs11Provider:
 
     def _label(self, key_set: KeySet, usage: str, chip: Chip) -> str:
         if key_set is KeySet.FORMAL:
-            return labels.formal(usage, labels.FIRST_VERSION)
+            return labels.formal(usage, self._active_version())
         return labels.temporary(chip.batch_id, usage, self._profile.temporary_version)
+
+    def _active_version(self) -> int:
+        """The province's: the last one of which every usage is active; 0 if there is none."""
+        if not self._formal_version:
+            self._formal_version = active_version(self.masters, self._profile)
+        return self._formal_version
 
     def _masters(self, request: ChipRequest) -> tuple[str, ...]:
         """Labels of the masters that a request draws on; for a key change the loading key's
@@ -209,8 +223,9 @@ class Pkcs11Provider:
             masters = self._masters(request)
         except labels.BatchIdError:
             return Code.KEY_UNKNOWN
-        if not all(self.masters.state(label) == MasterState.ACTIVE for label in masters):
-            return Code.KEY_UNKNOWN
+        states = [self.masters.state(label) for label in masters]
+        if any(state != KeyState.ACTIVE for state in states):
+            return Code.KEY_NOT_ACTIVE if all(states) else Code.KEY_UNKNOWN
         draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
         if draws and not self._quota.admit(chip.carton_id, chip.identification_code):
             return Code.KEY_QUOTA_EXCEEDED
@@ -241,10 +256,14 @@ class Pkcs11Provider:
             case KeyChange():
                 loading, new = own
                 slot = self._profile.key(request.usage)
-                version = self._profile.formal_version
                 return Answer(
                     data=cryptograms.write_key(
-                        self._suite, loading, new, version, slot.key_id, request.challenge
+                        self._suite,
+                        loading,
+                        new,
+                        self._active_version(),
+                        slot.key_id,
+                        request.challenge,
                     )
                 )
             case Prove():

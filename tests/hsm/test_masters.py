@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from pkcs11 import Attribute, ObjectClass
 
-from actors.hsm import ceremony
 from actors.hsm.masters import Masters, MasterState
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.stored_masters import StoredMasters
@@ -110,4 +109,4 @@ def test_without_the_wrapping_key_nothing_is_made(tmp_path: Path) -> None:
     with KeyToken(blank_token(tmp_path)) as token:
         with pytest.raises(ProviderError, match="wrap"):
             WrappedMasters(token).generate("formal:MK:v1", MasterState.ACTIVE)
-        assert ceremony.inventory(token, WrappedMasters(token)) == []
+        assert WrappedMasters(token).labels() == []
