@@ -8,7 +8,7 @@ provider, whose operations may be asked again: after a crash it is simply done o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,11 +50,12 @@ class Ceremonies:
         keys: KeyCustodian,
         profile: Profile,
         states: Callable[[], States],
-        dependents: Callable[[str], list[str]],
+        dependents: Callable[[Sequence[str]], Mapping[str, int]],
         deliver: Callable[[str, bytes], None],
     ) -> None:
-        """`dependents(label)`: the open work that needs a key. `deliver(name, content)` writes an
-        export or a backup where people find it; the same name again is the same file."""
+        """`dependents(labels)`: how many bodies in open work need each key. `deliver(name,
+        content)` writes an export or a backup where people find it; the same name again is the
+        same file."""
         self._keys, self._profile, self._states = keys, profile, states
         self.dependents, self._deliver = dependents, deliver
 
@@ -178,9 +179,9 @@ class Ceremonies:
 
     def _check_unused(self, kind: str, labels: Mapping[str, str]) -> None:
         if kind == ActKind.KEY_DESTROY:
-            used = sorted({work for label in labels.values() for work in self.dependents(label)})
+            used = max(self.dependents(sorted(labels.values())).values(), default=0)
             if used:
-                raise Denied(Code.KEY_IN_USE, ", ".join(used[:5]))
+                raise Denied(Code.KEY_IN_USE, f"{used}")
 
     async def do(self, act: Act) -> Outcome:
         """Do a confirmed act. Raises Denied, or what the provider raises."""

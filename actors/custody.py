@@ -131,10 +131,9 @@ class Custody:
     @command
     async def list_keys(self, token: str) -> Answered:
         await self._accounts.who(token)
-        lines = tuple(
-            KeyLine(**vars(e), dependents=tuple(self._ceremonies.dependents(e.label)))
-            for e in await self._keys.inventory()
-        )
+        entries = await self._keys.inventory()
+        bodies = self._ceremonies.dependents([e.label for e in entries])
+        lines = tuple(KeyLine(**vars(e), dependents=bodies.get(e.label, 0)) for e in entries)
         return Answered(Receipt(True), keys=lines)
 
     @command

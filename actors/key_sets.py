@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from actors.hsm import labels
 from actors.hsm.suites import SUITES
 from domain.card.profile import Profile
 from domain.codes import Code
 from domain.custody import Denied
 
 FORMAL, KEK = "formal", "kek"
-_BANK = re.compile(r"bank:(\d{3}):(kmc|transport)", re.ASCII)
+_BANK = re.compile(r"bank:\d{3}:(kmc|transport)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,15 @@ class KeySet:
 
     def versions(self, states: Mapping[str, str]) -> dict[int, str]:
         """The state of each version of which there is a key among `states` (by label)."""
-        first = self._label(self.usages[0], 0).removesuffix("0")
+        meanings = {label: labels.meaning(label) for label in states}
         return {
-            int(label.removeprefix(first)): state
-            for label, state in states.items()
-            if label.startswith(first) and label.removeprefix(first).isdigit()
+            m.version: states[label] for label, m in meanings.items() if m.family == self.subject
         }
 
     def _label(self, usage: str, version: int) -> str:
-        middle = f":{usage}" if self.subject == FORMAL else ""
-        return f"{self.subject}{middle}:v{version}"
+        if self.subject == FORMAL:
+            return labels.formal(usage, version)
+        return f"{self.subject}:v{version}"
 
 
 def key_set(subject: str, profile: Profile, suite: str = "") -> KeySet:
@@ -59,4 +59,4 @@ def key_set(subject: str, profile: Profile, suite: str = "") -> KeySet:
         raise Denied(Code.KEY_UNKNOWN, "formal, kek, bank:CODE:kmc, bank:CODE:transport")
     if (suite or "3des") not in SUITES:
         raise Denied(Code.BAD_FORMAT, "suite")
-    return KeySet(subject, (bank[2],), suite or "3des")
+    return KeySet(subject, (bank[1],), suite or "3des")

@@ -16,14 +16,15 @@ import grpc
 import pyodbc
 
 from actors.hsm import labels
-from actors.hsm.ceremony import inventory
-from actors.hsm.self_test import KNOWN_ANSWERS, run_self_test
+from actors.hsm.key_places import KeyPlaces, active_version
+from actors.hsm.pkcs11_provider import known_answers
+from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
 from centre.running import state_of
 from centre.watch import ask_floor
-from centre.wiring import now, token_config
+from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
 from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable, connect, driver
@@ -243,13 +244,19 @@ def _token(config: Config) -> Finding:
     """Opens a session of its own, runs the known answers, and counts keys by their labels."""
     profile = load_profile(config.profile)
     with KeyToken(token_config(config)) as token:
-        held = [entry.label for entry in inventory(token)]
-        tested = len(list(run_self_test(token.session, KNOWN_ANSWERS)))
-    wanted = {labels.formal(k.usage, profile.formal_version) for k in profile.keys}
-    missing = sorted((wanted | {labels.TRANSPORT, labels.INDEX, labels.HEAD}) - set(held))
+        masters = make_masters(config, token)
+        held = [entry.label for entry in KeyPlaces(token, masters, profile).inventory()]
+        version = active_version(masters, profile)
+        answers = known_answers(masters)
+        tested = len(list(run_self_test(token.session, answers)))
+    missing = sorted(set(labels.OWN) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
-    note = f"自检 self test {tested}/{len(KNOWN_ANSWERS)}; 密钥 keys: {keys}"
+    note = f"自检 self test {tested}/{len(answers)}; 密钥 keys: {keys}"
+    note += (
+        f"; 正式密钥 formal keys: v{version}" if version
+        else "; 无启用的正式密钥 no formal keys are active"
+    )  # fmt: skip
     if missing:
         note += f"; 缺少 missing: {', '.join(missing)}"
     return Finding(

@@ -11,24 +11,29 @@ from pathlib import Path
 
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
+from actors.custodian import RayCustodian
 from actors.custody import Custody
+from actors.hsm.masters import Masters
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
-from actors.hsm.token import TokenConfig
+from actors.hsm.token import KeyToken, TokenConfig
+from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine
+from actors.shell import MakeLine, handle
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
 from domain.card.profile import load_profile
-from domain.lines import KeyCustodian, KeyProvider, LedgerDoor
+from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
-from ledger.people import key_states, work_of_key
+from ledger.key_use import key_dependents
+from ledger.people import key_states
 from ledger.queries import Queries
 
 SEED_BYTES = 32
@@ -41,6 +46,13 @@ def now() -> str:
 
 def token_config(config: Config) -> TokenConfig:
     return TokenConfig(str(config.module), config.conf, config.token, config.pin_file)
+
+
+def make_masters(config: Config, token: KeyToken) -> Masters:
+    """Where the masters of the configured profile live: 3DES in the token, SM4 sealed under its
+    wrapping key."""
+    suite = load_profile(config.profile).suite
+    return Pkcs11Masters(token) if suite == "3des" else WrappedMasters(token)
 
 
 class _Cartons:
@@ -67,7 +79,8 @@ def make_provider(config: Config) -> Provider:
     """The key provider over PKCS#11. A carton's quota of card keys is asked from the ledger."""
     cartons = _Cartons(config.ledger)
     profile = load_profile(config.profile)
-    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn)
+    masters = partial(make_masters, config)
+    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn, masters)
 
 
 def make_inventory(
@@ -84,8 +97,10 @@ def make_sorting(
 
 
 def make_custody(
-    config: Config, ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
+    config: Config, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
 ) -> Custody:
+    keys = RayCustodian(handle("provider"))
+
     def deliver(name: str, content: bytes) -> None:
         write_whole(config.home / "exchange" / name, content)
 
@@ -93,7 +108,7 @@ def make_custody(
         keys,
         load_profile(config.profile),
         partial(key_states, queries),
-        partial(work_of_key, queries),
+        partial(key_dependents, queries),
         deliver,
     )
     settings = Settings(

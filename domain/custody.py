@@ -135,7 +135,7 @@ class Session:
 
 @dataclass(frozen=True)
 class KeyLine:
-    """One line of the key inventory, with what depends on the key."""
+    """One line of the key inventory; `dependents`: bodies in open work that need the key."""
 
     label: str
     usage: str
@@ -143,7 +143,7 @@ class KeyLine:
     suite: str
     state: str
     check_value: str
-    dependents: tuple[str, ...] = ()
+    dependents: int = 0
 
 
 @dataclass(frozen=True)

@@ -159,16 +159,12 @@ class KeyProvider(Protocol):
 
 
 class KeyCustodian(Protocol):
-    """The custody of keys inside a provider, as the custody line reaches it. Everything may be
-    asked again with the same effect. All but `inventory` raise KeyRefused."""
+    """The custody of keys (`domain.provider.KeyCustody`) as a line reaches it. All but
+    `inventory` raise KeyRefused."""
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
-        """Join components (each sealed under the transport key) to a staged key."""
-        ...
+    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry: ...
 
-    async def part_value(self, suite: str, part: bytes) -> str:
-        """The check value of one component."""
-        ...
+    async def part_value(self, suite: str, part: bytes) -> str: ...
 
     async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]: ...
 

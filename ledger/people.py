@@ -104,11 +104,3 @@ def key_states(queries: Queries) -> dict[str, str]:
         data = json.loads(row["data"])
         states[data["label"]] = str(STATE_AFTER.get(row["type"]) or data["state"])
     return states
-
-
-def work_of_key(queries: Queries, label: str) -> list[str]:
-    """The open work that needs a key: batches whose cards come under it, or carry it."""
-    if label.startswith("temporary:"):
-        batch_id = label.removeprefix("temporary:").rsplit(":", 2)[0]
-        return [] if queries.is_closed(batch_id) else [batch_id]
-    return []

@@ -305,6 +305,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
                 "station": turn.station_id,
                 "reader": turn.reader,
                 "keys": list(session.remaining),
+                "version": self._profile.formal_version,
             },
             identification_code=session.identity.identification_code,
             order_id=session.known.order_id,

@@ -6,26 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.hsm import ceremony
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.token import KeyToken
 from domain.card.profile import load_profile
 from tests.conformance.card_side import drawn, quota
-from tests.hsm.place import Home, blank_token
+from tests.hsm.place import Home, bring_formal_keys, token_of_init
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    config = blank_token(tmp_path_factory.mktemp("hsm"))
-    profile = load_profile("ssc-3des")
-    with KeyToken(config) as token:
-        ceremony.generate_keys(token, profile)
-        return Home(
-            config,
-            profile,
-            ceremony.export_transport_public_key(token),
-            ceremony.export_head_public_key(token),
-        )
+    home = token_of_init(tmp_path_factory.mktemp("hsm"), load_profile("ssc-3des"))
+    provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
+    bring_formal_keys(provider.custody, home.transport_public_key, home.profile)
+    provider.close()
+    return home
 
 
 @pytest.fixture

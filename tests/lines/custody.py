@@ -16,6 +16,7 @@ from argon2 import PasswordHasher
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
 from actors.custody import Custody
+from actors.inventory import Inventory
 from actors.passwords import Passwords
 from domain.card.profile import load_profile
 from domain.changes import Changes, Committed
@@ -30,11 +31,12 @@ from domain.custody import (
     Proposal,
     Role,
 )
-from domain.lines import LedgerDoor
-from domain.places import Line
+from domain.lines import LedgerDoor, Note, NoteCarton, SignFor
+from domain.places import Kind, Line
 from domain.provider import KeyEntry, KeyRefused, KeyState
 from ledger.commit import Ledger
-from ledger.people import key_states, work_of_key
+from ledger.key_use import key_dependents
+from ledger.people import key_states
 from ledger.queries import Queries
 from ledger.verify import Report, verify
 
@@ -159,7 +161,7 @@ def custody_line(
         shelf,
         PROFILE,
         lambda: key_states(queries),
-        lambda label: work_of_key(queries, label),
+        lambda labels: key_dependents(queries, labels),
         lambda name, content: out.update({name: content}),
     )
     tokens = (f"token {n}" for n in itertools.count(next(_instances) * 1000))
@@ -176,8 +178,8 @@ class CuttingDoor:
     """`LedgerDoor` into a ledger of this process. With `cut`, the line dies after that many more
     commits: they took effect and nobody was told; with `cut` 0 before the next one."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self._epoch = ledger, ledger.open_epoch(Line.CUSTODY)
+    def __init__(self, ledger: Ledger, line: Line) -> None:
+        self._ledger, self._epoch = ledger, ledger.open_epoch(line)
         self.cut: int | None = None
 
     async def commit(self, changes: Changes) -> Committed:
@@ -215,7 +217,7 @@ class Office:
 
     def restart(self) -> None:
         """Another instance of the line; nothing is remembered but the ledger."""
-        self.door = CuttingDoor(self.ledger)
+        self.door = CuttingDoor(self.ledger, Line.CUSTODY)
         self.line = custody_line(self.door, self.queries, self.shelf, self.clock, self.delivered)
 
     def close(self) -> None:
@@ -225,6 +227,13 @@ class Office:
 
     def verify(self) -> Report:
         return verify(self.place / "ledger.db", None, None)
+
+    def receive(self, batch_id: str, cards: int) -> None:
+        """Cards of a batch come into the vault."""
+        inventory = Inventory(CuttingDoor(self.ledger, Line.INVENTORY), self.queries)
+        carton = NoteCarton("T1", "102", Kind.TEMPORARY_CARD, cards, "window-430102")
+        asyncio.run(inventory.accept_note(Note("D1", batch_id, "F", "d", (carton,))))
+        asyncio.run(inventory.sign_for(SignFor("D1", {"T1": cards})))
 
     # What people do.
 

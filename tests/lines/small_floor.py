@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.hsm import ceremony
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
-from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
@@ -38,6 +36,7 @@ from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.tray_file import Plastic, read_tray
+from tests.hsm.place import bring_formal_keys, token_of_init
 from tests.ledger.scanning import scan_packages
 
 
@@ -103,18 +102,14 @@ class SmallFloor:
     @classmethod
     def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
         place.mkdir(parents=True, exist_ok=True)
-        create_token(place / "token", "test-user-pin", "test-officer-pin")
-        write_pin_file(place / "pin", "test-user-pin")
-        config = token_config(place / "token", place / "pin")
-        with KeyToken(config) as token:
-            ceremony.generate_keys(token, load_profile("ssc-3des"))
-            pem = ceremony.export_transport_public_key(token)
-        (place / "transport.pem").write_bytes(pem)
+        home = token_of_init(place, load_profile("ssc-3des"))
+        (place / "transport.pem").write_bytes(home.transport_public_key)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
         provider = Pkcs11Provider(
-            config, load_profile("ssc-3des"), queries.carton_quota, queries.carton_drawn
+            home.config, home.profile, queries.carton_quota, queries.carton_drawn
         )
+        bring_formal_keys(provider.custody, home.transport_public_key, home.profile)
         floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
         return floor

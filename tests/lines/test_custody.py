@@ -169,8 +169,10 @@ def test_temporary_keys_are_accepted_by_the_letter_or_go(office: Office) -> None
     again = office.propose("ke", *accept, block=b"B1")
     assert code_of(again) == Code.KEY_STATE
     office.both("ke", "kang", ActKind.KEY_RETIRE, "temporary:B1")
+    office.receive("B1", cards=3)
     in_use = office.propose("ke", ActKind.KEY_DESTROY, "temporary:B1")
     assert code_of(in_use) == Code.KEY_IN_USE
+    assert "3" in in_use.receipt.reason
     bad = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B2", block=b"bad")
     assert code_of(bad) == Code.KEY_BLOCK_BAD
     report = office.verify()
