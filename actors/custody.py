@@ -155,6 +155,7 @@ class Custody:
             if (act.kind, act.subject) != (proposal.kind, proposal.subject):
                 raise Denied(Code.COMMAND_DIFFERS, "command_id")
             return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
+        self._check_alone(proposal)
         act_id = f"A{people.acts_so_far(self._queries) + 1:06d}"
         plan = await self._plan(act_id, proposal)
         act = Act(
@@ -176,6 +177,13 @@ class Custody:
         await self._ledger.commit(writing.changes())
         log.info("act.proposed", act_id=act_id, kind=act.kind)
         return Answered(Receipt(True), acts=(_readable(act),))
+
+    def _check_alone(self, proposal: Proposal) -> None:
+        """One act about a thing at a time: the second would be confirmed for the first."""
+        for act in people.acts(self._queries, *OPEN):
+            components = {act.kind, proposal.kind} <= set(COMPONENTS)
+            if act.subject == proposal.subject and (components or act.kind == proposal.kind):
+                raise Denied(Code.ACT_OPEN, act.act_id)
 
     async def _plan(self, act_id: str, proposal: Proposal) -> Plan:
         if proposal.kind.startswith("people."):

@@ -97,6 +97,7 @@ class Code(StrEnum):
     TOO_FEW_SUPERVISORS = "TOO_FEW_SUPERVISORS"
     ACT_UNKNOWN = "ACT_UNKNOWN"
     ACT_NOT_OPEN = "ACT_NOT_OPEN"
+    ACT_OPEN = "ACT_OPEN"
     SAME_PERSON = "SAME_PERSON"
     KEY_STATE = "KEY_STATE"
     KEY_IN_USE = "KEY_IN_USE"
@@ -308,6 +309,11 @@ WORDS: dict[Code, Words] = {
     ),
     Code.ACT_UNKNOWN: Words("无此事项", "no such act", "centre act list"),
     Code.ACT_NOT_OPEN: Words("事项已了结", "the act is not open", "centre act show ACT"),
+    Code.ACT_OPEN: Words(
+        "同一事项待确认",
+        "such an act waits already",
+        "确认或撤回 centre act confirm ACT, or centre act withdraw ACT",
+    ),
     Code.SAME_PERSON: Words(
         "须由另一人确认", "another person has to confirm", "请另一人登录 let somebody else log in"
     ),
