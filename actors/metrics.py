@@ -104,7 +104,7 @@ def expect_chip_line(line: str) -> None:
 
 def expect_provider() -> None:
     """The same of a provider."""
-    for operation in ("seal", "unseal", "index", "import_temporary_keys", "sign"):
+    for operation in ("seal", "unseal", "index", "sign"):
         PROVIDER_CALL_SECONDS.labels(operation)
         for result in ("done", "refused", "failed"):
             PROVIDER_OPERATIONS.labels(operation, result)

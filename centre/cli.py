@@ -216,7 +216,7 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     Example: centre demo --seed 7 --cards 5000 --out out/demo
     """
     from centre import demo as play
-    from centre.demo_people import DemoError
+    from centre.demo_terminal import DemoError
 
     try:
         job = play.Demo(out.resolve(), seed, cards, fresh, readers)

@@ -58,7 +58,6 @@ class EventType(StrEnum):
     LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
-    KEYS_ACCEPTED = "keys_accepted"
     # Of people and of what takes two of them (line `custody`).
     PERSON_ADDED = "person_added"
     ROLES_CHANGED = "roles_changed"

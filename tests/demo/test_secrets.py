@@ -64,7 +64,7 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     """Each form of a secret is found wherever it stands in a line; what is found is named by its
     kind alone; the places that hold secrets on purpose are not looked at."""
     home = tmp_path / "home"
-    for directory in ("sent", "keys", "trays"):
+    for directory in ("sent", "keys", "trays", "people"):
         (home / directory).mkdir(parents=True)
     person = {
         "name": "\u9f98\u4e94\u516d",

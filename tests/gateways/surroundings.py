@@ -23,7 +23,7 @@ from counterparts.people import People
 from domain.card.profile import load_profile
 from domain.changes import Changes, Committed
 from domain.lines import ChipLine, FactoryReturn, Note, Receipt, SignFor
-from domain.provider import Answer, KeyAccepted, RecordUnsealable, Request
+from domain.provider import Answer, RecordUnsealable, Request
 from domain.turns import CentreTurn, StationTurn, Verdict
 from gateways.doors import Doors, serve
 from gateways.floor import Floor, Limits
@@ -50,7 +50,6 @@ class PlainProvider:
         self.largest_call = 0
         self.calls: list[str] = []
         self.unsealable: set[str] = set()
-        self.accepted = [KeyAccepted("temporary:B1:MK:v0", "MK", 0, "ABCDEF")]
         self.fault: Exception | None = None
 
     def _called(self, name: str, size: int) -> None:
@@ -77,10 +76,6 @@ class PlainProvider:
         self._called("index", sum(len(v) for v in values))
         return [index_of(v) for v in values]
 
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        self._called("import_temporary_keys", len(block))
-        return self.accepted
-
     async def perform(self, requests: Sequence[Request]) -> list[Answer]:
         raise NotImplementedError
 
@@ -100,7 +95,6 @@ class RecordingInventory:
         self.notes: list[Note] = []
         self.signed: list[SignFor] = []
         self.recounted: list[tuple[str, int]] = []
-        self.keys: list[tuple[str, list[KeyAccepted]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -135,10 +129,6 @@ class RecordingInventory:
         self._check()
         self.recounted.append((carton_id, counted))
         return Receipt(True, records=1, taken=1)
-
-    async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
-        self._check()
-        self.keys.append((batch_id, list(keys)))
 
 
 def verdict_for(turn: StationTurn) -> CentreTurn:
