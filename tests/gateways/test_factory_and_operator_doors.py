@@ -142,6 +142,11 @@ def test_a_carton_is_recounted(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    "listen",
+    ["0.0.0.0:7050", "[::]:7050", "10.0.0.1:7050", "localhost:7050", "127.0.0.1", ":7050",
+     "127.0.0.1:70000", "unix:/tmp/x"],
+)  # fmt: skip
 def test_doors_open_on_loopback_only(listen: str) -> None:
     """Without certificates nobody else may reach them; a name could mean any address."""
     with pytest.raises(ListenRefused):
