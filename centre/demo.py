@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def _bring_formal_keys(config: Config) -> None:
         masters = make_masters(config, token)
         if active_version(masters, profile):
             return
-        custody = Custody(token, masters, profile, nullcontext)
+        custody = Custody(token, masters, profile)
         wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
         for label in wanted:
             # Random components can't be brought twice: what a killed run staged stays.
