@@ -221,10 +221,12 @@ class Pkcs11Provider(Custody):
             masters = self._masters(request)
         except labels.BatchIdError:
             return Code.KEY_UNKNOWN
+        draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
+        if draws and not self._active_version():
+            return Code.KEY_NOT_ACTIVE
         states = [self.masters.state(label) for label in masters]
         if any(state != KeyState.ACTIVE for state in states):
             return Code.KEY_NOT_ACTIVE if all(states) else Code.KEY_UNKNOWN
-        draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
         if draws and not self._quota.admit(chip.carton_id, chip.identification_code):
             return Code.KEY_QUOTA_EXCEEDED
         return ""
