@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +26,9 @@ from domain.codes import Code
 from domain.lines import LedgerDoor
 from domain.provider import (
     Answer,
+    KeyEntry,
     KeyRefused,
+    KeyState,
     Provider,
     ProviderError,
     Request,
@@ -147,15 +148,6 @@ class RayLedger:
         raise Away("the ledger does not answer")
 
 
-@contextmanager
-def _away() -> Iterator[None]:
-    """A provider that can't work now is Away."""
-    try:
-        yield
-    except ProviderError as e:
-        raise Away(f"the key provider: {e}") from None
-
-
 class ProviderShell:
     """One HSM session in one process. A lost session is opened again by the next call."""
 
@@ -167,21 +159,15 @@ class ProviderShell:
         """Call a method of the provider."""
         return packed(self._call(method, *unpacked(args)))
 
-    def act(self, name: str, args: bytes) -> bytes:
-        """Do an act on keys: a method of the provider's custody."""
-        with _away():
-            return packed(getattr(self._made().custody, name)(*unpacked(args)))
-
     def _call(self, name: str, *args: Any) -> Any:
-        with _away():
-            return metrics.provider_call(name, getattr(self._made(), name), args)
-
-    def _made(self) -> Provider:
-        if self._provider is None:
-            self._prepare()
-            self._provider = self._make()
-            metrics.expect_provider()
-        return self._provider
+        try:
+            if self._provider is None:
+                self._prepare()
+                self._provider = self._make()
+                metrics.expect_provider()
+            return metrics.provider_call(name, getattr(self._provider, name), args)
+        except ProviderError as e:
+            raise Away(f"the key provider: {e}") from None
 
     def health(self) -> dict[str, Any]:
         self._call("index", ["health"])
@@ -214,6 +200,43 @@ class RayProvider:
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await call(self._actor, "sign", list(digests))
         return signatures
+
+    # `KeyCustodian`.
+
+    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+        entry: KeyEntry = await call(self._actor, "combine", label, suite, list(parts))
+        return entry
+
+    async def part_value(self, suite: str, part: bytes) -> str:
+        value: str = await call(self._actor, "part_value", suite, part)
+        return value
+
+    async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "set_state", list(labels), state)
+        return entries
+
+    async def destroy(self, labels: Sequence[str]) -> None:
+        await call(self._actor, "destroy", list(labels))
+
+    async def inventory(self) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "inventory")
+        return entries
+
+    async def export(self, labels: Sequence[str], kek_version: int) -> bytes:
+        blob: bytes = await call(self._actor, "export", list(labels), kek_version)
+        return blob
+
+    async def backup(self, kek_version: int) -> bytes:
+        blob: bytes = await call(self._actor, "backup", kek_version)
+        return blob
+
+    async def restore(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "restore", blob)
+        return entries
+
+    async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await call(self._actor, "stage_temporary_keys", block)
+        return entries
 
 
 class MakeLine(Protocol):

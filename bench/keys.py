@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import nullcontext
 from pathlib import Path
 
 from actors.hsm import labels
@@ -23,7 +22,7 @@ def home_with_keys(home: Path) -> Config:
     profile = load_profile(config.profile)
     pem = config.transport_public_key.read_bytes()
     with KeyToken(token_config(config)) as token:
-        custody = Custody(token, make_masters(config, token), profile, nullcontext)
+        custody = Custody(token, make_masters(config, token), profile)
         wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
         for label in wanted:
             parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]

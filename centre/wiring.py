@@ -11,7 +11,6 @@ from pathlib import Path
 
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
-from actors.custodian import RayCustodian
 from actors.custody import Custody
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
@@ -24,12 +23,12 @@ from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine, handle
+from actors.shell import MakeLine
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
 from domain.card.profile import load_profile
-from domain.lines import KeyProvider, LedgerDoor
+from domain.lines import KeyCustodian, KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
 from ledger.key_use import key_dependents
@@ -97,10 +96,8 @@ def make_sorting(
 
 
 def make_custody(
-    config: Config, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+    config: Config, ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
 ) -> Custody:
-    keys = RayCustodian(handle("provider"))
-
     def deliver(name: str, content: bytes) -> None:
         write_whole(config.home / "exchange" / name, content)
 

@@ -78,7 +78,7 @@ class Code(StrEnum):
     KEY_WEAK = "KEY_WEAK"
     KEY_EXISTS_DIFFERENT = "KEY_EXISTS_DIFFERENT"
     KEY_NOT_ACTIVE = "KEY_NOT_ACTIVE"
-    KEY_STATE_REFUSED = "KEY_STATE_REFUSED"
+    KEY_STATE = "KEY_STATE"
     KEY_SET_INCOMPLETE = "KEY_SET_INCOMPLETE"
     KEY_STAYS = "KEY_STAYS"
     KEY_BACKUP_BAD = "KEY_BACKUP_BAD"
@@ -267,9 +267,7 @@ WORDS: dict[Code, Words] = {
         "同名密钥已存在且不同", "another key has this label", "use the next version"
     ),
     Code.KEY_NOT_ACTIVE: Words("密钥未启用", "the key is not active", "启用密钥 activate it"),
-    Code.KEY_STATE_REFUSED: Words(
-        "密钥状态不允许", "not from this state", "查看密钥清单 look at the key inventory"
-    ),
+    Code.KEY_STATE: Words("密钥状态不允许", "the key is not in that state", "centre key inventory"),
     Code.KEY_SET_INCOMPLETE: Words(
         "密钥组不完整", "a set of keys goes together", "补齐该版本密钥 complete the version"
     ),

@@ -167,11 +167,7 @@ class RecordUnsealable(Exception):
 
 
 class Provider(Protocol):
-    """Plain and synchronous: the actor around it is a shell. Every method takes a whole chunk.
-    `custody` keeps the keys that it uses."""
-
-    @property
-    def custody(self) -> KeyCustody: ...
+    """Plain and synchronous: the actor around it is a shell. Every method takes a whole chunk."""
 
     def perform(self, requests: Sequence[Request]) -> list[Answer]:
         """One answer for each request, in order. A request that cannot be served is refused
@@ -203,8 +199,8 @@ class Provider(Protocol):
 
 
 class KeyCustody(Protocol):
-    """Custody of the keys that a provider uses; it lives in the provider's process, since a
-    process holds one session. Every act may be repeated after an interruption, and then finishes
+    """Custody of the keys that a provider uses: the same object, since a process holds one session.
+    Every act may be repeated after an interruption, and then finishes
     what it began. Who may ask for an act, and that two people did, is the custody line's matter.
 
     All methods raise KeyRefused, with a code and the label or field at fault, and change nothing;

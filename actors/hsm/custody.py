@@ -6,8 +6,8 @@ the same act again, after a kill between any two of them, finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -33,19 +33,17 @@ _log = structlog.get_logger(__name__)
 
 
 class Custody:
-    """`KeyCustody` over the token and the masters of a provider. `serving` gives an open session
-    and turns what the device raises into ProviderError."""
+    """`KeyCustody` over a token and masters. A provider is one, too, with a session of its own
+    making (`_serving`)."""
 
-    def __init__(
-        self,
-        token: KeyToken,
-        masters: Masters,
-        profile: Profile,
-        serving: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._token, self._masters, self._profile = token, masters, profile
+    def __init__(self, token: KeyToken, masters: Masters, profile: Profile) -> None:
+        self.token, self.masters, self._profile = token, masters, profile
         self._keys = KeyPlaces(token, masters, profile)
-        self._serving = serving
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        """An open session."""
+        yield
 
     def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
         """See `KeyCustody.combine`."""
@@ -53,7 +51,7 @@ class Custody:
             place = self._keys.place_of_new(label, suite)
             is_kek = meaning(label).kind is Kind.KEK
             lengths = KEK_BYTES if is_kek else place.suite.key_lengths
-            opened = [self._open(part, f"parts[{at}]") for at, part in enumerate(parts)]
+            opened = [self._part(part, f"parts[{at}]") for at, part in enumerate(parts)]
             with components.joined(label, place.suite, lengths, opened) as key:
                 if not place.state(label):
                     place.create(label, key, KeyState.STAGED)
@@ -61,13 +59,13 @@ class Custody:
                     raise KeyRefused(Code.KEY_EXISTS_DIFFERENT, label)
             if not is_kek:
                 # A fresh token needs its KEK before the transport key of a backup can come.
-                ceremony.put_in_use(self._token, TRANSPORT)
+                ceremony.put_in_use(self.token, TRANSPORT)
             return self._keys.entry(label)
 
     def part_value(self, suite: str, part: bytes) -> str:
         """See `KeyCustody.part_value`."""
         with self._serving():
-            opened = self._open(part, "part")
+            opened = self._part(part, "part")
             cipher = self._keys.place_of_new(opened.label, suite).suite
         with components.wiped(opened):
             if len(opened.component) not in cipher.key_lengths:
@@ -83,11 +81,11 @@ class Custody:
             for label, place in keys.items():
                 now = KeyState(place.state(label))
                 if now != state and _NEXT.get(now) != state:
-                    raise KeyRefused(Code.KEY_STATE_REFUSED, f"{label}: {now}, not to be {state}")
+                    raise KeyRefused(Code.KEY_STATE, f"{label}: {now}, not to be {state}")
             others = self._keys.other_versions(what) if state is KeyState.ACTIVE else {}
             for label, place in others.items():
                 if meaning(label).version > what.version and place.state(label) != KeyState.STAGED:
-                    raise KeyRefused(Code.KEY_STATE_REFUSED, f"{label} came after it")
+                    raise KeyRefused(Code.KEY_STATE, f"{label} came after it")
             for label, place in keys.items():
                 if place.state(label) != state:
                     place.set_state(label, state)
@@ -104,7 +102,7 @@ class Custody:
             keys = {label: place for label in labels if (place := self._keys.find(label))}
             for label, place in keys.items():
                 if place.state(label) == KeyState.ACTIVE:
-                    raise KeyRefused(Code.KEY_STATE_REFUSED, f"{label}: active")
+                    raise KeyRefused(Code.KEY_STATE, f"{label}: active")
             for label, place in keys.items():
                 place.destroy(label)
 
@@ -121,7 +119,7 @@ class Custody:
                 if meaning(label).kind not in _LEAVING and label not in _LEAVING_OWN:
                     raise KeyRefused(Code.KEY_STAYS, label)
             saved = [self._saved(label, kek) for label in labels]
-            return backup.sealed(self._token, kek, kek_version, saved)
+            return backup.sealed(self.token, kek, kek_version, saved)
 
     def backup(self, kek_version: int) -> bytes:
         """See `KeyCustody.backup`."""
@@ -133,9 +131,9 @@ class Custody:
         """See `KeyCustody.restore`."""
         with self._alone():
             kek = self._kek(backup.kek_version(blob), KeyState.ACTIVE, KeyState.RETIRED)
-            saved = backup.opened(self._token, kek, blob)
+            saved = backup.opened(self.token, kek, blob)
             for key in saved:
-                self._compare(key)
+                self._refuse_another(key)
             for key in saved:
                 self._restore(key, kek)
             return [self._keys.entry(key.entry.label) for key in saved]
@@ -144,18 +142,18 @@ class Custody:
         """See `KeyCustody.stage_temporary_keys`. A refused block leaves nothing."""
         parsed = parse_key_block(block, self._profile)
         with self._alone():
-            taken = import_key_block(self._token, self._masters, parsed, KeyState.STAGED)
-            ceremony.put_in_use(self._token, TRANSPORT)
+            taken = import_key_block(self.token, self.masters, parsed, KeyState.STAGED)
+            ceremony.put_in_use(self.token, TRANSPORT)
             return [self._keys.entry(key.label) for key in taken]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with self._serving(), self._token.alone():
+        with self._serving(), self.token.alone():
             yield
 
-    def _open(self, part: bytes, place: str) -> components.Part:
+    def _part(self, part: bytes, place: str) -> components.Part:
         try:
-            return components.parse_part(unsealed(self._token, part), place)
+            return components.parse_part(unsealed(self.token, part), place)
         except NotAKey:
             reason = f"{place}: not sealed under this centre's transport key"
             raise KeyRefused(Code.KEY_PART_BAD, reason) from None
@@ -164,16 +162,16 @@ class Custody:
         label = kek_label(version)
         if self._keys.present(label).state(label) not in states:
             raise KeyRefused(Code.KEY_NOT_ACTIVE, label)
-        return self._token.find(label)
+        return self.token.find(label)
 
     def _saved(self, label: str, kek: Any) -> SavedKey:
         if label in OWN:
-            wrapped, public = ceremony.wrapped(self._token, label, kek)
+            wrapped, public = ceremony.wrapped(self.token, label, kek)
             return SavedKey(self._keys.entry(label), wrapped, public)
         wrapped = self._keys.present(label).wrapped(label, kek)
         return SavedKey(self._keys.entry(label), wrapped)
 
-    def _compare(self, key: SavedKey) -> None:
+    def _refuse_another(self, key: SavedKey) -> None:
         """Raises KeyRefused if another key has the label of this one."""
         label = key.entry.label
         if label in OWN:
@@ -186,7 +184,7 @@ class Custody:
         label, state = key.entry.label, KeyState(key.entry.state)
         if label in OWN:
             if not self._keeps(key):
-                ceremony.take_wrapped(self._token, label, key.wrapped, key.public, kek, state)
+                ceremony.take_wrapped(self.token, label, key.wrapped, key.public, kek, state)
         else:
             place = self._keys.place_of_new(label, key.entry.suite)
             if place.state(label):
@@ -200,7 +198,7 @@ class Custody:
         """Whether an own key stays: it is the same, or something hangs on it, which would be lost
         with it. One that is staged is as `centre init` made it."""
         label = key.entry.label
-        if ceremony.find(self._token, label) is None:
+        if ceremony.find(self.token, label) is None:
             return False
         now = self._keys.entry(label)
         if now.check_value == key.entry.check_value:

@@ -150,7 +150,7 @@ def meaning(label: str) -> Meaning:
 def changeable(label: str) -> None:
     """Raises KeyRefused for a key that no act of people changes."""
     if meaning(label).kind not in CHANGED_BY_PEOPLE:
-        raise KeyRefused(Code.KEY_STATE_REFUSED, f"{label}: no act changes it")
+        raise KeyRefused(Code.KEY_STATE, f"{label}: no act changes it")
 
 
 def active_version(masters: Masters, profile: Profile) -> int:

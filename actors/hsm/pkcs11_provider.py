@@ -47,11 +47,11 @@ ChipKeys = Mapping[tuple[str, str], bytes]
 """Card keys of one call, by master label and identification code."""
 
 
-class Pkcs11Provider:
+class Pkcs11Provider(Custody):
     """One session with one token, opened (and self-tested) at the first call and after a loss.
 
     Card keys live in this process for one call (*software-assisted*); all other keys stay in
-    the token. Calls from several threads take turns.
+    the token. It keeps its keys itself (`Custody`). Calls from several threads take turns.
     """
 
     def __init__(
@@ -65,14 +65,12 @@ class Pkcs11Provider:
         """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known.
         `drawn(carton_id)`: identification codes of its chips that had their keys before. What
         it raises passes through `perform`. Nothing is opened here."""
-        self.token = KeyToken(config)
-        self._profile = profile
+        token = KeyToken(config)
+        super().__init__(token, masters(token), profile)
         self._quota = CartonQuota(quota, drawn)
-        self.masters = masters(self.token)
         self._suite = self.masters.suite
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
         self._generation = 0
-        self.custody = Custody(self.token, self.masters, profile, self._serving)
         self._formal_version = 0
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
@@ -129,9 +127,9 @@ class Pkcs11Provider:
 
     def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
-        staged = self.custody.stage_temporary_keys(block)
+        staged = self.stage_temporary_keys(block)
         if any(key.state == KeyState.STAGED for key in staged):
-            self.custody.set_state([key.label for key in staged], KeyState.ACTIVE)
+            self.set_state([key.label for key in staged], KeyState.ACTIVE)
         return [KeyAccepted(k.label, k.usage, k.version, k.check_value) for k in staged]
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
@@ -223,10 +221,12 @@ class Pkcs11Provider:
             masters = self._masters(request)
         except labels.BatchIdError:
             return Code.KEY_UNKNOWN
+        draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
+        if draws and not self._active_version():
+            return Code.KEY_NOT_ACTIVE
         states = [self.masters.state(label) for label in masters]
         if any(state != KeyState.ACTIVE for state in states):
             return Code.KEY_NOT_ACTIVE if all(states) else Code.KEY_UNKNOWN
-        draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
         if draws and not self._quota.admit(chip.carton_id, chip.identification_code):
             return Code.KEY_QUOTA_EXCEEDED
         return ""

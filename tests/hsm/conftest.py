@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +18,19 @@ from tests.hsm.place import Home, bring_formal_keys, token_of_init
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = token_of_init(tmp_path_factory.mktemp("hsm"), load_profile("ssc-3des"))
     provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
-    bring_formal_keys(provider.custody, home.transport_public_key, home.profile)
+    bring_formal_keys(provider, home.transport_public_key, home.profile)
     provider.close()
     return home
+
+
+@pytest.fixture(scope="session")
+def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The double of a GM/T 0018 device, compiled."""
+    library = tmp_path_factory.mktemp("sdf") / "libsdf_double.so"
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", *strict, "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_inventory_names_every_key_with_its_check_value(
     """Label, usage, version and check value: the factory's as given, the same after reopening."""
     factory = Factory.of("inventory:of-one", home.profile)
     accepted = provider.import_temporary_keys(factory.sealed(home.transport_public_key))
-    entries = {entry.label: entry for entry in provider.custody.inventory()}
+    entries = {entry.label: entry for entry in provider.inventory()}
     for key in accepted:
         entry = entries[key.label]
         assert (entry.usage, entry.version) == (key.usage, key.version)
@@ -157,7 +157,7 @@ def test_inventory_names_every_key_with_its_check_value(
     assert all(len(entry.check_value) == 6 for entry in entries.values())
     provider.close()
     provider.self_test()
-    assert {e.label: e for e in provider.custody.inventory()} == entries
+    assert {e.label: e for e in provider.inventory()} == entries
 
 
 def test_refusals_cross_a_process_boundary() -> None:

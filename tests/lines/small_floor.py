@@ -109,7 +109,7 @@ class SmallFloor:
         provider = Pkcs11Provider(
             home.config, home.profile, queries.carton_quota, queries.carton_drawn
         )
-        bring_formal_keys(provider.custody, home.transport_public_key, home.profile)
+        bring_formal_keys(provider, home.transport_public_key, home.profile)
         floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
         return floor
