@@ -252,7 +252,7 @@ class Custody:
             act.content["suite"], usages, confirmation.parts
         )
         if any(values[usage] == act.content["parts"][usage] for usage in usages):
-            raise Denied(Code.KEY_PARTS_EQUAL)
+            raise Denied(Code.KEY_WEAK)
         second = {usage: part.hex() for usage, part in confirmation.parts.items()}
         return {"parts": [*act.sealed["parts"], second]}, values
 

@@ -17,17 +17,19 @@ from domain.provider import KeyState
 
 
 def home_with_keys(home: Path) -> Config:
-    """A new home, as `centre init` makes it, and a master for each usage of the profile, active."""
+    """A home, as `centre init` makes it, and a master for each usage of the profile, active."""
     config = initialise(home)
     profile = load_profile(config.profile)
     pem = config.transport_public_key.read_bytes()
     with KeyToken(token_config(config)) as token:
-        custody = Custody(token, make_masters(config, token), profile)
+        masters = make_masters(config, token)
+        custody = Custody(token, masters, profile)
         wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
-        for label in wanted:
-            parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]
-            custody.combine(label, profile.suite, parts)
-        custody.set_state(wanted, KeyState.ACTIVE)
+        if masters.state(wanted[-1]) != KeyState.ACTIVE:
+            for label in wanted:
+                parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]
+                custody.combine(label, profile.suite, parts)
+            custody.set_state(wanted, KeyState.ACTIVE)
     return config
 
 
@@ -35,6 +37,6 @@ def bring_temporary_keys(config: Config, block: bytes) -> None:
     """A factory's keys, active; the centre is not up."""
     profile = load_profile(config.profile)
     with KeyToken(token_config(config)) as token:
-        custody = Custody(token, make_masters(config, token), profile, nullcontext)
+        custody = Custody(token, make_masters(config, token), profile)
         staged = custody.stage_temporary_keys(block)
         custody.set_state([key.label for key in staged], KeyState.ACTIVE)

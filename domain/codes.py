@@ -99,9 +99,7 @@ class Code(StrEnum):
     ACT_NOT_OPEN = "ACT_NOT_OPEN"
     ACT_OPEN = "ACT_OPEN"
     SAME_PERSON = "SAME_PERSON"
-    KEY_STATE = "KEY_STATE"
     KEY_IN_USE = "KEY_IN_USE"
-    KEY_PARTS_EQUAL = "KEY_PARTS_EQUAL"
     # A station's machines
     FEEDER_EMPTY = "FEEDER_EMPTY"
     FEEDER_AWAY = "FEEDER_AWAY"
@@ -315,12 +313,8 @@ WORDS: dict[Code, Words] = {
     Code.SAME_PERSON: Words(
         "须由另一人确认", "another person has to confirm", "请另一人登录 let somebody else log in"
     ),
-    Code.KEY_STATE: Words("密钥状态不允许", "the key is not in that state", "centre key inventory"),
     Code.KEY_IN_USE: Words(
         "密钥仍在使用", "open work depends on the key", "等待批次结清 wait until it is done"
-    ),
-    Code.KEY_PARTS_EQUAL: Words(
-        "两份密钥分量相同", "both components are the same", "另一分量 another component"
     ),
     Code.FEEDER_EMPTY: Words(
         "送卡机无卡", "the feeder is empty", "放入下一箱 load the next carton"
