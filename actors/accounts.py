@@ -156,9 +156,13 @@ class Accounts:
     # Accounts.
 
     async def found(self, founding: Founding) -> None:
-        """The owner of the home adds a supervisor alone, while there are fewer than two."""
+        """The owner of the home adds a supervisor alone, while there are fewer than two. Whoever is
+        added again with the same password is there already."""
         if not hmac.compare_digest(founding.proof.encode(), self._settings.proof().encode()):
             raise Denied(Code.NOT_THE_OWNER)
+        there = people.person(self._queries, founding.name)
+        if there is not None and self._passwords.match(there.credential, founding.password):
+            return
         if people.has_founders(self._queries):
             raise Denied(Code.FOUNDED)
         name = self._new_name(founding.name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,18 +47,32 @@ class Desk:
         self._file = session or _default_file(home)
 
     def ask(self, method: str, request: Any) -> CustodyReply:
-        """Raises NotUp, grpc.RpcError."""
-        metadata = ((TOKEN, self._token()),)
-        with grpc.insecure_channel(door_of(self._home)) as channel:
-            reply: CustodyReply = getattr(CustodyStub(channel), method)(
-                request, timeout=CALL_SECONDS, wait_for_ready=True, metadata=metadata
-            )
+        """While a part of the centre is away the same is asked again for a while: it takes effect
+        once. Raises NotUp, grpc.RpcError."""
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                reply = self._once(method, request)
+                break
+            except grpc.RpcError as e:
+                away = hasattr(e, "code") and e.code() is grpc.StatusCode.UNAVAILABLE
+                if not away or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.3)  # as the door advises; the part starts by itself
         if not reply.receipt.accepted:
             r = reply.receipt
             click.echo(f"{r.code}: {r.reason}", err=True)
             if r.next_step:
                 click.echo(f"下一步 next: {r.next_step}", err=True)
             sys.exit(REFUSED)
+        return reply
+
+    def _once(self, method: str, request: Any) -> CustodyReply:
+        metadata = ((TOKEN, self._token()),)
+        with grpc.insecure_channel(door_of(self._home)) as channel:
+            reply: CustodyReply = getattr(CustodyStub(channel), method)(
+                request, timeout=CALL_SECONDS, wait_for_ready=True, metadata=metadata
+            )
         return reply
 
     def keep(self, token: str) -> None:

@@ -162,15 +162,15 @@ def key_accept(home: Path, session: Path | None, batch: str, letter: Path | None
     Example: centre key accept B20261124
     """
     desk = Desk(home, session)
-    waiting = [
+    staged = [
         a
-        for a in desk.ask("ListActs", pb.ActsRequest()).acts
+        for a in desk.ask("ListActs", pb.ActsRequest(everything=True)).acts
         if (a.kind, a.subject) == (ActKind.KEY_ACCEPT_TEMPORARY, batch)
     ]
-    if not waiting:
+    if not staged:
         click.echo(f"没有待接收的密钥 no keys of {batch} wait: centre key stage FILE", err=True)
         raise SystemExit(REFUSED)
-    _confirm(home, desk, waiting[0], letter, None)
+    _confirm(home, desk, staged[-1], letter, None)
 
 
 @act.command("confirm")

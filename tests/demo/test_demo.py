@@ -111,7 +111,7 @@ CRASHES = {
     # people: an act confirmed and not done yet, and done without anybody told
     "custody.act_confirmed.after": 2,
     "custody.act_done.before": 1,
-    "custody.act_done.after": 3,
+    "custody.act_done.after": 1,
     # a provider, before and after it made WRITE KEY commands
     "provider.before": 20,
     "provider.after": 40,

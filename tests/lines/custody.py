@@ -237,8 +237,9 @@ class Office:
 
     # What people do.
 
-    def found(self, name: str, proof: str = PROOF) -> Answered:
-        return asyncio.run(self.line.found(Founding(name, password_of(name), proof)))
+    def found(self, name: str, proof: str = PROOF, password: str = "") -> Answered:
+        founding = Founding(name, password or password_of(name), proof)
+        return asyncio.run(self.line.found(founding))
 
     def log_in(self, name: str, password: str = "", keep: str = "") -> Answered:
         login = Login(name, "tty1", password or password_of(name))
