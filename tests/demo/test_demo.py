@@ -109,7 +109,7 @@ CRASHES = {
     "sorting.body_shipped.after": 0,
     "sorting.return_written.after": 0,
     # people: an act confirmed and not done yet, and done without anybody told
-    "custody.act_confirmed.after": 2,
+    "custody.act_confirmed.after": 1,
     "custody.act_done.before": 1,
     "custody.act_done.after": 1,
     # a provider, before and after it made WRITE KEY commands
