@@ -257,10 +257,10 @@ def batch(queries: Queries, batch_id: str) -> bool:
     )
     if overview["lots"]:
         table("抽检批 inspection lots", overview["lots"], LOTS)
-    if overview["table"]:
+    if overview["drawn"]:
         table(
             "抽样单 to be fed again for sampling",
-            overview["table"],
+            overview["drawn"],
             {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
         )
     packages_to_scan(overview["open_packages"])

@@ -76,7 +76,8 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     (home / "sent" / "factory_return.jsonl").write_text(record + "\n", encoding="utf-8")
     key = {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}
     (home / "trays" / "tray-1.jsonl").write_text("{}\n" + json.dumps(key) + "\n")
-    for pin in ("pin", "so-pin"):
+    (home / "people" / "passwords.json").write_text('{"ke": "password-of-this-test"}')
+    for pin in ("pin", "so-pin", "owner"):
         (home / "keys" / pin).write_text(f"{pin}-of-this-test")
     secrets = secrets_of(home, [home / "trays"])
     target = home / place_of if "." in place_of else home / place_of / "file"

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from actors.metrics import REQUESTS
 from domain.codes import Code
 from domain.custody import CustodyLine
-from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
+from domain.lines import ChipLine, InventoryLine, KeyCustodian, KeyProvider, SortingLine
 from domain.places import (
     PACKED,
     PACKING,
@@ -252,7 +252,7 @@ WORDS: dict[str, set[str]] = {
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
     "method": asked_of(InventoryLine, ChipLine, SortingLine, CustodyLine),
-    "operation": asked_of(KeyProvider) | set(REQUESTS.values()),
+    "operation": asked_of(KeyProvider, KeyCustodian) | set(REQUESTS.values()),
     "part": {"look_up", "prepare", "provider", "decide", "commit", "centre", "chip",
              *INSTANCES - STATIONS - {"supervisor"}},
     "place": PLACES,
