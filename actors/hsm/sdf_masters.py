@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pkcs11
 
-from actors.hsm.masters import Operation, Where
 from actors.hsm.sdf_device import SdfDevice
 from actors.hsm.self_test import SM4_BLOCK
 from actors.hsm.stored_masters import Encipher, StoredMasters
 from actors.hsm.suites import CHECK_VALUE, SM4
 from actors.hsm.token import KeyToken
-from domain.provider import ProviderError
+from domain.provider import Operation, ProviderError, Where
 
 
 class SdfMasters(StoredMasters):
