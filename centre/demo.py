@@ -24,7 +24,7 @@ from typing import Any
 from actors.hsm import labels
 from actors.hsm.components import seal_part
 from actors.hsm.custody import Custody
-from actors.hsm.key_places import active_version
+from actors.hsm.formal_sets import FormalSets
 from actors.hsm.token import KeyToken
 from centre import logs
 from centre.config import Config
@@ -95,7 +95,7 @@ def _bring_formal_keys(config: Config) -> None:
     pem = config.transport_public_key.read_bytes()
     with KeyToken(token_config(config)) as token:
         masters = make_masters(config, token)
-        if active_version(masters, profile):
+        if FormalSets(masters, (slot.usage for slot in profile.keys)).active:
             return
         custody = Custody(token, masters, profile)
         wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]

@@ -34,6 +34,8 @@ _log = structlog.get_logger(__name__)
 class TokenKeys:
     """The keys of one suite. The state of a key is its CKA_ID. Not cached: acts are rare."""
 
+    exportable = True
+
     def __init__(self, token: KeyToken, suite: Suite) -> None:
         self.suite = suite
         self._token = token
