@@ -12,8 +12,9 @@ from functools import partial
 from pkcs11 import Attribute, KeyType
 
 from actors.hsm import labels
-from actors.hsm.card_keys import SUITES, Diversification, card_keys
+from actors.hsm.card_keys import MASTER_SUITES, Diversification, card_keys
 from actors.hsm.global_platform import check_put_key, open_channel, put_key
+from actors.hsm.masters import MasterState
 from actors.hsm.secure_channel import (
     CardKeys,
     ChannelError,
@@ -28,7 +29,6 @@ from domain.codes import Code
 from domain.provider import Answer, Channel, OpenChannel, ReadChannel, ReplaceCardKeys
 
 _PROTOCOLS = {2: KeyType.DES2, 3: KeyType.AES}
-_STAGED, _RETIRED = b"staged", b"retired"
 
 
 class _Refused(Exception):
@@ -119,10 +119,10 @@ class BankChannels:
         kdf = Diversification(channel.diversification)
         opening = parse_opening(channel.initialize_update)
         kmc = self._token.find(labels.kmc(bank, version))
-        state = b"" if kmc is None else bytes(kmc[Attribute.ID])
-        if kmc is None or state == _STAGED or (new and state == _RETIRED):
+        serving = (MasterState.ACTIVE,) if new else (MasterState.ACTIVE, MasterState.RETIRED)
+        if kmc is None or kmc[Attribute.ID].decode("ascii", "replace") not in serving:
             raise _Refused(Code.KEY_UNKNOWN)
-        if not kmc.key_type == KEY_TYPES[SUITES[kdf]] == _PROTOCOLS[opening.protocol]:
+        if not kmc.key_type == KEY_TYPES[MASTER_SUITES[kdf]] == _PROTOCOLS[opening.protocol]:
             raise _Refused(Code.BAD_FORMAT)
         length = kmc.key_length // 8
         return card_keys(kdf, partial(encipher, kmc), length, opening.key_data)
