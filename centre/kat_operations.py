@@ -94,10 +94,12 @@ def as_bytes(name: str, value: object) -> bytes:
 class Bench:
     """Where throw-away keys live: a token that is opened when first needed."""
 
-    def __init__(self, home: Path | None, place: Path) -> None:
-        """`place`: an empty directory, for a token of its own if no home has one that opens."""
-        self._home = home
+    def __init__(self, place: Path, home: Path | None, *, only: bool) -> None:
+        """`place`: an empty directory for a token of its own, if there is no home, or (unless it
+        is the `only` one that may serve) its token does not open."""
         self._place = place
+        self._home = home
+        self._only = only
         self._token: KeyToken | None = None
         self.token = ""
         """`home` or `temporary`; empty if none was needed."""
@@ -110,7 +112,7 @@ class Bench:
             lengths = " or ".join(map(str, suite.key_lengths))
             raise ValueError(f"a {suite.name} key has {lengths} bytes")
         if self._token is None:
-            self._token = self._of_home() or self._own()
+            self._token = self._open()
         key = throw_away(self._token.session, KEY_TYPES[suite.name], value)
         try:
             yield key
@@ -121,19 +123,19 @@ class Bench:
         if self._token is not None:
             self._token.close()
 
-    def _of_home(self) -> KeyToken | None:
-        if self._home is None:
-            return None
-        with suppress(ConfigError, ProviderError, OSError):
-            config = load(self._home)
-            write_softhsm_conf(config.conf.parent)
-            token = KeyToken(wiring.token_config(config))
-            _ = token.session
-            self.token = "home"
-            return token
-        return None
-
-    def _own(self) -> KeyToken:
+    def _open(self) -> KeyToken:
+        if self._home is not None:
+            try:
+                config = load(self._home)
+                write_softhsm_conf(config.conf.parent)
+                token = KeyToken(wiring.token_config(config))
+                _ = token.session
+            except (ConfigError, ProviderError, OSError):
+                if self._only:
+                    raise
+            else:
+                self.token = "home"
+                return token
         pin = token_urlsafe(18)
         create_token(self._place / "token", pin, token_urlsafe(18))
         write_pin_file(self._place / "pin", pin)
@@ -142,10 +144,11 @@ class Bench:
 
 
 @contextmanager
-def bench(home: Path | None) -> Iterator[Bench]:
-    """A bench that leaves nothing behind."""
+def bench(home: Path | None, *, only: bool = False) -> Iterator[Bench]:
+    """A bench that leaves nothing behind. Raises ConfigError or ProviderError, when a key is first
+    needed, if `home` is the `only` one and does not open."""
     with tempfile.TemporaryDirectory(prefix="kat-") as place:
-        made = Bench(home, Path(place))
+        made = Bench(Path(place), home, only=only)
         try:
             yield made
         finally:

@@ -124,5 +124,6 @@ class BankChannels:
             raise _Refused(Code.KEY_UNKNOWN)
         if not kmc.key_type == KEY_TYPES[MASTER_SUITES[kdf]] == _PROTOCOLS[opening.protocol]:
             raise _Refused(Code.BAD_FORMAT)
-        length = kmc.key_length // 8
+        # The length of a DES2 key is fixed, and the module does not tell it.
+        length = 16 if opening.protocol == 2 else kmc[Attribute.VALUE_LEN]
         return card_keys(kdf, partial(encipher, kmc), length, opening.key_data)
