@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
             ceremony.export_transport_public_key(token),
             ceremony.export_head_public_key(token),
         )
+
+
+@pytest.fixture(scope="session")
+def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The double of a GM/T 0018 device, compiled."""
+    library = tmp_path_factory.mktemp("sdf") / "libsdf_double.so"
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", *strict, "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture
