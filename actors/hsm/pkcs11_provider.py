@@ -14,6 +14,7 @@ from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import cryptograms, labels, sealing
 from actors.hsm.bank_channel import BankChannels
+from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.masters import Masters, MasterState
 from actors.hsm.pkcs11_masters import Pkcs11Masters
@@ -96,13 +97,14 @@ class Pkcs11Provider:
         answers: list[Answer] = [Answer()] * len(requests)
         with self._serving():
             chips: dict[int, ChipRequest] = {}
+            channels: dict[int, OpenChannel | ReadChannel] = {}
             for at, request in enumerate(requests):
                 if isinstance(request, Compare):
                     answers[at] = self._compare(request)
                 elif isinstance(request, LookUp):
                     answers[at] = Answer(data=self._look_up_value(request.text))
                 elif isinstance(request, OpenChannel | ReadChannel):
-                    answers[at] = self._banks.answer(request)
+                    channels[at] = request
                 elif refused := self._refusal(request):
                     answers[at] = Answer(refused=refused)
                 else:
@@ -110,6 +112,9 @@ class Pkcs11Provider:
             keys = self._derive(chips.values())
             for at, request in chips.items():
                 answers[at] = self._answer(request, keys)
+            opened = self._banks.answers(list(channels.values()))
+            for at, answer in zip(channels, opened, strict=True):
+                answers[at] = answer
         return answers
 
     def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
@@ -275,4 +280,5 @@ class Pkcs11Provider:
 
 def known_answers(masters: Masters) -> tuple[KnownAnswer, ...]:
     """What a provider with these masters must answer before it serves."""
-    return (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *masters.known_answers)
+    own = (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *CHANNEL_ANSWERS)
+    return (*own, *masters.known_answers)
