@@ -54,6 +54,9 @@ class EveryChip:
     def carton_drawn(self, carton_id: str) -> Sequence[str]:
         return ()
 
+    def carton_bank(self, carton_id: str) -> str:
+        return ""
+
     def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
         return {}
 

@@ -48,6 +48,10 @@ class ChipRecords(Protocol):
         """Identification codes of a carton's chips that had their formal keys drawn before."""
         ...
 
+    def carton_bank(self, carton_id: str) -> str:
+        """Whose cards a carton holds; "" for one that is not known."""
+        ...
+
     def key_standings(self, identification_codes: Sequence[str]) -> Mapping[str, KeyStanding]:
         """How these chips stand with their keys; one that is not known may be left out."""
         ...
@@ -87,10 +91,12 @@ Members = list[tuple[int, Any, str]]
 class ChipRequests:
     """Serves requests from masters. `forget` when the masters may have changed."""
 
-    def __init__(self, masters: Masters, profile: Profile, records: ChipRecords) -> None:
+    def __init__(
+        self, masters: Masters, profile: Profile, records: ChipRecords, quota: CartonQuota
+    ) -> None:
         self._masters, self._profile, self._records = masters, profile, records
         self._suite = masters.suite
-        self._quota = CartonQuota(records.carton_quota, records.carton_drawn)
+        self._quota = quota
         self._slots = {slot.usage: slot for slot in profile.keys}
         self._sets: FormalSets | None = None
 

@@ -10,6 +10,7 @@ from Crypto.Cipher import AES
 from Crypto.Hash import SHA256
 from Crypto.PublicKey import ECC
 from Crypto.Signature import DSS
+from pkcs11 import Attribute
 
 from domain.codes import Code
 from domain.provider import Authenticate, KeySet
@@ -115,6 +116,8 @@ def check_backup_and_restore(make: Make) -> None:
             restored = new.provider.restore(blob)
             assert sorted(restored, key=lambda e: e.label) == saved
         assert _asked(new) == answers
+        # A bank's channels ask the token for it.
+        assert new.provider.token.find("bank:103:transport:v1")[Attribute.VALUE_LEN] == 32
         (signature,) = new.provider.sign([SHA256.new(b"head").digest()])
         DSS.new(ECC.import_key(head), "fips-186-3").verify(SHA256.new(b"head"), signature)
         assert new.provider.restore(blob) == restored

@@ -17,6 +17,7 @@ from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import labels
+from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.pkcs11_masters import KNOWN_ANSWERS as MASTERS_ANSWERS
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, SelfTestFailed
@@ -90,7 +91,12 @@ def test_a_lost_session_is_reported_once_and_opened_again(
     assert provider.unseal("lost", [("order", sealed)]) == [b"plain"]
 
 
-KNOWN_ANSWERS = (*SUITE_ANSWERS["3des"], *TOKEN_ANSWERS, *MASTERS_ANSWERS)
+KNOWN_ANSWERS = (
+    *SUITE_ANSWERS["3des"],
+    *TOKEN_ANSWERS,
+    *CHANNEL_ANSWERS,
+    *MASTERS_ANSWERS,
+)
 
 
 @pytest.mark.parametrize("name", [answer.name for answer in KNOWN_ANSWERS])
