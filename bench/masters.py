@@ -17,14 +17,16 @@ from domain.provider import KeyState
 
 
 def home_with_keys(home: Path) -> Config:
-    """A new home, as `centre init` makes it, and a master for each usage of the profile, active."""
+    """A home as `centre init` makes it, and a master for each usage of the profile, active. What is
+    there stays."""
     config = initialise(home)
     profile = load_profile(config.profile)
     pem = config.transport_public_key.read_bytes()
     with KeyToken(token_config(config)) as token:
-        custody = Custody(token, make_masters(config, token), profile)
+        masters = make_masters(config, token)
+        custody = Custody(token, masters, profile)
         wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
-        for label in wanted:
+        for label in (x for x in wanted if not masters.state(x)):
             parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]
             custody.combine(label, profile.suite, parts)
         custody.set_state(wanted, KeyState.ACTIVE)
