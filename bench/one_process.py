@@ -26,7 +26,7 @@ from actors.qa.inspection import Inspection
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
-from bench.keys import home_with_keys
+from bench.masters import home_with_keys
 from centre.config import Config
 from centre.wiring import make_chip_line, now, token_config
 from counterparts.factory import Delivery, make_delivery
@@ -38,6 +38,7 @@ from domain.places import Line
 from domain.provider import Answer, Request
 from gateways.doors import serve
 from gateways.floor import Floor
+from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
 from ledger.connection import connect
 from ledger.queries import Queries
@@ -211,7 +212,7 @@ class Beneath:
 
 def _provider(config: Config, queries: Queries) -> Pkcs11Provider:
     profile = load_profile(config.profile)
-    return Pkcs11Provider(token_config(config), profile, queries.carton_quota, queries.carton_drawn)
+    return Pkcs11Provider(token_config(config), profile, LedgerChipRecords(config.ledger))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.chips import BenchError
 from bench.intake import take_in
-from bench.keys import bring_temporary_keys, home_with_keys
+from bench.masters import bring_temporary_keys, home_with_keys
 from bench.stations import Job, Load, Offered
 from centre.config import Config
 from centre.running import state_of

@@ -17,7 +17,7 @@ import grpc
 from centre import running, show
 from centre.config import ConfigError, load
 from centre.key_commands import key
-from centre.looks import doctor, find, watch
+from centre.looks import doctor, find, kat, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 from centre.people_commands import act, login, logout, people, whoami
 
@@ -139,7 +139,7 @@ def verify(home: Path, ledger: Path | None) -> None:
     sys.exit(0 if report.ok else REFUSED)
 
 
-for command in (find, watch, doctor, login, logout, whoami, people, act, key):
+for command in (find, watch, doctor, kat, login, logout, whoami, people, act, key):
     main.add_command(command)
 
 

@@ -37,6 +37,14 @@ token = "centre"
 pin_file = "keys/pin"
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
+# Where the masters of an SM4 profile live: "wrapped", sealed under a key of the token, which is not
+# certified; or the path of the C library of a GM/T 0018 (SDF) device.
+sm4_device = "wrapped"
+# Index of the key-encrypting key of that device.
+sdf_kek = 1
+# Whether keys of chips may stand in the provider's memory for a call: "allowed" or "forbidden".
+# `centre doctor` lists what stops when it is forbidden.
+software_assisted = "allowed"
 
 [people]
 # A login session ends when it was not used for so many minutes.
@@ -95,6 +103,10 @@ class Config:
     token: str
     pin_file: Path
     profile: str
+    sdf_library: Path | None
+    """None: SM4 masters are sealed under a key of the token."""
+    sdf_kek: int
+    software_assisted: bool
     idle_minutes: float
     sampling_aql: str
     personal_data_days: int
@@ -160,6 +172,13 @@ class _Table:
             raise ConfigError(f"[{self._name}] {key}: a list of texts is needed")
         return texts
 
+    def take_choice(self, key: str, no: str, yes: str) -> bool:
+        """One of two words: whether it is `yes`."""
+        word = self.take(key, str)
+        if word not in (no, yes):
+            raise ConfigError(f'[{self._name}] {key}: "{yes}" or "{no}"')
+        return bool(word == yes)
+
     def end(self) -> None:
         if self._left:
             raise ConfigError(f"[{self._name}] {min(self._left)}: no such setting")
@@ -194,6 +213,9 @@ def load(home: Path) -> Config:
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
         profile=t["keys"].take("profile", str),
+        sdf_library=_sdf_library(home, t["keys"].take("sm4_device", str)),
+        sdf_kek=t["keys"].take("sdf_kek", int),
+        software_assisted=t["keys"].take_choice("software_assisted", "forbidden", "allowed"),
         idle_minutes=t["people"].take("idle_minutes", float),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
@@ -209,6 +231,10 @@ def load(home: Path) -> Config:
     return config
 
 
+def _sdf_library(home: Path, device: str) -> Path | None:
+    return None if device == "wrapped" else home / device
+
+
 def _check(config: Config) -> None:
     host, _, port = config.listen.rpartition(":")
     if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
@@ -217,6 +243,10 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
         )
+    if config.sdf_library is not None and not config.sdf_library.exists():
+        raise ConfigError(f'[keys] sm4_device: {config.sdf_library} does not exist; or "wrapped"')
+    if config.sdf_kek < 1:
+        raise ConfigError("[keys] sdf_kek: an index from 1 is needed")
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
     if config.idle_minutes <= 0:

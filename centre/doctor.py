@@ -15,7 +15,8 @@ import grpc
 import pyodbc
 
 from actors.hsm import labels
-from actors.hsm.key_places import KeyPlaces, active_version
+from actors.hsm.formal_sets import FormalSets
+from actors.hsm.key_places import KeyPlaces
 from actors.hsm.pkcs11_provider import known_answers
 from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
@@ -223,7 +224,7 @@ def _token(config: Config) -> Finding:
     with KeyToken(token_config(config)) as token:
         masters = make_masters(config, token)
         held = [entry.label for entry in KeyPlaces(token, masters, profile).inventory()]
-        version = active_version(masters, profile)
+        version = FormalSets(masters, (slot.usage for slot in profile.keys)).active
         answers = known_answers(masters)
         tested = len(list(run_self_test(token.session, answers)))
     missing = sorted(set(labels.OWN) - set(held))

@@ -64,11 +64,18 @@ class Code(StrEnum):
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
     KEY_NOT_PROVEN = "KEY_NOT_PROVEN"
+    CARD_CRYPTOGRAM = "CARD_CRYPTOGRAM"
+    RESPONSE_MAC = "RESPONSE_MAC"
+    CARD_CHECK_VALUE = "CARD_CHECK_VALUE"
     DATA_DIFFERS = "DATA_DIFFERS"
     LOT_REFUSED = "LOT_REFUSED"
     NOT_DELIVERED = "NOT_DELIVERED"
     # Keys
     KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_NOT_ACTIVE = "KEY_NOT_ACTIVE"
+    KEY_USAGE_REFUSED = "KEY_USAGE_REFUSED"
+    KEY_TEMPORARY_REFUSED = "KEY_TEMPORARY_REFUSED"
+    KEY_SOFTWARE_FORBIDDEN = "KEY_SOFTWARE_FORBIDDEN"
     KEY_QUOTA_EXCEEDED = "KEY_QUOTA_EXCEEDED"
     KEY_BLOCK_BAD = "KEY_BLOCK_BAD"
     KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
@@ -77,7 +84,6 @@ class Code(StrEnum):
     KEY_PART_BAD = "KEY_PART_BAD"
     KEY_WEAK = "KEY_WEAK"
     KEY_EXISTS_DIFFERENT = "KEY_EXISTS_DIFFERENT"
-    KEY_NOT_ACTIVE = "KEY_NOT_ACTIVE"
     KEY_STATE = "KEY_STATE"
     KEY_SET_INCOMPLETE = "KEY_SET_INCOMPLETE"
     KEY_STAYS = "KEY_STAYS"
@@ -237,6 +243,15 @@ WORDS: dict[Code, Words] = {
     Code.AUTHENTICATION_REFUSED: Words("认证失败", "authentication refused", "check the key block"),
     Code.KEY_WRITE_REFUSED: Words("密钥写入失败", "the key was not written", "remake the card"),
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
+    Code.CARD_CRYPTOGRAM: Words(
+        "卡片密文验证失败", "the chip does not hold the bank's keys", "ask the bank for its KMC"
+    ),
+    Code.RESPONSE_MAC: Words(
+        "卡片应答校验失败", "an answer was not made by the chip", "feed the card again"
+    ),
+    Code.CARD_CHECK_VALUE: Words(
+        "卡片返回的密钥校验值不符", "the chip stored another key", "remake the card"
+    ),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
     Code.LOT_REFUSED: Words(
         "抽检批不合格",
@@ -246,6 +261,22 @@ WORDS: dict[Code, Words] = {
     ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
+    Code.KEY_NOT_ACTIVE: Words(
+        "密钥未启用", "the key is not active", "启用密钥 two custodians activate it"
+    ),
+    Code.KEY_USAGE_REFUSED: Words(
+        "密钥用途不符", "the key is not for this use", "查看 log/ see log/"
+    ),
+    Code.KEY_TEMPORARY_REFUSED: Words(
+        "卡内已是正式密钥，不得再用临时密钥",
+        "the chip has formal keys: no temporary key is used on it again",
+        "report to the key custodians",
+    ),
+    Code.KEY_SOFTWARE_FORBIDDEN: Words(
+        "配置禁止在内存中使用密钥",
+        "the configuration keeps keys in the token, and this needs one in memory",
+        "centre doctor; [keys] software_assisted",
+    ),
     Code.KEY_QUOTA_EXCEEDED: Words(
         "超出箱的密钥配额", "the carton's key quota is used up", "centre recount CARTON=COUNT"
     ),
@@ -264,7 +295,6 @@ WORDS: dict[Code, Words] = {
     Code.KEY_EXISTS_DIFFERENT: Words(
         "同名密钥已存在且不同", "another key has this label", "use the next version"
     ),
-    Code.KEY_NOT_ACTIVE: Words("密钥未启用", "the key is not active", "启用密钥 activate it"),
     Code.KEY_STATE: Words("密钥状态不允许", "the key is not in that state", "centre key inventory"),
     Code.KEY_SET_INCOMPLETE: Words(
         "密钥组不完整", "a set of keys goes together", "补齐该版本密钥 complete the version"

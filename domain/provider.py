@@ -2,8 +2,8 @@
 are kept: `KeyCustody`.
 
 A provider is one process with one HSM session. It takes ids and returns protected bytes.
-`check_key_provider` and `check_key_custody` in `tests/conformance` hold every implementation to
-this page.
+`check_key_provider` and the checks of `custody_suite` in `tests/conformance` hold every
+implementation to this page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class KeySet(StrEnum):
@@ -32,36 +32,68 @@ class Chip:
 
 
 @dataclass(frozen=True)
+class KeyStanding:
+    """What the ledger knows of a chip's keys. `begun`: the first WRITE KEY was released;
+    `replaced`: all its keys are formal, and proven."""
+
+    begun: bool = False
+    replaced: bool = False
+
+
+@dataclass(frozen=True)
 class Authenticate:
-    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE. Answer: `data`,
-    8 bytes."""
+    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE: with the temporary loading
+    key, or with a formal key that checks it. Answer: `data`, one block of the suite."""
 
     chip: Chip
     key_set: KeySet
     usage: str
     challenge: bytes
+    version: int = 0
+    """Of the formal set; 0 is the active one. So in all requests."""
 
 
 @dataclass(frozen=True)
 class KeyChange:
     """The WRITE KEY command that puts the formal key of `usage` on a chip whose loading key is
-    still temporary; `challenge` (8 bytes) is the IV of its MAC. Answer: `data`, the whole APDU."""
+    still temporary; `challenge` (8 bytes) is the IV of its MAC. A chip whose first key was released
+    is finished in the `version` with which it was begun. Answer: `data`, the whole APDU."""
 
     chip: Chip
     usage: str
     challenge: bytes
+    version: int = 0
 
 
 @dataclass(frozen=True)
 class Prove:
-    """Check an INTERNAL AUTHENTICATE: does `response` belong to `random` under the key?
-    Answer: `difference` is empty, or the usage of the key that the chip does not hold."""
+    """Check an INTERNAL AUTHENTICATE: does `response` belong to `random` (one block of the suite)
+    under the key? Answer: `difference` is empty, or the usage of the key that the chip does not
+    hold."""
 
     chip: Chip
     key_set: KeySet
     usage: str
     random: bytes
     response: bytes
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class ProveCheckValue:
+    """Check what a chip's key information says of a key: is `value` (3 bytes) its check value?
+    Answer: as of `Prove`."""
+
+    chip: Chip
+    usage: str
+    version: int
+    value: bytes
+    key_set: KeySet = KeySet.FORMAL
+
+
+@dataclass(frozen=True)
+class FormalVersion:
+    """Ask which formal keys are active, together with what else a chunk asks. Answer: `version`."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +116,74 @@ class LookUp:
     text: str
 
 
-Request = Authenticate | KeyChange | Prove | Compare | LookUp
+@dataclass(frozen=True)
+class ReplaceCardKeys:
+    """PUT KEY in a channel: the chip's three keys out of its bank's KMC `kmc_version`, as key
+    version `new_version` in the place of `replace_version` (0: beside what the chip has)."""
+
+    kmc_version: int
+    replace_version: int
+    new_version: int
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`refused` is empty, or a code of `domain.codes.Code` that says why nothing was done."""
+class Channel:
+    """A secure channel with the bank's application, whole, since a provider keeps nothing between
+    two requests. The bank is that of the chip's carton: its KMC serves its own chips alone."""
+
+    chip: Chip
+    kmc_version: int
+    diversification: str
+    """How the bank makes a chip's keys from its KMC: emv, visa2 (SCP02) or kdf3 (SCP03)."""
+    host_challenge: bytes
+    initialize_update: bytes
+    """The chip's answer, without status word."""
+    level: int
+    """Security level: 01, 03; with SCP03 also 11, 13, 33 (hexadecimal)."""
+    commands: tuple[bytes | ReplaceCardKeys, ...]
+    """Plain commands after EXTERNAL AUTHENTICATE, in the order in which they are sent."""
+
+
+@dataclass(frozen=True)
+class OpenChannel:
+    """Answer: `apdus`, EXTERNAL AUTHENTICATE and every command as it is sent; or refused
+    (CARD_CRYPTOGRAM: the chip does not hold the bank's keys)."""
+
+    channel: Channel
+
+
+@dataclass(frozen=True)
+class ReadChannel:
+    """What a chip answered to the first commands of a channel, status words included. Answer:
+    `apdus`, the plain answers; or refused (RESPONSE_MAC: an answer is not the chip's;
+    CARD_CHECK_VALUE: PUT KEY stored another key, nothing may follow)."""
+
+    channel: Channel
+    responses: tuple[bytes, ...]
+
+
+Request = (
+    Authenticate
+    | KeyChange
+    | Prove
+    | ProveCheckValue
+    | FormalVersion
+    | Compare
+    | LookUp
+    | OpenChannel
+    | ReadChannel
+)
+
+
+class Answer(NamedTuple):
+    """`refused` is empty, or a code of `domain.codes.Code` that says why nothing was done.
+    `version` is that of the formal keys that served; 0 where none did."""
 
     data: bytes = b""
     difference: str = ""
     refused: str = ""
+    version: int = 0
+    apdus: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +220,23 @@ class KeyEntry:
     suite: str
     state: str
     check_value: str
+
+
+class Where(StrEnum):
+    """TOKEN: no key that the operation uses or makes is ever outside the device. SOFTWARE: a key
+    stands in the provider's memory for one call."""
+
+    TOKEN = "token"
+    SOFTWARE = "software-assisted"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a provider can do, and where it is done. `note` says why it is not in the token."""
+
+    name: str
+    where: Where
+    note: str = ""
 
 
 class ProviderError(Exception):
@@ -191,6 +298,10 @@ class Provider(Protocol):
     def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
         """Take a factory's sealed block (docs/files.md) into the token, compare check values.
         The same block again changes nothing. Raises KeyBlockRefused."""
+        ...
+
+    def operations(self) -> list[Operation]:
+        """What this provider does with keys, and where; nothing is opened for it."""
         ...
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:

@@ -45,8 +45,12 @@ class Custody:
         """An open session."""
         yield
 
+    def _permit(self, operation: str) -> None:
+        """Raises KeyRefused if this `Operation` may not be done."""
+
     def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
         """See `KeyCustody.combine`."""
+        self._permit("join_components")
         with self._alone():
             place = self._keys.place_of_new(label, suite)
             is_kek = meaning(label).kind is Kind.KEK
@@ -113,10 +117,11 @@ class Custody:
 
     def export(self, labels: Sequence[str], kek_version: int) -> bytes:
         """See `KeyCustody.export`."""
+        self._permit("back_up")
         with self._serving():
             kek = self._kek(kek_version, KeyState.ACTIVE)
             for label in labels:
-                if meaning(label).kind not in _LEAVING and label not in _LEAVING_OWN:
+                if not self._leaves(label):
                     raise KeyRefused(Code.KEY_STAYS, label)
             saved = [self._saved(label, kek) for label in labels]
             return backup.sealed(self.token, kek, kek_version, saved)
@@ -124,11 +129,12 @@ class Custody:
     def backup(self, kek_version: int) -> bytes:
         """See `KeyCustody.backup`."""
         with self._serving():
-            leaving = [label for label in self._keys.all() if meaning(label).kind in _LEAVING]
+            leaving = [label for label in self._keys.all() if self._leaves(label)]
         return self.export([*leaving, *_LEAVING_OWN], kek_version)
 
     def restore(self, blob: bytes) -> list[KeyEntry]:
         """See `KeyCustody.restore`."""
+        self._permit("back_up")
         with self._alone():
             kek = self._kek(backup.kek_version(blob), KeyState.ACTIVE, KeyState.RETIRED)
             saved = backup.opened(self.token, kek, blob)
@@ -141,6 +147,7 @@ class Custody:
     def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
         """See `KeyCustody.stage_temporary_keys`. A refused block leaves nothing."""
         parsed = parse_key_block(block, self._profile)
+        self._permit("take_sealed_key")
         with self._alone():
             taken = import_key_block(self.token, self.masters, parsed, KeyState.STAGED)
             ceremony.put_in_use(self.token, TRANSPORT)
@@ -157,6 +164,12 @@ class Custody:
         except NotAKey:
             reason = f"{place}: not sealed under this centre's transport key"
             raise KeyRefused(Code.KEY_PART_BAD, reason) from None
+
+    def _leaves(self, label: str) -> bool:
+        """Whether a key may leave under a KEK."""
+        if meaning(label).kind not in _LEAVING:
+            return label in _LEAVING_OWN
+        return self._keys.present(label).exportable
 
     def _kek(self, version: int, *states: KeyState) -> Any:
         label = kek_label(version)

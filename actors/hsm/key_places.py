@@ -13,7 +13,7 @@ from actors.hsm.token import KeyToken
 from actors.hsm.token_keys import TokenKeys
 from domain.card.profile import Profile
 from domain.codes import Code
-from domain.provider import KeyEntry, KeyRefused, KeyState
+from domain.provider import KeyEntry, KeyRefused
 
 OF_CHIPS = (Kind.FORMAL, Kind.TEMPORARY)
 CHANGED_BY_PEOPLE = (*OF_CHIPS, Kind.BANK, Kind.KEK)
@@ -23,6 +23,8 @@ class Keys(Protocol):
     """Keys of one suite in one kind of place (`Masters`, `TokenKeys`)."""
 
     suite: Suite
+    exportable: bool
+    """Whether they may leave under a KEK."""
 
     def labels(self) -> list[str]: ...
 
@@ -151,15 +153,3 @@ def changeable(label: str) -> None:
     """Raises KeyRefused for a key that no act of people changes."""
     if meaning(label).kind not in CHANGED_BY_PEOPLE:
         raise KeyRefused(Code.KEY_STATE, f"{label}: no act changes it")
-
-
-def active_version(masters: Masters, profile: Profile) -> int:
-    """The version of the province's keys that is written: the last one of which the master of
-    every usage is active; 0 if there is none."""
-    usages = {slot.usage for slot in profile.keys}
-    active: dict[int, set[str]] = {}
-    for label in masters.labels():
-        if labels.kind_of(label) is Kind.FORMAL and masters.state(label) == KeyState.ACTIVE:
-            what = labels.meaning(label)
-            active.setdefault(what.version, set()).add(what.usage)
-    return max((version for version, found in active.items() if found >= usages), default=0)

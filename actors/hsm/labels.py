@@ -40,14 +40,14 @@ def temporary(batch_id: str, usage: str, version: int) -> str:
     return f"temporary:{checked_batch(batch_id)}:{usage}:v{version}"
 
 
+def kmc(bank: str, version: int) -> str:
+    """The master of a bank from which its chips' keys are made (EMV CPS: KMC)."""
+    return f"bank:{bank}:kmc:v{version}"
+
+
 def data(batch_id: str) -> str:
     """The data key that seals the personal data of one batch."""
     return f"data:{checked_batch(batch_id)}"
-
-
-def bank(code: str, purpose: str, version: int) -> str:
-    """A key of a bank: `kmc` or `transport`."""
-    return f"bank:{code}:{purpose}:v{version}"
 
 
 def kek(version: int) -> str:

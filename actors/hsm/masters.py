@@ -7,31 +7,13 @@ levels, master → city → chips, and give out keys of chips only, for one call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol
 
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import CHECK_VALUE, Suite
-from domain.provider import KeyState
+from domain.provider import KeyState, Operation
 
 MasterState = KeyState
-
-
-class Where(StrEnum):
-    TOKEN = "token"
-    """No key that the operation uses or makes is ever outside the device."""
-    SOFTWARE = "software-assisted"
-    """A key stands in the provider's memory for one call."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What a provider can do, and where it is done. `note` says why it is not in the token."""
-
-    name: str
-    where: Where
-    note: str = ""
 
 
 class Masters(Protocol):
@@ -40,6 +22,8 @@ class Masters(Protocol):
     processes one sees what the other has made."""
 
     suite: Suite
+    exportable: bool
+    """Whether the province's masters may leave under a KEK."""
     known_answers: Sequence[KnownAnswer]
     """What must hold before these masters serve."""
 

@@ -14,11 +14,12 @@ import structlog
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from actors.hsm.masters import MasterState, Operation, Where, check_value
+from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import TWO_KEYS, KnownAnswer, throw_away
 from actors.hsm.suites import TRIPLE_DES, factor_block
 from actors.hsm.token import EXPORTABLE, LOCKED_IN, KeyToken
 from actors.hsm.transport import blamed, unwrap
+from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
 CAPABILITIES = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
@@ -65,6 +66,7 @@ class Pkcs11Masters:
     in the session (not in this process)."""
 
     suite = TRIPLE_DES
+    exportable = True
 
     def __init__(self, token: KeyToken, city_keys: int = _CITY_KEYS) -> None:
         self._token = token
@@ -200,6 +202,7 @@ class Pkcs11Masters:
             Operation("generate_master", Where.TOKEN),
             Operation("join_components", Where.SOFTWARE, "PKCS#11 joins no keys"),
             Operation("check_value", Where.TOKEN),
+            Operation("back_up", Where.TOKEN),
         ]
 
     def _proven(self, key: Any) -> bytes:

@@ -16,11 +16,12 @@ from typing import Any
 import structlog
 from pkcs11 import Attribute, ObjectClass
 
-from actors.hsm.masters import MasterState, Operation, Where, check_value
+from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import SM4, factor_block
 from actors.hsm.token import KeyToken
 from actors.hsm.transport import unsealed, unwrapped_value, wrapped_value
+from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
 Encipher = Callable[[bytes], bytes]
@@ -35,6 +36,7 @@ class StoredMasters(ABC):
     implementation."""
 
     suite = SM4
+    exportable = True
 
     def __init__(self, token: KeyToken, known_answers: Sequence[KnownAnswer]) -> None:
         self._token = token
@@ -140,6 +142,7 @@ class StoredMasters(ABC):
             Operation("generate_master", Where.SOFTWARE, note),
             Operation("join_components", Where.SOFTWARE, note),
             Operation("check_value", Where.SOFTWARE, note),
+            Operation("back_up", Where.SOFTWARE, note),
         ]
 
     def _opened(self, label: str) -> AbstractContextManager[Encipher]:

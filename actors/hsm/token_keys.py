@@ -12,6 +12,7 @@ from actors.hsm import labels
 from actors.hsm.labels import Kind
 from actors.hsm.suites import AES, TRIPLE_DES, Suite
 from actors.hsm.token import EXPORTABLE, LOCKED_IN, KeyToken
+from actors.hsm.transport import unwrapped_value
 
 _KIND_AND_ECB = {
     TRIPLE_DES.name: (KeyType.DES2, Mechanism.DES3_ECB),
@@ -33,6 +34,8 @@ _log = structlog.get_logger(__name__)
 
 class TokenKeys:
     """The keys of one suite. The state of a key is its CKA_ID. Not cached: acts are rare."""
+
+    exportable = True
 
     def __init__(self, token: KeyToken, suite: Suite) -> None:
         self.suite = suite
@@ -90,6 +93,10 @@ class TokenKeys:
         return blob
 
     def take_wrapped(self, label: str, blob: bytes, kek: Any, state: str) -> None:
+        if self._type is KeyType.AES:
+            # SoftHSM2 does not know how long an AES key is that it unwrapped, and won't be told.
+            self.create(label, unwrapped_value(blob, kek), state)
+            return
         with self._token.changing():
             kek.unwrap_key(
                 ObjectClass.SECRET_KEY,

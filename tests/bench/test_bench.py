@@ -11,7 +11,7 @@ import pytest
 
 from bench import agent, one_process, results, stations, whole_centre
 from bench.intake import take_in
-from bench.keys import home_with_keys
+from bench.masters import home_with_keys
 from counterparts.factory import make_delivery
 
 CARDS = 14

@@ -41,7 +41,7 @@ def test_a_new_home_is_well_although_nothing_runs(config: Config) -> None:
     assert "FULL" in parts["ledger"].note
     assert parts["token"].software_assisted is True
     assert re.search(
-        r"8/8.*head 1, index 1, transport 1, wrap 1; .*no formal keys", parts["token"].note
+        r"12/12.*head 1, index 1, transport 1, wrap 1; .*no formal keys", parts["token"].note
     )
     assert parts["centre"].state is State.DOWN
     assert parts["centre"].mend == f"centre up --home {config.home}"

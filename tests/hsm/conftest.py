@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from domain.card.profile import load_profile
-from tests.conformance.card_side import drawn, quota
-from tests.hsm.place import Home, bring_formal_keys, token_of_init
+from tests.hsm.place import DES3, Home, bring_formal_keys, make_home
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = token_of_init(tmp_path_factory.mktemp("hsm"), load_profile("ssc-3des"))
-    provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
-    bring_formal_keys(provider, home.transport_public_key, home.profile)
-    provider.close()
+def new_home(tmp_path_factory: pytest.TempPathFactory, sdf_library: Path) -> Home:
+    """To be copied, not used: as `centre init` leaves it, without masters."""
+    return make_home(tmp_path_factory.mktemp("new"), DES3, sdf_library)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, new_home: Home) -> Home:
+    home = make_home(tmp_path_factory.mktemp("hsm"), DES3, new_home.sdf_library, new_home)
+    bring_formal_keys(home)
     return home
 
 
@@ -35,6 +37,6 @@ def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def provider(home: Home) -> Iterator[Pkcs11Provider]:
-    provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
+    provider = home.provider()
     yield provider
     provider.close()

@@ -1,14 +1,19 @@
-"""A token in a temporary place, as tests use it, and masters that two custodians bring to it."""
+"""Tokens in a temporary place, the kinds of masters, and keys that two custodians bring to them."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.hsm import ceremony, labels
 from actors.hsm.components import seal_part
+from actors.hsm.masters import Masters
+from actors.hsm.pkcs11_masters import Pkcs11Masters
+from actors.hsm.pkcs11_provider import Pkcs11Provider
+from actors.hsm.sdf_masters import SdfMasters
 from actors.hsm.token import (
     KeyToken,
     TokenConfig,
@@ -16,38 +21,74 @@ from actors.hsm.token import (
     token_config,
     write_pin_file,
 )
-from domain.card.profile import Profile
+from actors.hsm.wrapped_masters import WrappedMasters
+from domain.card.profile import Profile, load_profile
 from domain.provider import KeyCustody, KeyEntry, KeyState
+from tests.conformance.card_side import Records
 
 PIN, SO_PIN = "test-user-pin", "test-officer-pin"
+
+DES3, WRAPPED, SDF = "3des in the token", "sm4 wrapped", "sm4 in an SDF device"
+KINDS = (DES3, WRAPPED, SDF)
+KEK = 3
 
 
 @dataclass(frozen=True)
 class Home:
+    """A token with the centre's keys, and where its masters live."""
+
     config: TokenConfig
+    kind: str
+    sdf_library: Path
     profile: Profile
     transport_public_key: bytes
     head_public_key: bytes
 
+    def masters(self, token: KeyToken) -> Masters:
+        return make_masters(self.kind, token, self.sdf_library)
 
-def blank_token(place: Path) -> TokenConfig:
-    """A token without keys."""
-    create_token(place / "token", PIN, SO_PIN)
-    write_pin_file(place / "pin", PIN)
-    return token_config(place / "token", place / "pin")
+    def provider(self, records: Records | None = None, *, software: bool = True) -> Pkcs11Provider:
+        return Pkcs11Provider(
+            self.config, self.profile, records or Records(), self.masters, software=software
+        )
 
 
-def token_of_init(place: Path, profile: Profile) -> Home:
-    """A token as `centre init` leaves it: the centre's own keys, and no master."""
+def make_masters(kind: str, token: KeyToken, sdf_library: Path) -> Masters:
+    match kind:
+        case "3des in the token":
+            return Pkcs11Masters(token)
+        case "sm4 wrapped":
+            return WrappedMasters(token)
+        case _:
+            return SdfMasters(token, sdf_library, KEK)
+
+
+def make_home(place: Path, kind: str, sdf_library: Path = Path(), like: Home | None = None) -> Home:
+    """A home as `centre init` leaves it, without masters. With `like` its token is a copy of that
+    one's, whose RSA pair is there already."""
+    profile = load_profile("ssc-3des" if kind == DES3 else "ssc-sm4")
+    if like is not None:
+        shutil.copytree(like.config.conf.parent, place / "token")
+        config = blank_token(place)
+        return replace(like, config=config, kind=kind, sdf_library=sdf_library, profile=profile)
     config = blank_token(place)
     with KeyToken(config) as token:
         ceremony.generate_keys(token)
         return Home(
             config,
+            kind,
+            sdf_library,
             profile,
             ceremony.export_transport_public_key(token),
             ceremony.export_head_public_key(token),
         )
+
+
+def blank_token(place: Path) -> TokenConfig:
+    """A token without keys, if there is none."""
+    create_token(place / "token", PIN, SO_PIN)
+    write_pin_file(place / "pin", PIN)
+    return token_config(place / "token", place / "pin")
 
 
 def sealed_parts(transport: bytes, label: str, components: Iterable[bytes]) -> list[bytes]:
@@ -69,9 +110,9 @@ def stage_formal_keys(
     ]
 
 
-def bring_formal_keys(
-    custody: KeyCustody, transport: bytes, profile: Profile, version: int = 1
-) -> None:
+def bring_formal_keys(home: Home) -> None:
     """The province's keys, active: what everything needs that makes cards."""
-    staged = stage_formal_keys(custody, transport, profile, version)
-    custody.set_state([key.label for key in staged], KeyState.ACTIVE)
+    provider = home.provider()
+    staged = stage_formal_keys(provider, home.transport_public_key, home.profile)
+    provider.set_state([key.label for key in staged], KeyState.ACTIVE)
+    provider.close()

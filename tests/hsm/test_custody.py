@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,16 +16,21 @@ from typing import Any
 import pytest
 
 from actors.hsm.custody import Custody
-from actors.hsm.masters import Masters
-from actors.hsm.pkcs11_masters import Pkcs11Masters
-from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.token import KeyToken, token_config, write_softhsm_conf
-from actors.hsm.wrapped_masters import WrappedMasters
+from actors.hsm.token import KeyToken
 from domain.card.profile import Profile, load_profile
-from domain.provider import KeyState
-from tests.conformance.card_side import drawn, quota
-from tests.conformance.custody_suite import CHECKS, Centre, Make
-from tests.hsm.place import Home, sealed_parts, token_of_init
+from domain.provider import KeyRefused, KeyState
+from tests.conformance.custody_specimen import Centre, Make
+from tests.conformance.custody_suite import CHECKS
+from tests.hsm.place import (
+    DES3,
+    SDF,
+    WRAPPED,
+    Home,
+    make_home,
+    make_masters,
+    sealed_parts,
+    stage_formal_keys,
+)
 
 
 def short_profile(profile_id: str) -> Profile:
@@ -35,44 +39,29 @@ def short_profile(profile_id: str) -> Profile:
     return replace(profile, keys=(profile.key("EAK"), profile.key("MK")))
 
 
-KINDS: dict[str, tuple[str, Callable[[KeyToken], Masters]]] = {
-    "3des in the token": ("ssc-3des", Pkcs11Masters),
-    "sm4 wrapped": ("ssc-sm4", WrappedMasters),
-}
-
-
-@pytest.fixture(scope="module")
-def inits(tmp_path_factory: pytest.TempPathFactory) -> list[Home]:
+@pytest.fixture(scope="session")
+def inits(tmp_path_factory: pytest.TempPathFactory, new_home: Home) -> list[Home]:
     """Two centres as `centre init` leaves them: their key pairs take a while, so tests copy."""
-    profile = load_profile("ssc-3des")
-    return [token_of_init(tmp_path_factory.mktemp("init"), profile) for _ in range(2)]
+    return [new_home, make_home(tmp_path_factory.mktemp("init"), DES3, new_home.sdf_library)]
 
 
-def copied(home: Home, place: Path) -> Home:
-    """The same token in another place."""
-    shutil.copytree(home.config.conf.parent, place / "token")
-    shutil.copy(home.config.pin_file, place / "pin")
-    write_softhsm_conf(place / "token")
-    config = token_config(place / "token", place / "pin")
-    return Home(config, home.profile, home.transport_public_key, home.head_public_key)
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [DES3, WRAPPED])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_conformance(
     inits: list[Home], tmp_path: Path, kind: str, check: Callable[[Make], None]
 ) -> None:
     """This custody does what every custody must."""
-    profile_id, masters = KINDS[kind]
-    profile, turn = short_profile(profile_id), itertools.count()
+    turn = itertools.count()
 
     @contextmanager
     def make() -> Iterator[Centre]:
         number = next(turn)
-        home = copied(inits[number % 2], tmp_path / str(number))
-        provider = Pkcs11Provider(home.config, profile, quota, drawn, masters)
+        init = inits[number % 2]
+        home = make_home(tmp_path / str(number), kind, init.sdf_library, init)
+        home = replace(home, profile=short_profile(home.profile.id))
+        provider = home.provider()
         try:
-            yield Centre(provider, profile, home.transport_public_key, home.head_public_key)
+            yield Centre(provider, home.profile, home.transport_public_key, home.head_public_key)
         finally:
             provider.close()
 
@@ -100,7 +89,8 @@ class Acts:
             driver.stdin.close()
 
     def copy(self, home: Home) -> Home:
-        return copied(home, self._place / f"copy-{next(self._copies)}")
+        place = self._place / f"copy-{next(self._copies)}"
+        return make_home(place, home.kind, home.sdf_library, home)
 
     def do(self, home: Home, method: str, *args: object, at: int = 0) -> dict[str, Any]:
         """Do the act, killed at point `at` (0: not at all)."""
@@ -137,7 +127,7 @@ class Acts:
 def custody(home: Home, suite: str) -> Iterator[Custody]:
     """In this process."""
     with KeyToken(home.config) as token:
-        masters = WrappedMasters(token) if suite == "sm4" else Pkcs11Masters(token)
+        masters = make_masters(WRAPPED if suite == "sm4" else DES3, token, home.sdf_library)
         yield Custody(token, masters, short_profile(f"ssc-{suite}"))
 
 
@@ -176,3 +166,30 @@ def parts(home: Home, label: str, *components: bytes) -> list[bytes]:
     return sealed_parts(
         home.transport_public_key, label, components or (os.urandom(16), os.urandom(16))
     )
+
+
+def test_masters_in_a_device_stay_there(tmp_path: Path, new_home: Home) -> None:
+    """What custodians bring goes into the SDF device, serves when it is active, is refused to
+    leave, and is no part of a backup: the device has one of its own."""
+    home = make_home(tmp_path, SDF, new_home.sdf_library, new_home)
+    provider = home.provider()
+    staged = stage_formal_keys(provider, home.transport_public_key, home.profile)
+    provider.set_state([entry.label for entry in staged], KeyState.ACTIVE)
+    kek = parts(home, "kek:v1", os.urandom(32), os.urandom(32))
+    provider.combine("kek:v1", "aes", kek)
+    provider.set_state(["kek:v1"], KeyState.ACTIVE)
+    with pytest.raises(KeyRefused, match="KEY_STAYS"):
+        provider.export([staged[0].label], 1)
+    saved = {key["label"] for key in json.loads(provider.backup(1))["keys"]}
+    assert saved == {"index", "head", "transport"}
+    provider.close()
+
+
+def test_what_may_not_be_done_in_memory_is_refused(tmp_path: Path, new_home: Home) -> None:
+    """Where the configuration forbids what is software-assisted, no components are joined."""
+    home = make_home(tmp_path, DES3, new_home.sdf_library, new_home)
+    provider = home.provider(software=False)
+    with pytest.raises(KeyRefused, match="KEY_SOFTWARE_FORBIDDEN"):
+        provider.combine("formal:MK:v1", "3des", parts(home, "formal:MK:v1"))
+    assert not any(entry.label.startswith("formal") for entry in provider.inventory())
+    provider.close()

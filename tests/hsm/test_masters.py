@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from pkcs11 import Attribute, ObjectClass
 
-from actors.hsm.masters import Masters, MasterState
-from actors.hsm.pkcs11_masters import Pkcs11Masters
+from actors.hsm.masters import MasterState
 from actors.hsm.sdf_masters import SdfMasters
 from actors.hsm.self_test import SelfTestFailed, run_self_test
 from actors.hsm.stored_masters import StoredMasters
@@ -22,20 +21,7 @@ from actors.hsm.wrapped_masters import WrappedMasters
 from domain.provider import ProviderError
 from tests.conformance.card_side import SM4_CARD
 from tests.conformance.masters_suite import MastersSpecimen, check_masters
-from tests.hsm.place import Home, blank_token
-
-KINDS = ("3des in the token", "sm4 wrapped", "sm4 in an SDF device")
-KEK = 3
-
-
-def make_masters(kind: str, token: KeyToken, sdf_library: Path) -> Masters:
-    match kind:
-        case "3des in the token":
-            return Pkcs11Masters(token)
-        case "sm4 wrapped":
-            return WrappedMasters(token)
-        case _:
-            return SdfMasters(token, sdf_library, KEK)
+from tests.hsm.place import KEK, KINDS, Home, blank_token, make_masters
 
 
 @pytest.fixture

@@ -31,12 +31,13 @@ from domain.lines import FactoryReturn, KeyProvider, Note, NoteCarton, SealedRec
 from domain.places import Line
 from domain.provider import Answer, KeyAccepted, Request
 from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
+from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
 from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.tray_file import Plastic, read_tray
-from tests.hsm.place import bring_formal_keys, token_of_init
+from tests.hsm.place import DES3, bring_formal_keys, make_home
 from tests.ledger.scanning import scan_packages
 
 
@@ -102,14 +103,12 @@ class SmallFloor:
     @classmethod
     def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
         place.mkdir(parents=True, exist_ok=True)
-        home = token_of_init(place, load_profile("ssc-3des"))
+        home = make_home(place, DES3)
+        bring_formal_keys(home)
         (place / "transport.pem").write_bytes(home.transport_public_key)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
-        provider = Pkcs11Provider(
-            home.config, home.profile, queries.carton_quota, queries.carton_drawn
-        )
-        bring_formal_keys(provider, home.transport_public_key, home.profile)
+        provider = Pkcs11Provider(home.config, home.profile, LedgerChipRecords(place / "ledger.db"))
         floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
         return floor
