@@ -86,7 +86,7 @@ def _propose_components(
     brought = _bring(kind, wanted, file)
     pem = load(home).transport_public_key.read_bytes()
     proposal.parts.extend(components.sealed(brought, pem))
-    reply = desk.ask("Propose", proposal)
+    reply = _send(desk, "Propose", proposal, kind, file)
     if wrong := components.differing(brought, json.loads(reply.acts[0].content)["parts"]):
         click.echo(f"校验值不符 the provider read another component: {', '.join(wrong)}", err=True)
         raise SystemExit(REFUSED)
@@ -99,6 +99,16 @@ def _bring(kind: str, wanted: list[Wanted], file: Path | None) -> list[Component
     made = components.make(wanted)
     components.hand_over(made, file)
     return made
+
+
+def _send(desk: Desk, method: str, request: Any, kind: str, file: Path | None) -> pb.CustodyReply:
+    """Components that were made for an act that is refused are of no use: their file goes."""
+    try:
+        return desk.ask(method, request)
+    except SystemExit:
+        if file is not None and kind in (ActKind.KEY_GENERATE, ActKind.KEY_ROTATE):
+            file.unlink(missing_ok=True)
+        raise
 
 
 def _step_command(name: str, kind: ActKind, words: str) -> None:
@@ -201,7 +211,7 @@ def _confirm(
         request.parts.extend(components.sealed(brought, pem))
     if found.state == "proposed" and found.kind == ActKind.KEY_ACCEPT_TEMPORARY:
         request.check_values.update(_letter(list(content["labels"]), letter))
-    tell(desk.ask("Confirm", request))
+    tell(_send(desk, "Confirm", request, found.kind, component_file))
 
 
 def _letter(usages: list[str], file: Path | None) -> dict[str, str]:
