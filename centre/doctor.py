@@ -251,6 +251,7 @@ def _token(config: Config) -> Finding:
         held = [entry.label for entry in inventory(token, masters)]
         answers = known_answers(masters)
         tested = len(list(run_self_test(token.session, answers)))
+        masters.forget()
     wanted = {labels.formal(k.usage, labels.FIRST_VERSION) for k in profile.keys}
     missing = sorted((wanted | {labels.TRANSPORT, labels.INDEX, labels.HEAD}) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)

@@ -39,7 +39,9 @@ def initialise(home: Path) -> Config:
         config.pin_file.with_name("so-pin").read_text(encoding="ascii"),
     )
     with KeyToken(token_config(config)) as token:
-        generate_keys(token, load_profile(config.profile), make_masters(config, token))
+        masters = make_masters(config, token)
+        generate_keys(token, load_profile(config.profile), masters)
+        masters.forget()
         write_whole(config.transport_public_key, export_transport_public_key(token))
         write_whole(config.head_public_key, export_head_public_key(token))
     Ledger(config.ledger, now).close()

@@ -11,13 +11,10 @@ import pytest
 from counterparts.factory import Delivery
 from counterparts.faults import Fault
 from domain.card.profile import load_profile
-from domain.codes import Code
 from domain.lines import OrderAct, OrdersCommand
 from domain.places import Line
-from domain.provider import Authenticate, KeyChange, KeySet, KeyStanding
-from domain.provider import Chip as ProviderChip
+from domain.provider import KeyChange
 from domain.turns import Opening, StationTurn, Verdict
-from ledger.chip_records import LedgerChipRecords
 from ledger.summary import summary
 from station_agents.virtual.card import VirtualCard
 from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
@@ -60,42 +57,6 @@ def test_a_cut_at_any_apdu_is_finished_and_no_key_is_written_twice(
                 assert chip.writes == len(PROFILE.keys)
 
     asyncio.run(run())
-
-
-def test_the_ledger_knows_which_chips_are_done_with_temporary_keys(floor: SmallFloor) -> None:
-    """Of a finished chip, one that was cut while its keys were written, and one that nobody saw:
-    the provider refuses temporary keys to the first alone, and the second is finished."""
-    delivery = floor.deliver(seed=47, cards=60)
-    done, cut = good_chips(floor, delivery)[:2]
-    records = LedgerChipRecords(floor.place / "ledger.db")
-
-    def drawn(chip: Chip) -> set[str]:
-        return set(records.carton_drawn(chip.plastic.carton_id))
-
-    async def run() -> None:
-        assert (await Station(floor).run(done)).code == "OK"
-        (finished,) = drawn(done)
-        with pytest.raises(PowerCut):
-            await Station(floor, 12).run(cut)
-        (begun,) = drawn(cut) - {finished}
-        unseen = f"430100D156000005{'F' * 16}"
-        assert records.key_standings([finished, begun, unseen]) == {
-            finished: KeyStanding(begun=True, replaced=True),
-            begun: KeyStanding(begun=True, replaced=False),
-        }
-        carton = done.plastic.carton_id
-        asked = [
-            Authenticate(
-                ProviderChip(code, delivery.batch_id, carton), KeySet.TEMPORARY, "MK", bytes(8)
-            )
-            for code in (finished, begun, unseen)
-        ]
-        refused = [a.refused for a in floor.provider.perform(asked)]
-        assert refused == [Code.KEY_TEMPORARY_REFUSED, "", ""]
-        assert (await Station(floor).run(cut)).code == "OK"
-
-    asyncio.run(run())
-    records.close()
 
 
 def test_a_chip_that_lost_its_session_unseen_is_read_again(floor: SmallFloor) -> None:
