@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,6 +83,14 @@ def make_home(place: Path, kind: str, sdf_library: Path = Path(), like: Home | N
             ceremony.export_transport_public_key(token),
             ceremony.export_head_public_key(token),
         )
+
+
+def compile_double(library: Path, *options: str) -> Path:
+    """The double of a GM/T 0018 device as a library."""
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-O2", "-Wall", "-Wextra", "-Werror", *options]
+    subprocess.run(["gcc", "-shared", "-fPIC", *strict, "-o", library, source], check=True)
+    return library
 
 
 def blank_token(place: Path) -> TokenConfig:
