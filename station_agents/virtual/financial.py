@@ -194,7 +194,7 @@ class FinancialApplication:
         if memory.tries_left != memory.tries:
             self._change(ChannelTries(memory.tries))
         self._channel = channel
-        return _within(channel.wrap(b""))
+        return b""  # without R-MAC: the channel holds from the next command on
 
     def _execute(self, command: Command) -> bytes:
         handlers = self._manager if self._aid == self._memory.manager else self._payment
