@@ -8,15 +8,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from station_agents.virtual.financial_memory import FinancialChange, FinancialMemory
 from station_agents.virtual.social_memory import SocialChange, SocialMemory
 
-Change = SocialChange
+Change = SocialChange | FinancialChange
 
 
 @dataclass
 class CardMemory:
+    """`financial` is None in a chip without a financial side."""
+
     social: SocialMemory
+    financial: FinancialMemory | None = None
 
     def apply(self, change: Change) -> None:
-        """Make `change`; made twice it is made once. KeyError for a key that is not there."""
-        self.social.apply(change)
+        """Make `change`; made twice it is made once. KeyError for a key or an application that is
+        not there."""
+        if not isinstance(change, FinancialChange):
+            self.social.apply(change)
+        elif self.financial is None:
+            raise KeyError("financial")
+        else:
+            self.financial.apply(change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from station_agents.virtual import financial_rows
 from station_agents.virtual.memory import CardMemory, Change
 from station_agents.virtual.social_memory import (
     Key,
@@ -22,11 +23,18 @@ _LONGEST_RECORD: Final = 253  # bytes of a value: tag, length and value fit an a
 
 def memory_row(memory: CardMemory) -> dict[str, Any]:
     """One entry for each application."""
-    return {"social": _social_row(memory.social)}
+    row = {"social": _social_row(memory.social)}
+    if memory.financial is not None:
+        row["financial"] = financial_rows.memory_row(memory.financial)
+    return row
 
 
 def memory_from(row: Mapping[str, Any]) -> CardMemory:
-    return CardMemory(_social_from(row["social"]))
+    financial = row.get("financial")
+    return CardMemory(
+        _social_from(row["social"]),
+        None if financial is None else financial_rows.memory_from(financial),
+    )
 
 
 def change_row(change: Change) -> dict[str, Any]:
@@ -39,6 +47,8 @@ def change_row(change: Change) -> dict[str, Any]:
             return {"key": [key_id, version, value.hex().upper(), tries_left]}
         case RecordWritten(file, tag, value):
             return {"record": [f"{file:02X}", f"{tag:02X}", value.hex().upper()]}
+        case _:
+            return financial_rows.change_row(change)
 
 
 def change_from(row: Mapping[str, Any]) -> Change:
@@ -49,7 +59,7 @@ def change_from(row: Mapping[str, Any]) -> Change:
             return KeyWritten(key_id, version, bytes.fromhex(value), tries_left)
         case {"record": [file, tag, value]}:
             return RecordWritten(int(file, 16), int(tag, 16), bytes.fromhex(value))
-    raise ValueError("not a change")
+    return financial_rows.change_from(row)
 
 
 def _social_row(memory: SocialMemory) -> dict[str, Any]:
