@@ -56,12 +56,16 @@ class _Cartons:
     def drawn(self, carton_id: str) -> list[str]:
         return self._open().carton_drawn(carton_id)
 
+    def bank(self, carton_id: str) -> str:
+        carton = self._open().carton(carton_id)
+        return carton.bank if carton else ""
+
 
 def make_provider(config: Config) -> Provider:
     """The key provider over PKCS#11. A carton's quota of card keys is asked from the ledger."""
     cartons = _Cartons(config.ledger)
     profile = load_profile(config.profile)
-    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn)
+    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn, cartons.bank)
 
 
 def make_inventory(

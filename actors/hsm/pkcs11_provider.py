@@ -13,6 +13,7 @@ from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import cryptograms, labels, sealing
+from actors.hsm.bank_channel import BankChannels
 from actors.hsm.derivation import CityKeys
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.quota import CartonQuota
@@ -30,8 +31,10 @@ from domain.provider import (
     KeyChange,
     KeySet,
     LookUp,
+    OpenChannel,
     Prove,
     ProviderError,
+    ReadChannel,
     RecordUnsealable,
     Request,
 )
@@ -60,14 +63,17 @@ class Pkcs11Provider:
         profile: Profile,
         quota: Callable[[str], int],
         drawn: Callable[[str], Sequence[str]],
+        bank: Callable[[str], str] = lambda _: "",
     ) -> None:
         """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known.
-        `drawn(carton_id)`: identification codes of its chips that had their keys before. What
-        it raises passes through `perform`. Nothing is opened here."""
+        `drawn(carton_id)`: identification codes of its chips that had their keys before.
+        `bank(carton_id)`: whose cards they are, "" for a carton that is not known. What they
+        raise passes through `perform`. Nothing is opened here."""
         self.token = KeyToken(config)
         self._profile = profile
         self._suite = SUITES[profile.suite]
         self._quota = CartonQuota(quota, drawn)
+        self._banks = BankChannels(self.token, bank, self._quota.admit)
         self._cities = CityKeys(self.token)
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
@@ -94,6 +100,8 @@ class Pkcs11Provider:
                     answers[at] = self._compare(request)
                 elif isinstance(request, LookUp):
                     answers[at] = Answer(data=self._look_up_value(request.text))
+                elif isinstance(request, OpenChannel | ReadChannel):
+                    answers[at] = self._banks.answer(request)
                 elif refused := self._refusal(request):
                     answers[at] = Answer(refused=refused)
                 else:

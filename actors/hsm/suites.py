@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
 from cryptography.hazmat.primitives.ciphers.algorithms import AES as AESCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4 as SM4Cipher
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+from cryptography.hazmat.primitives.hashes import SM3, Hash
 
 CHECK_VALUE = 3
 """Bytes."""
@@ -98,6 +99,13 @@ SM4 = Suite("sm4", 16, (16,), bytes(16), SM4Cipher)
 AES = Suite("aes", 16, (16, 24, 32), b"\x01" * 16, AESCipher)
 
 SUITES = {suite.name: suite for suite in (TRIPLE_DES, SM4, AES)}
+
+
+def sm3(data: bytes) -> bytes:
+    """The digest of GB/T 32905-2016, 32 bytes."""
+    digest = Hash(SM3())
+    digest.update(data)
+    return digest.finalize()
 
 
 def factor_block(factor: bytes) -> bytes:

@@ -115,3 +115,9 @@ def get_key_information() -> Command:
     """GET DATA of the key information template (tag E0; GlobalPlatform Card Specification 2.3,
     11.3.3.1). That the social application answers it is a property of the card profile."""
     return Command(0x80, 0xCA, 0x00, 0xE0, le=0)
+
+
+def initialize_update(key_version: int, host_challenge: bytes) -> Command:
+    """INITIALIZE UPDATE of a secure channel (GlobalPlatform Card Specification 2.3.1, E.5.1):
+    `key_version` 0 is the first key set, `host_challenge` has 8 bytes."""
+    return Command(0x80, 0x50, key_version, 0x00, host_challenge, le=0)
