@@ -15,6 +15,7 @@ from Crypto.Cipher import DES3, PKCS1_OAEP
 from Crypto.Hash import SHA1
 from Crypto.PublicKey import RSA
 
+from counterparts.bank_side import finished
 from counterparts.orders import Order
 from domain.card.profile import Profile
 
@@ -37,6 +38,8 @@ class Chip:
     silent: bool = False
     weak: bool = False
     """Its memory does not hold (docs/files.md, "Tray")."""
+    financial: Mapping[str, Any] | None = None
+    """Its bank's side, as a row of the tray."""
 
 
 def _double_block(key: bytes, factors: bytes) -> bytes:
@@ -137,6 +140,7 @@ def social_card(profile: Profile, order: Order) -> Chip:
         _files(profile, texts),
         {},
         profile.temporary_version,
+        financial=finished(order),
     )
 
 
@@ -161,7 +165,7 @@ def answer_to_reset(identification_code: str) -> bytes:
 
 def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
     """One card as a line of a tray file (docs/files.md)."""
-    line = {
+    line: dict[str, Any] = {
         "card": card,
         "carton_id": chip.carton_id,
         "face_number": chip.face_number,
@@ -184,4 +188,8 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
             ],
         },
     }
-    return {**line, "weak": True} if chip.weak else line
+    if chip.financial is not None:
+        line["financial"] = chip.financial
+    if chip.weak:
+        line["weak"] = True
+    return line

@@ -6,7 +6,10 @@ The channels are the centre's own host side; that both agree with others is `tes
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
 
 from actors.hsm.global_platform import Dgi, open_channel, put_key, store_data
 from actors.hsm.secure_channel import CardKeys, SecureChannel
@@ -22,9 +25,10 @@ from station_agents.virtual.financial_memory import (
     KeySet,
     PaymentMemory,
 )
-from station_agents.virtual.memory import CardMemory
+from station_agents.virtual.memory import CardMemory, Change
 from station_agents.virtual.payment import tlv
 from station_agents.virtual.social_memory import SocialMemory
+from station_agents.virtual.tray_rows import memory_row
 from tests.virtual.floor import PROFILE
 
 MANAGER = bytes.fromhex("A000000151000000")
@@ -38,6 +42,10 @@ LEVELS = [
 ]
 
 
+SCP02, SCP03 = ("3des", 16, 0x03), ("aes", 16, 0x33)
+BOTH = pytest.mark.parametrize(("suite", "length", "level"), [SCP02, SCP03])
+
+
 def keys(seed: str, length: int) -> CardKeys:
     rng = random.Random(seed)
     return CardKeys(rng.randbytes(length), rng.randbytes(length), rng.randbytes(length))
@@ -45,7 +53,8 @@ def keys(seed: str, length: int) -> CardKeys:
 
 def memory(suite: str, length: int, *, tries: int = 10) -> CardMemory:
     """A chip with its maker's keys, a directory and a UnionPay application without data."""
-    maker = KeySet(INITIAL_VERSION, DES if suite == "3des" else AES, tuple(keys("maker", length)))
+    made = keys("maker", length)
+    maker = KeySet(INITIAL_VERSION, DES if suite == "3des" else AES, (made.enc, made.mac, made.dek))
     financial = FinancialMemory(
         MANAGER, OP_READY, bytes(range(10)), bytes(42), [maker], tries, tries,
         {UNIONPAY: PaymentMemory(), DIRECTORY: PaymentMemory()},
@@ -147,7 +156,31 @@ def run(card: VirtualCard, turns: Turns, most: int = 1000) -> list[str]:
     return status
 
 
-def powered(of: CardMemory, persist=lambda change: None) -> VirtualCard:  # type: ignore[no-untyped-def]
+def powered(of: CardMemory, persist: Callable[[Change], None] = lambda change: None) -> VirtualCard:
     card = VirtualCard(PROFILE, of, bytes.fromhex("3B00"), persist)
     card.power_on()
     return card
+
+
+def financial(memory: CardMemory) -> FinancialMemory:
+    assert memory.financial is not None
+    return memory.financial
+
+
+def sw(card: VirtualCard, apdu: bytes | str) -> str:
+    return card.process(bytes.fromhex(apdu) if isinstance(apdu, str) else apdu)[-2:].hex().upper()
+
+
+def opened(
+    card: VirtualCard, length: int, level: int, aid: bytes = MANAGER, seed: str = "maker"
+) -> SecureChannel:
+    channels: list[SecureChannel] = []
+    turns = session(channels, aid, keys(seed, length), level)
+    assert run(card, turns) == ["9000"] * 3
+    return channels[0]
+
+
+def without_counters(memory: CardMemory) -> dict[str, Any]:
+    """The financial side as a row, without the sequence counters of its key sets."""
+    row = memory_row(memory)["financial"]
+    return {**row, "key_sets": [keys[:3] for keys in row["key_sets"]]}

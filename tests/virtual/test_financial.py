@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from actors.hsm.global_platform import put_key, store_data
 from actors.hsm.secure_channel import SecureChannel
 from domain.card.apdu import Command, select_application
-from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.financial_memory import (
     CARD_LOCKED,
     LOCKED,
     PERSONALIZED,
     SELECTABLE,
-    FinancialMemory,
 )
 from station_agents.virtual.memory import CardMemory, Change
 from station_agents.virtual.tray_rows import change_from, change_row, memory_from, memory_row
 from tests.virtual import bank
-from tests.virtual.bank import DIRECTORY, LEVELS, MANAGER, NEW_VERSION, UNIONPAY
-
-SCP02, SCP03 = ("3des", 16, 0x03), ("aes", 16, 0x33)
-BOTH = pytest.mark.parametrize(("suite", "length", "level"), [SCP02, SCP03])
-
-
-def financial(memory: CardMemory) -> FinancialMemory:
-    assert memory.financial is not None
-    return memory.financial
-
-
-def sw(card: VirtualCard, apdu: bytes | str) -> str:
-    return card.process(bytes.fromhex(apdu) if isinstance(apdu, str) else apdu)[-2:].hex().upper()
-
-
-def opened(
-    card: VirtualCard, length: int, level: int, aid: bytes = MANAGER, seed: str = "maker"
-) -> SecureChannel:
-    channels: list[SecureChannel] = []
-    turns = bank.session(channels, aid, bank.keys(seed, length), level)
-    assert bank.run(card, turns) == ["9000"] * 3
-    return channels[0]
-
-
-def without_counters(memory: CardMemory) -> dict[str, Any]:
-    row = memory_row(memory)["financial"]
-    return {**row, "key_sets": [keys[:3] for keys in row["key_sets"]]}
+from tests.virtual.bank import (
+    BOTH,
+    DIRECTORY,
+    LEVELS,
+    MANAGER,
+    NEW_VERSION,
+    SCP02,
+    UNIONPAY,
+    financial,
+    opened,
+    sw,
+    without_counters,
+)
 
 
 def personalized(suite: str, length: int, level: int) -> CardMemory:
@@ -133,7 +114,9 @@ def test_power_may_go_between_any_two_commands(suite: str, length: int, level: i
             bank.run(card, bank.new_keys(old, new, level))
         for aid, dgis in ((UNIONPAY, bank.unionpay()), (DIRECTORY, bank.directory())):
             status = bank.run(card, bank.data(aid, dgis, bank.keys("bank", length), level))
-            assert set(status) == {"9000"} or status[3] == "6985"
+            # 6985: it was personalized before the cut, and takes nothing more.
+            assert set(status[:3]) == {"9000"}
+            assert set(status[3:]) in ({"9000"}, {"6985"})
         assert without_counters(memory) == whole
     assert len(seen) > 4
 
@@ -187,89 +170,6 @@ def test_changes_come_back_from_the_journal(suite: str, length: int, level: int)
     assert again == memory
 
 
-@pytest.mark.parametrize(("suite", "length", "level"), LEVELS)
-def test_any_flipped_bit_of_a_protected_command_is_refused(
-    suite: str, length: int, level: int
-) -> None:
-    """PUT KEY with one bit changed, anywhere but in Le: an error, the memory as it was, and the
-    channel gone, so that the right command is refused as well."""
-    memory = bank.memory(suite, length)
-    card = bank.powered(memory)
-    channel = opened(card, length, level)
-    plain = put_key(channel, 0, NEW_VERSION, bank.keys("bank", length))
-    size = len(channel.wrap(plain)) - 1
-    step = 1 if (suite, length, level) in (SCP02, SCP03) else 7
-    for bit in range(0, 8 * size, step):
-        channel = opened(card, length, level)
-        apdu = channel.wrap(put_key(channel, 0, NEW_VERSION, bank.keys("bank", length)))
-        flipped = bytearray(apdu)
-        flipped[bit // 8] ^= 1 << bit % 8
-        before = copy.deepcopy(memory)
-        assert sw(card, bytes(flipped)) in ("6700", "6982", "6988"), bit
-        assert sw(card, apdu) == "6982"
-        assert memory == before
-
-
-@BOTH
-def test_a_command_counts_once_and_in_its_place(suite: str, length: int, level: int) -> None:
-    """Repeated, out of order, in clear, of another session: refused, and the channel is gone."""
-    memory = bank.memory(suite, length)
-    card = bank.powered(memory)
-    dgis = bank.unionpay()
-    for wrong in ("repeated", "later", "clear", "of before"):
-        channel = opened(card, length, level, UNIONPAY)
-        first, second, *_ = (channel.wrap(c) for c in store_data(channel, dgis))
-        if wrong != "of before":
-            assert sw(card, first) == (
-                "9000" if wrong in ("repeated", "clear") else sw(card, second)
-            )
-        if wrong == "of before":
-            opened(card, length, level, UNIONPAY)
-        before = copy.deepcopy(memory)
-        apdu = {"clear": store_data(channel, dgis)[1], "repeated": first}.get(wrong, second)
-        assert sw(card, apdu) in ("6982", "6988")
-        assert sw(card, second) == "6982"
-        assert memory == before
-
-
-@BOTH
-def test_wrong_hosts_block_the_channel(suite: str, length: int, level: int) -> None:
-    """6300 and a try less; the right host restores them; with none left, not even that one is
-    heard."""
-    memory = bank.memory(suite, length, tries=3)
-    card = bank.powered(memory)
-
-    def wrong() -> str:
-        channels: list[SecureChannel] = []
-        turns = bank.session(channels, MANAGER, bank.keys("maker", length), level)
-        card.process(next(turns))
-        apdu = turns.send(card.process(turns.send(b"\x90\x00")))
-        return sw(card, apdu[:5] + bytes((apdu[5] ^ 1,)) + apdu[6:])
-
-    assert [wrong(), financial(memory).tries_left, wrong()] == ["6300", 2, "6300"]
-    opened(card, length, level)
-    assert financial(memory).tries_left == 3
-    assert [wrong(), wrong(), wrong()] == ["6300"] * 3
-    card.power_on()
-    card.process(bytes(select_application(MANAGER)))
-    assert sw(card, "8050000008" + "00" * 8 + "00") == "6983"
-
-
-@BOTH
-def test_authentication_belongs_to_its_own_challenge(suite: str, length: int, level: int) -> None:
-    """An EXTERNAL AUTHENTICATE is of no use a second time, after another command, or alone."""
-    card = bank.powered(bank.memory(suite, length))
-    channels: list[SecureChannel] = []
-    turns = bank.session(channels, MANAGER, bank.keys("maker", length), level)
-    card.process(next(turns))
-    apdu = turns.send(card.process(turns.send(b"\x90\x00")))
-    assert sw(card, "80CA9F7F00") == "9000"
-    assert sw(card, apdu) == "6985"
-    for _ in range(2):
-        card.process(bytes.fromhex("8050000008") + bank.HOST_CHALLENGE + b"\0")
-        assert sw(card, apdu) == "6300"
-
-
 def test_put_key_is_refused_as_a_whole() -> None:
     """Wrong check value, a version that is taken or out of range, one that isn't there, keys of
     another kind: an error, and the key sets as they were."""
@@ -302,11 +202,7 @@ def test_a_card_moves_from_scp02_to_scp03() -> None:
     """AES keys beside those of 3DES: each set opens a channel of its protocol."""
     memory = bank.memory("3des", 16)
     card = bank.powered(memory)
-    channel = opened(card, 16, 0x03)
     aes = bank.keys("aes", 16)
-    data = b"\x30" + b"".join(
-        bytes((0x88, 0x11, 0x10)) + channel.encipher_secret(key) + b"\0" for key in aes
-    )
     bank.run(card, bank.new_keys(bank.keys("maker", 16), bank.keys("bank", 16), 0x03))
     channel = opened(card, 16, 0x03, seed="bank")
     data = b"\x30" + b"".join(
@@ -378,13 +274,13 @@ def test_life_cycle() -> None:
 
     manager = MANAGER.hex().upper()
     assert ask("80F28000024F0000") == "08" + manager + "019E9000"
-    assert ask("80F040800E"[:8] + "08" + UNIONPAY.hex()) == "9000"
+    assert ask("80F0408008" + UNIONPAY.hex()) == "9000"
     assert financial(memory).applications[UNIONPAY].state == SELECTABLE | LOCKED
     assert ask("80F24002024F0000").startswith("E3134F08" + UNIONPAY.hex().upper() + "9F700187")
     assert ask("80F0800F") == "6985"
     assert [ask(f"80F080{state}") for state in ("07", "0F", "7F")] == ["9000"] * 3
     assert financial(memory).state == CARD_LOCKED
-    assert ask("80E620000E"[:8] + "0E" + "000008" + UNIONPAY.hex() + "000000") == "6985"
+    assert ask("80E620000E" + "000008" + UNIONPAY.hex() + "000000") == "6985"
     assert sw(card, bytes(select_application(DIRECTORY))) == "6A82"
     channel = opened(card, 16, 0x01)
     assert ask("80F0800F") == "9000"
@@ -408,60 +304,5 @@ def test_what_the_card_manager_tells() -> None:
     assert ask("80CA9F7F00") == "9F7F2A" + "00" * 42 + "9000"
     assert ask("80CA00CF00") == "CF0A" + bytes(range(10)).hex().upper() + "9000"
     assert "640B06092A864886FC6B040370" in ask("80CA006600")
-    assert ask("80CA006610") == "6C4B"[:2] + f"{len(ask('80CA006600')) // 2 - 2:02X}"
+    assert ask("80CA006610") == f"6C{len(ask('80CA006600')) // 2 - 2:02X}"
     assert ask("80D8008100") == "6982"
-
-
-def short_apdu(head: tuple[int, ...], data: bytes, le: bytes) -> bytes:
-    return bytes(head) + (bytes((len(data),)) + data if data else b"") + le
-
-
-apdus = st.one_of(
-    st.binary(max_size=40),
-    st.builds(
-        short_apdu,
-        st.tuples(
-            st.sampled_from((0x00, 0x80, 0x84, 0x04, 0x8C)),
-            st.sampled_from((0xA4, 0xB2, 0xCA, 0xA8, 0x50, 0x82, 0xD8, 0xE2, 0xE6, 0xF0, 0xF2)),
-            st.integers(0, 255),
-            st.integers(0, 255),
-        ),
-        st.one_of(st.binary(max_size=255), st.sampled_from((MANAGER, UNIONPAY, DIRECTORY))),
-        st.sampled_from((b"", b"\0", b"\x10")),
-    ),
-)
-
-
-@given(script=st.lists(apdus, min_size=1, max_size=12), suite=st.sampled_from(("3des", "aes")))
-@settings(max_examples=150, deadline=None)
-def test_no_command_crashes_the_chip(script: list[bytes], suite: str) -> None:
-    """Whatever comes is answered by a status word; who has no keys changes nothing but counters."""
-    memory = bank.memory(suite, 16)
-    before = without_counters(memory)
-    card = bank.powered(memory)
-    for apdu in (bytes(select_application(MANAGER)), *script):
-        assert len(card.process(apdu)) >= 2
-    assert {**without_counters(memory), "tries_left": 10} == before
-
-
-@given(script=st.lists(apdus, min_size=1, max_size=12), scp=st.sampled_from((SCP02, SCP03)),
-       aid=st.sampled_from((MANAGER, UNIONPAY)))  # fmt: skip
-@settings(max_examples=150, deadline=None)
-def test_no_protected_command_crashes_the_chip(
-    script: list[bytes], scp: tuple[str, int, int], aid: bytes
-) -> None:
-    """Nonsense from a host that has the keys is answered as well, and the channel holds."""
-    suite, length, level = scp
-    card = bank.powered(bank.memory(suite, length))
-    channel = opened(card, length, level, aid)
-    for apdu in script:
-        try:
-            wrapped = channel.wrap(apdu)
-        except ValueError:
-            continue
-        if apdu[1] == 0x82:  # protected, it is an EXTERNAL AUTHENTICATE, which ends a channel
-            return
-        answer = card.process(wrapped)
-        assert len(answer) >= 2
-        assert answer[-2:].hex() not in ("6982", "6988")
-        channel.unwrap(answer)

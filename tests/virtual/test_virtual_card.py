@@ -254,7 +254,7 @@ def test_power_loss_at_every_cut_leaves_old_memory_or_new() -> None:
             changes += 1
             if changes == cut and not after:
                 raise PowerLoss
-            on_file.apply(change)
+            CardMemory(on_file).apply(change)
             if changes == cut:
                 raise PowerLoss
 
