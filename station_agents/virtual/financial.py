@@ -3,7 +3,7 @@
 GPC: GlobalPlatform Card Specification 2.3.1. The card manager (issuer security domain) serves the
 secure channel to every application; what needs a channel is done on one with C-MAC or more, and
 a channel ends with the first command that is not protected as agreed, with another SELECT and
-with the power (GPC 10.2.3, 10.2.2).
+with the power (GPC 10.2.3).
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class FinancialApplication:
         except ProtectionError:
             self._change(ChannelTries(memory.tries_left - 1))
             raise StatusError(SW.SECURE_MESSAGING_OBJECT_WRONG) from None
-        if keys.type == DES:  # counted with the first C-MAC that is right (GPC E.1.2)
+        if keys.type == DES:  # counted with the first C-MAC that is right
             self._change(SequenceCounter(keys.version, keys.counter + 1))
         if memory.tries_left != memory.tries:
             self._change(ChannelTries(memory.tries))
@@ -247,7 +247,7 @@ class FinancialApplication:
         return check_values(written.keys)
 
     def _install(self, command: Command) -> bytes:
-        """INSTALL [for personalization] (GPC 11.5.2.3.6): STORE DATA goes to that application."""
+        """INSTALL [for personalization] (GPC 11.5): STORE DATA goes to that application."""
         self._open()
         if (command.p1, command.p2) != (0x20, 0x00):
             raise StatusError(SW.WRONG_P1P2)

@@ -26,7 +26,7 @@ _CHECK_VALUE: Final = 3
 
 
 def check_value(key_type: int, key: bytes) -> bytes:
-    """The first 3 bytes of a block enciphered: of 00 for DES, of 01 for AES (GPC B.5)."""
+    """The first 3 bytes of a block enciphered: of 00 for DES, of 01 for AES (GPC B.6)."""
     if key_type == DES:
         return TwoKeyDes(key).encrypt(bytes(BLOCK))[:_CHECK_VALUE]
     return Aes.new(key, Aes.MODE_ECB).encrypt(b"\x01" * AES_BLOCK)[:_CHECK_VALUE]
