@@ -67,7 +67,7 @@ class Channel(Protocol):
 
 
 def _unpad(data: bytes) -> bytes:
-    """Without 80 00… at the end; the one padding that fits, or ProtectionError."""
+    """Without 80 00… at the end, or ProtectionError."""
     bare = data.rstrip(b"\0")
     if not bare.endswith(b"\x80"):
         raise ProtectionError
@@ -140,10 +140,7 @@ class Scp02:
         if self.level & C_DECRYPTION and data:  # GPC E.4.6: a command without data stays as it is
             if len(data) % DES_BLOCK:
                 raise ProtectionError
-            padded = _des_cbc_open(self._enc, data)
-            data = _unpad(padded)
-            if pad(data) != padded:
-                raise ProtectionError
+            data = _unpad(_des_cbc_open(self._enc, data))
         self._check(command, data, mac)
         return data
 

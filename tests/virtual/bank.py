@@ -142,13 +142,13 @@ def personalization(length: int, level: int) -> Turns:
     yield from data(DIRECTORY, directory(), new, level)
 
 
-def run(card: VirtualCard, turns: Turns, most: int = 1000) -> list[str]:
+def run(send: Callable[[bytes], bytes], turns: Turns, most: int = 1000) -> list[str]:
     """The status words of the first `most` commands of `turns`."""
     status: list[str] = []
     try:
         apdu = next(turns)
         while len(status) < most:
-            answer = card.process(apdu)
+            answer = send(apdu)
             status.append(answer[-2:].hex().upper())
             apdu = turns.send(answer)
     except StopIteration:
@@ -176,7 +176,7 @@ def opened(
 ) -> SecureChannel:
     channels: list[SecureChannel] = []
     turns = session(channels, aid, keys(seed, length), level)
-    assert run(card, turns) == ["9000"] * 3
+    assert run(card.process, turns) == ["9000"] * 3
     return channels[0]
 
 

@@ -36,7 +36,7 @@ from tests.virtual.bank import (
 
 def personalized(suite: str, length: int, level: int) -> CardMemory:
     memory = bank.memory(suite, length)
-    status = bank.run(bank.powered(memory), bank.personalization(length, level))
+    status = bank.run(bank.powered(memory).process, bank.personalization(length, level))
     assert set(status) == {"9000"}
     return memory
 
@@ -90,13 +90,15 @@ def test_power_may_go_between_any_two_commands(suite: str, length: int, level: i
     chip is then finished from what it tells, and is as one that was never interrupted."""
     whole = without_counters(personalized(suite, length, level))
     commands = len(
-        bank.run(bank.powered(bank.memory(suite, length)), bank.personalization(length, level))
+        bank.run(
+            bank.powered(bank.memory(suite, length)).process, bank.personalization(length, level)
+        )
     )
     seen = set()
     for cut in range(1, commands):
         memory = bank.memory(suite, length)
         card = bank.powered(memory)
-        bank.run(card, bank.personalization(length, level), most=cut)
+        bank.run(card.process, bank.personalization(length, level), most=cut)
         before = copy.deepcopy(memory)
         card.power_off()
         card.power_on()
@@ -111,9 +113,9 @@ def test_power_may_go_between_any_two_commands(suite: str, length: int, level: i
         version = card.process(bytes.fromhex("80CA00E000"))[5]
         if version != NEW_VERSION:
             old, new = bank.keys("maker", length), bank.keys("bank", length)
-            bank.run(card, bank.new_keys(old, new, level))
+            bank.run(card.process, bank.new_keys(old, new, level))
         for aid, dgis in ((UNIONPAY, bank.unionpay()), (DIRECTORY, bank.directory())):
-            status = bank.run(card, bank.data(aid, dgis, bank.keys("bank", length), level))
+            status = bank.run(card.process, bank.data(aid, dgis, bank.keys("bank", length), level))
             # 6985: it was personalized before the cut, and takes nothing more.
             assert set(status[:3]) == {"9000"}
             assert set(status[3:]) in ({"9000"}, {"6985"})
@@ -160,7 +162,7 @@ def test_changes_come_back_from_the_journal(suite: str, length: int, level: int)
     base = json.dumps(memory_row(memory))
     journal: list[str] = []
     card = bank.powered(memory, lambda change: journal.append(json.dumps(change_row(change))))
-    bank.run(card, bank.personalization(length, level))
+    bank.run(card.process, bank.personalization(length, level))
     again = memory_from(json.loads(base))
     for line in journal:
         again.apply(change_from(json.loads(line)))
@@ -177,12 +179,12 @@ def test_put_key_is_refused_as_a_whole() -> None:
     card = bank.powered(memory)
     channel = opened(card, 16, 0x01)
     new = bank.keys("bank", 16)
-    right = put_key(channel, 0, 0x21, new)
-    assert sw(card, channel.wrap(right)) == "9000"
+    assert sw(card, channel.wrap(put_key(channel, 0, 0x21, new))) == "9000"
     sets = list(financial(memory).key_sets)
+    right = put_key(channel, 0, 0x22, new)
     wrong = {
         right[:-2] + bytes((right[-2] ^ 1,)) + right[-1:]: "6A80",
-        right: "6A80",
+        put_key(channel, 0, 0x21, new): "6A80",
         put_key(channel, 0x30, 0x31, new): "6A88",
         right[:5] + b"\x80" + right[6:]: "6A80",
         right[:6] + b"\x88" + right[7:]: "6A80",
@@ -203,7 +205,7 @@ def test_a_card_moves_from_scp02_to_scp03() -> None:
     memory = bank.memory("3des", 16)
     card = bank.powered(memory)
     aes = bank.keys("aes", 16)
-    bank.run(card, bank.new_keys(bank.keys("maker", 16), bank.keys("bank", 16), 0x03))
+    bank.run(card.process, bank.new_keys(bank.keys("maker", 16), bank.keys("bank", 16), 0x03))
     channel = opened(card, 16, 0x03, seed="bank")
     data = b"\x30" + b"".join(
         bytes((0x88, 0x11, 0x10)) + channel.encipher_secret(key) + b"\0" for key in aes
@@ -211,7 +213,7 @@ def test_a_card_moves_from_scp02_to_scp03() -> None:
     assert sw(card, channel.wrap(bytes(Command(0x80, 0xD8, 0, 0x81, data)))) == "9000"
     assert [k.version for k in financial(memory).key_sets] == [NEW_VERSION, 0x30]
     channels: list[SecureChannel] = []
-    assert bank.run(card, bank.session(channels, MANAGER, aes, 0x33, 0x30)) == ["9000"] * 3
+    assert bank.run(card.process, bank.session(channels, MANAGER, aes, 0x33, 0x30)) == ["9000"] * 3
 
 
 def test_store_data_says_what_it_does_not_take() -> None:
