@@ -23,6 +23,7 @@ from station_agents.virtual.financial_memory import (
 _THREE_FROM_ENC: Final = 0x81  # P2: several keys, the first has identifier 1
 _LENGTHS: Final = {DES: (16,), AES: (16, 24, 32)}
 _CHECK_VALUE: Final = 3
+_ROOM: Final = 8  # key sets that the card holds
 
 
 def check_value(key_type: int, key: bytes) -> bytes:
@@ -78,6 +79,9 @@ def put_key(command: Command, channel: Channel, memory: FinancialMemory) -> KeyS
         raise StatusError(SW.WRONG_DATA)
     if command.p1 and memory.key_set(command.p1) is None:
         raise StatusError(SW.KEY_NOT_FOUND)
+    replaced = command.p1 or INITIAL_VERSION
+    if memory.key_set(replaced) is None and len(memory.key_sets) >= _ROOM:
+        raise StatusError(SW.NO_SPACE)
     if command.p1 != version and memory.key_set(version) is not None:
         raise StatusError(SW.WRONG_DATA)
     enc, mac, dek = (_key(key_type, block, channel) for key_type, block, _ in fields)
@@ -86,9 +90,7 @@ def put_key(command: Command, channel: Channel, memory: FinancialMemory) -> KeyS
     for key, (key_type, _, value) in zip((enc, mac, dek), fields, strict=True):
         if value and not hmac.compare_digest(check_value(key_type, key), value):
             raise StatusError(SW.WRONG_DATA)
-    return KeySetWritten(
-        command.p1 or INITIAL_VERSION, KeySet(version, fields[0][0], (enc, mac, dek))
-    )
+    return KeySetWritten(replaced, KeySet(version, fields[0][0], (enc, mac, dek)))
 
 
 def check_values(keys: KeySet) -> bytes:

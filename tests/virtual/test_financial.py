@@ -198,6 +198,8 @@ def test_put_key_is_refused_as_a_whole() -> None:
     assert [k.version for k in financial(memory).key_sets] == [0x22]
     values = b"".join(channel.suite.check_value(k) for k in bank.keys("next", 16))
     assert answer == b"\x22" + values + b"\x90\x00"
+    added = [sw(card, channel.wrap(put_key(channel, 0, v, new))) for v in range(1, 9)]
+    assert added == ["9000"] * 7 + ["6A84"]
 
 
 def test_a_card_moves_from_scp02_to_scp03() -> None:
