@@ -15,9 +15,9 @@ from Crypto.Hash import CMAC
 
 from domain.card.apdu import SW
 from station_agents.virtual.command import Command
-from station_agents.virtual.crypto import BLOCK as DES_BLOCK
 from station_agents.virtual.crypto import TwoKeyDes, pad
 
+DES_BLOCK: Final = TwoKeyDes.block
 AES_BLOCK: Final = 16
 MAC: Final = 8
 
@@ -118,7 +118,7 @@ class Scp02:
 
     def _full_mac(self, data: bytes) -> bytes:
         """Authentication cryptograms: full triple DES MAC under S-ENC (GPC E.4.2, B.1.2.1)."""
-        return _des_cbc(self._enc, pad(data))[-DES_BLOCK:]
+        return _des_cbc(self._enc, pad(data, DES_BLOCK))[-DES_BLOCK:]
 
     def is_host(self, cryptogram: bytes) -> bool:
         return hmac.compare_digest(cryptogram, self._host_cryptogram)
@@ -126,7 +126,7 @@ class Scp02:
     def _check(self, command: Command, data: bytes, mac: bytes) -> None:
         """GPC E.4.4. `data` in clear; Lc counts it and the MAC."""
         header = bytes((command.cla, command.ins, command.p1, command.p2, len(data) + MAC & 0xFF))
-        right = self._mac.retail_mac(self._icv, header + data)
+        right = self._mac.mac(self._icv, header + data)
         if not hmac.compare_digest(right, mac):
             raise ProtectionError
         self._icv = self._icv_key.encrypt(right)
@@ -224,9 +224,8 @@ class Scp03:
         if not self.level & R_MAC:
             return data
         if self.level & R_ENCRYPTION and data:
-            padded = data + b"\x80"
-            padded += bytes(-len(padded) % AES_BLOCK)
-            data = AES.new(self._enc, AES.MODE_CBC, self._iv(0x80)).encrypt(padded)
+            cipher = AES.new(self._enc, AES.MODE_CBC, self._iv(0x80))
+            data = cipher.encrypt(pad(data, AES_BLOCK))
         answer = self._chain + data + _OK
         return data + CMAC.new(self._rmac, answer, ciphermod=AES).digest()[:MAC]
 

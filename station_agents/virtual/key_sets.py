@@ -10,7 +10,7 @@ from Crypto.Cipher import AES as Aes
 from domain.card.apdu import SW
 from station_agents.virtual.channel import AES_BLOCK, Channel
 from station_agents.virtual.command import Command, StatusError
-from station_agents.virtual.crypto import BLOCK, TwoKeyDes
+from station_agents.virtual.crypto import CHECK_VALUE_LENGTH, TwoKeyDes
 from station_agents.virtual.financial_memory import (
     AES,
     DES,
@@ -22,15 +22,14 @@ from station_agents.virtual.financial_memory import (
 
 _THREE_FROM_ENC: Final = 0x81  # P2: several keys, the first has identifier 1
 _LENGTHS: Final = {DES: (16,), AES: (16, 24, 32)}
-_CHECK_VALUE: Final = 3
 _ROOM: Final = 8  # key sets that the card holds
 
 
 def check_value(key_type: int, key: bytes) -> bytes:
     """The first 3 bytes of a block enciphered: of 00 for DES, of 01 for AES (GPC B.6)."""
     if key_type == DES:
-        return TwoKeyDes(key).encrypt(bytes(BLOCK))[:_CHECK_VALUE]
-    return Aes.new(key, Aes.MODE_ECB).encrypt(b"\x01" * AES_BLOCK)[:_CHECK_VALUE]
+        return TwoKeyDes(key).encrypt(bytes(TwoKeyDes.block))[:CHECK_VALUE_LENGTH]
+    return Aes.new(key, Aes.MODE_ECB).encrypt(b"\x01" * AES_BLOCK)[:CHECK_VALUE_LENGTH]
 
 
 def _key(key_type: int, block: bytes, channel: Channel) -> bytes:
@@ -57,7 +56,7 @@ def _fields(data: bytes) -> list[tuple[int, bytes, bytes]]:
         end = 2 + data[1]
         stop = end + 1 + data[end]
         block, value = data[2:end], data[end + 1 : stop]
-        if not block or len(data) < stop or len(value) not in (0, _CHECK_VALUE):
+        if not block or len(data) < stop or len(value) not in (0, CHECK_VALUE_LENGTH):
             raise StatusError(SW.WRONG_DATA)
         fields.append((data[0], block, value))
         data = data[stop:]
@@ -81,7 +80,7 @@ def put_key(command: Command, channel: Channel, memory: FinancialMemory) -> KeyS
         raise StatusError(SW.KEY_NOT_FOUND)
     replaced = command.p1 or INITIAL_VERSION
     if memory.key_set(replaced) is None and len(memory.key_sets) >= _ROOM:
-        raise StatusError(SW.NO_SPACE)
+        raise StatusError(SW.NO_ROOM_IN_FILE)
     if command.p1 != version and memory.key_set(version) is not None:
         raise StatusError(SW.WRONG_DATA)
     enc, mac, dek = (_key(key_type, block, channel) for key_type, block, _ in fields)

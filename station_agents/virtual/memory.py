@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from station_agents.virtual.financial_memory import FinancialChange, FinancialMemory
 from station_agents.virtual.social_memory import SocialChange, SocialMemory
 
-Change = SocialChange | FinancialChange
+
+@dataclass(frozen=True)
+class CardBlocked:
+    """The chip serves nothing any more, for good."""
+
+
+Change = SocialChange | FinancialChange | CardBlocked
 
 
 @dataclass
@@ -19,12 +25,15 @@ class CardMemory:
     """`financial` is None in a chip without a financial side."""
 
     social: SocialMemory
+    blocked: bool = False
     financial: FinancialMemory | None = None
 
     def apply(self, change: Change) -> None:
         """Make `change`; made twice it is made once. KeyError for a key or an application that is
         not there."""
-        if not isinstance(change, FinancialChange):
+        if isinstance(change, CardBlocked):
+            self.blocked = True
+        elif not isinstance(change, FinancialChange):
             self.social.apply(change)
         elif self.financial is None:
             raise KeyError("financial")

@@ -117,7 +117,7 @@ class Incoming:
             raise StatusError(SW.WRONG_DATA)
         dgis = {dgi: _clear(dgi, data, encryption, decipher) for dgi, data in dgis.items()}
         if sum(map(len, {**memory.dgis, **dgis}.values())) + len(rest) > _ROOM:
-            raise StatusError(SW.NO_SPACE)
+            raise StatusError(SW.NO_ROOM_IN_FILE)
         came = {**self._came, **dgis}
         if not _keys_fit(came) or any(
             len(dgis[d]) > _LONGEST_RECORD for d in dgis if d >> 8 in _SFIS

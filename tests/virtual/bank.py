@@ -27,7 +27,7 @@ from station_agents.virtual.financial_memory import (
 )
 from station_agents.virtual.memory import CardMemory, Change
 from station_agents.virtual.payment import tlv
-from station_agents.virtual.social_memory import SocialMemory
+from station_agents.virtual.social_memory import Pin, SocialMemory
 from station_agents.virtual.tray_rows import memory_row
 from tests.virtual.floor import PROFILE
 
@@ -59,7 +59,7 @@ def memory(suite: str, length: int, *, tries: int = 10) -> CardMemory:
         MANAGER, OP_READY, bytes(range(10)), bytes(42), [maker], tries, tries,
         {UNIONPAY: PaymentMemory(), DIRECTORY: PaymentMemory()},
     )  # fmt: skip
-    return CardMemory(SocialMemory({}, {}), financial)
+    return CardMemory(SocialMemory({}, {}, Pin(b"\x66" * 3, 6, 6)), financial=financial)
 
 
 def records() -> dict[int, bytes]:

@@ -22,7 +22,7 @@ from station_agents.virtual.financial_memory import (
     KeySet,
 )
 from station_agents.virtual.key_sets import check_value, check_values, put_key
-from tests.virtual.floor import ecb
+from tests.conformance.chip_terminal import ecb
 
 ISD_R = bytes.fromhex("A0000005591010FFFFFFFF8900000100")
 DEFAULT_KEY = bytes.fromhex("404142434445464748494A4B4C4D4E4F")
@@ -198,7 +198,8 @@ def test_a_real_card_with_keys_of_emv_cps() -> None:
     diversification = bytes.fromhex("0000017695008D0F9727")
     last = diversification[4:]
     enc, mac, dek = (
-        ecb(DEFAULT_KEY, last + bytes((0xF0, n)) + last + bytes((0x0F, n))) for n in (1, 2, 3)
+        ecb("3des", DEFAULT_KEY, last + bytes((0xF0, n)) + last + bytes((0x0F, n)))
+        for n in (1, 2, 3)
     )
     challenge = bytes.fromhex("58FAE6F7D0E3")
     chip = card(
