@@ -17,9 +17,10 @@ from typing import Any
 import pkcs11
 
 from actors.hsm import card_keys, cryptograms
-from actors.hsm.derivation import derive_in_token
 from actors.hsm.global_platform import check_values, open_channel, put_key
+from actors.hsm.pkcs11_masters import derive_in_token
 from actors.hsm.secure_channel import CardKeys, ChannelError, SecureChannel
+from actors.hsm.self_test import throw_away
 from actors.hsm.suites import CHECK_VALUE, SM4, SUITES, Suite, factor_block, sm3
 from actors.hsm.token import (
     KeyToken,
@@ -28,7 +29,7 @@ from actors.hsm.token import (
     write_pin_file,
     write_softhsm_conf,
 )
-from actors.hsm.token_ciphers import KEY_TYPES, encipher, encipher_cbc, throw_away
+from actors.hsm.token_ciphers import KEY_TYPES, encipher, encipher_cbc
 from centre import wiring
 from centre.config import ConfigError, load
 from domain.provider import ProviderError
@@ -93,37 +94,48 @@ def as_bytes(name: str, value: object) -> bytes:
 class Bench:
     """Where throw-away keys live: a token that is opened when first needed."""
 
-    def __init__(self, home: Path | None, place: Path) -> None:
-        """`place`: an empty directory, for a token of its own if no home has one that opens."""
-        self._home = home
+    def __init__(self, place: Path, home: Path | None, *, only: bool) -> None:
+        """`place`: an empty directory for a token of its own, if there is no home, or (unless it
+        is the `only` one that may serve) its token does not open."""
         self._place = place
+        self._home = home
+        self._only = only
         self._token: KeyToken | None = None
         self.token = ""
         """`home` or `temporary`; empty if none was needed."""
 
-    @property
-    def session(self) -> pkcs11.Session:
+    @contextmanager
+    def key(self, suite: Suite, value: bytes) -> Iterator[Any]:
+        """A key of the session that is gone afterwards. ValueError for a length that the suite
+        has not."""
+        if len(value) not in suite.key_lengths:
+            lengths = " or ".join(map(str, suite.key_lengths))
+            raise ValueError(f"a {suite.name} key has {lengths} bytes")
         if self._token is None:
-            self._token = self._of_home() or self._own()
-        return self._token.session
+            self._token = self._open()
+        key = throw_away(self._token.session, KEY_TYPES[suite.name], value)
+        try:
+            yield key
+        finally:
+            key.destroy()
 
     def close(self) -> None:
         if self._token is not None:
             self._token.close()
 
-    def _of_home(self) -> KeyToken | None:
-        if self._home is None:
-            return None
-        with suppress(ConfigError, ProviderError, OSError):
-            config = load(self._home)
-            write_softhsm_conf(config.conf.parent)
-            token = KeyToken(wiring.token_config(config))
-            _ = token.session
-            self.token = "home"
-            return token
-        return None
-
-    def _own(self) -> KeyToken:
+    def _open(self) -> KeyToken:
+        if self._home is not None:
+            try:
+                config = load(self._home)
+                write_softhsm_conf(config.conf.parent)
+                token = KeyToken(wiring.token_config(config))
+                _ = token.session
+            except (ConfigError, ProviderError, OSError):
+                if self._only:
+                    raise
+            else:
+                self.token = "home"
+                return token
         pin = token_urlsafe(18)
         create_token(self._place / "token", pin, token_urlsafe(18))
         write_pin_file(self._place / "pin", pin)
@@ -132,10 +144,11 @@ class Bench:
 
 
 @contextmanager
-def bench(home: Path | None) -> Iterator[Bench]:
-    """A bench that leaves nothing behind."""
+def bench(home: Path | None, *, only: bool = False) -> Iterator[Bench]:
+    """A bench that leaves nothing behind. Raises ConfigError or ProviderError, when a key is first
+    needed, if `home` is the `only` one and does not open."""
     with tempfile.TemporaryDirectory(prefix="kat-") as place:
-        made = Bench(home, Path(place))
+        made = Bench(Path(place), home, only=only)
         try:
             yield made
         finally:
@@ -152,7 +165,7 @@ def cipher(given: Given, place: Bench) -> dict[str, Value]:
     if suite.name not in KEY_TYPES:
         enciphered = suite.encipher_cbc(key, iv, data) if iv else suite.encipher(key, data)
     else:
-        with throw_away(place.session, suite.name, key) as held:
+        with place.key(suite, key) as held:
             enciphered = encipher_cbc(held, iv, data) if iv else encipher(held, data)
     return {"data": enciphered}
 
@@ -166,7 +179,7 @@ def check_value(given: Given, place: Bench) -> dict[str, Value]:
     key = given.octets("key")
     if suite.name not in KEY_TYPES:
         return {"kcv": suite.check_value(key)}
-    with throw_away(place.session, suite.name, key) as held:
+    with place.key(suite, key) as held:
         return {"kcv": encipher(held, suite.check_block)[:CHECK_VALUE]}
 
 
@@ -177,22 +190,23 @@ def diversify(given: Given, place: Bench) -> dict[str, Value]:
         raise ValueError("factors are one or more of 8 bytes")
     if suite is SM4:
         for factor in factors:
-            key = suite.encipher(key, factor_block(factor))
-    else:
-        with throw_away(place.session, suite.name, key) as master:
-            key = _diversified(master, factors)
+            key = suite.encipherer(key)(factor_block(factor))
+    while suite is not SM4 and factors:
+        # Production has two levels, of which the first stays in the token.
+        with place.key(suite, key) as master:
+            key = _two_levels(master, factors[:2])
+        factors = factors[2:]
     return {"key": key, "kcv": suite.check_value(key)}
 
 
-def _diversified(master: Any, factors: list[bytes]) -> bytes:
-    """All levels but the last stay in the token, as city keys do."""
+def _two_levels(master: Any, factors: list[bytes]) -> bytes:
     if len(factors) == 1:
         return encipher(master, factor_block(factors[0]))
-    level = derive_in_token(master, factors[0])
+    city = derive_in_token(master, factors[0])
     try:
-        return _diversified(level, factors[1:])
+        return encipher(city, factor_block(factors[1]))
     finally:
-        level.destroy()
+        city.destroy()
 
 
 def mac(given: Given, _place: Bench) -> dict[str, Value]:
@@ -218,9 +232,9 @@ def external_authenticate(given: Given, _place: Bench) -> dict[str, Value]:
 
 def keys_of_card(given: Given, place: Bench) -> dict[str, Value]:
     kdf = card_keys.Diversification(given.one_of("kdf", *card_keys.Diversification))
-    suite, master = SUITES[card_keys.SUITES[kdf]], given.octets("master")
+    suite, master = SUITES[card_keys.MASTER_SUITES[kdf]], given.octets("master")
     key_data = given.octets("key_data", card_keys.KEY_DATA)
-    with throw_away(place.session, suite.name, master) as kmc:
+    with place.key(suite, master) as kmc:
         keys = card_keys.card_keys(kdf, partial(encipher, kmc), len(master), key_data)
     parts = {"enc": keys.enc, "mac": keys.mac, "dek": keys.dek}
     return {**parts, **{f"{name}_kcv": suite.check_value(key) for name, key in parts.items()}}

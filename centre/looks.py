@@ -119,7 +119,7 @@ def kat(file: Path, home: Path | None, as_json: bool) -> None:
         click.echo(f"文件无法读取 {e}", err=True)
         sys.exit(WRONG_USE)
     outcomes = []
-    with bench(home or last_home()) as place:
+    with bench(home or last_home(), only=home is not None) as place:
         for outcome in known.run(cases, place):
             outcomes.append(outcome)
             if not as_json:

@@ -6,14 +6,16 @@ in this process for one request (*software-assisted*: PKCS#11 has neither protoc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 from pkcs11 import Attribute, KeyType
 
 from actors.hsm import labels
-from actors.hsm.card_keys import SUITES, Diversification, card_keys
+from actors.hsm.card_keys import MASTER_SUITES, Diversification, card_keys
 from actors.hsm.global_platform import check_put_key, open_channel, put_key
+from actors.hsm.masters import MasterState
 from actors.hsm.secure_channel import (
     CardKeys,
     ChannelError,
@@ -28,7 +30,6 @@ from domain.codes import Code
 from domain.provider import Answer, Channel, OpenChannel, ReadChannel, ReplaceCardKeys
 
 _PROTOCOLS = {2: KeyType.DES2, 3: KeyType.AES}
-_STAGED, _RETIRED = b"staged", b"retired"
 
 
 class _Refused(Exception):
@@ -37,8 +38,16 @@ class _Refused(Exception):
         self.code = code
 
 
+class _Kmc(NamedTuple):
+    """A bank's master as a chunk found it in the token."""
+
+    key: Any
+    state: str
+    length: int
+
+
 class BankChannels:
-    """Answers requests for channels, one after another, without memory of the one before."""
+    """Answers requests for channels, without memory of those before."""
 
     def __init__(
         self,
@@ -51,9 +60,15 @@ class BankChannels:
         self._token = token
         self._bank = bank
         self._admit = admit
+        self._kmcs: dict[str, _Kmc | None] = {}
 
-    def answer(self, request: OpenChannel | ReadChannel) -> Answer:
-        """Refused by a code, alone: a channel that fails disturbs no other request."""
+    def answers(self, requests: Sequence[OpenChannel | ReadChannel]) -> list[Answer]:
+        """One answer for each request of a chunk. Refused by a code, alone: a channel that fails
+        disturbs no other. Masters are looked for once a chunk, since their states may change."""
+        self._kmcs.clear()
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: OpenChannel | ReadChannel) -> Answer:
         try:
             if isinstance(request, OpenChannel):
                 return Answer(apdus=tuple(self._sent(request.channel)))
@@ -118,11 +133,21 @@ class BankChannels:
         chips that carry its keys already (`new`: they do not)."""
         kdf = Diversification(channel.diversification)
         opening = parse_opening(channel.initialize_update)
-        kmc = self._token.find(labels.kmc(bank, version))
-        state = b"" if kmc is None else bytes(kmc[Attribute.ID])
-        if kmc is None or state == _STAGED or (new and state == _RETIRED):
+        kmc = self._kmc(labels.kmc(bank, version))
+        serving = (MasterState.ACTIVE,) if new else (MasterState.ACTIVE, MasterState.RETIRED)
+        if kmc is None or kmc.state not in serving:
             raise _Refused(Code.KEY_UNKNOWN)
-        if not kmc.key_type == KEY_TYPES[SUITES[kdf]] == _PROTOCOLS[opening.protocol]:
+        if not kmc.key.key_type == KEY_TYPES[MASTER_SUITES[kdf]] == _PROTOCOLS[opening.protocol]:
             raise _Refused(Code.BAD_FORMAT)
-        length = kmc.key_length // 8
-        return card_keys(kdf, partial(encipher, kmc), length, opening.key_data)
+        return card_keys(kdf, partial(encipher, kmc.key), kmc.length, opening.key_data)
+
+    def _kmc(self, label: str) -> _Kmc | None:
+        if label not in self._kmcs:
+            key = self._token.find(label)
+            if key is not None:
+                state = key[Attribute.ID].decode("ascii", "replace")
+                # The length of a DES2 key is fixed, and the module does not tell it.
+                length = 16 if key.key_type is KeyType.DES2 else key[Attribute.VALUE_LEN]
+                key = _Kmc(key, state, length)
+            self._kmcs[label] = key
+        return self._kmcs[label]

@@ -27,7 +27,12 @@ class Diversification(StrEnum):
     KDF3 = "kdf3"
 
 
-SUITES = {Diversification.EMV: "3des", Diversification.VISA2: "3des", Diversification.KDF3: "aes"}
+MASTER_SUITES = {
+    Diversification.EMV: "3des",
+    Diversification.VISA2: "3des",
+    Diversification.KDF3: "aes",
+}
+"""The suite of a master (`suites.Suite.name`)."""
 
 
 def card_keys(
