@@ -78,6 +78,7 @@ class Code(StrEnum):
     FEEDER_EMPTY = "FEEDER_EMPTY"
     FEEDER_AWAY = "FEEDER_AWAY"
     READER_AWAY = "READER_AWAY"
+    READER_QUARANTINED = "READER_QUARANTINED"
     PCSC_AWAY = "PCSC_AWAY"
     READER_QUIET = "READER_QUIET"
     STATION_AWAY = "STATION_AWAY"
@@ -239,6 +240,11 @@ WORDS: dict[Code, Words] = {
     ),
     Code.READER_AWAY: Words(
         "读卡器故障", "the reader fails", "检查读卡器及连线 check reader and cable"
+    ),
+    Code.READER_QUARANTINED: Words(
+        "读卡器已隔离：无应答或屡次失败",
+        "the reader is in quarantine: it hangs, or its cards fail too often",
+        "拔下再插上读卡器，查看其废卡 unplug it and plug it in again; check its rejected cards",
     ),
     Code.PCSC_AWAY: Words(
         "读卡服务中断", "the PC/SC service is away", "重启该机 pcscd restart pcscd there"

@@ -113,9 +113,8 @@ def test_segment_in_hand_is_finished_while_the_centre_is_away(
         assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("contexts", ["process", "reader"])
 def test_agent_goes_on_after_pcscd_was_killed(
-    service: Pcscd, short_directory: Path, free_port: Callable[[], int], contexts: str
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
 ) -> None:
     """pcscd is killed under a parked chip and started again: the segment that meets it is told
     as broken, both chips are opened anew and finished; no chip was ejected without a verdict.
@@ -125,11 +124,8 @@ def test_agent_goes_on_after_pcscd_was_killed(
     with (
         tray_of(service, short_directory, *cards) as tray,
         ScriptedCentre(free_port(), script) as centre,
-        AgentProcess(
-            service, tray.control, centre.address, short_directory, readers=2,
-            arguments=["--contexts", contexts],
-        ) as agent,
-    ):  # fmt: skip
+        AgentProcess(service, tray.control, centre.address, short_directory, readers=2) as agent,
+    ):
         before = centre.until(lambda turns: list(turns) if len(openings(turns)) == 2 else None)
         service.kill()
         # The parked turns reach the centre again and get their segments, without a PC/SC service.
