@@ -30,7 +30,7 @@ from station_agents.feeder import TrayFeeder
 from station_agents.journal import Journal
 from station_agents.pcsc import service_socket
 from station_agents.quarantine import Quarantine, Rule
-from station_agents.reader import Reader
+from station_agents.reader import Patience, Reader
 from station_agents.session import Session, Station, nothing
 from telemetry.endpoint import open_endpoint, withdraw
 
@@ -97,6 +97,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--log-format", choices=("json", "people"), default="json", help="日志格式")
     parser.add_argument("--metrics", type=Path, metavar="DIR",
                         help="监控目标目录 (HOME/prometheus/targets of the centre)")  # fmt: skip
+    parser.add_argument("--card-seconds", type=_seconds, default=Patience.seconds, metavar="S",
+                        help="等待卡片上电 (until a card shows itself; %(default)s)")  # fmt: skip
     parser.add_argument("--hang-seconds", type=_seconds, default=_HANG_SECONDS, metavar="S",
                         help="无应答多久即隔离 (hangs so long; %(default)s)")  # fmt: skip
     parser.add_argument("--quarantine-silent", type=int, default=Rule.silent, metavar="N",
@@ -156,8 +158,9 @@ async def work(arguments: argparse.Namespace, at: Callable[[str], None] = nothin
             arguments.station, arguments.stages, door, journal, stopping, at, Quarantine(rule)
         )
         feeders = [TrayFeeder(arguments.control, i, stopping) for _, i in arguments.readers]
+        patience = Patience(seconds=arguments.card_seconds)
         sessions = [
-            Session(station, Reader(name, stopping), feeder)
+            Session(station, Reader(name, stopping, patience), feeder)
             for (name, _), feeder in zip(arguments.readers, feeders, strict=True)
         ]
         # A call that hangs can't be ended; it must not hold the exit up.

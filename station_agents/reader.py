@@ -54,9 +54,8 @@ class Patience:
     tries: int = 3
     """Power-ons before a chip counts as silent."""
     seconds: float = 0.7
-    """Wait for a card to show, after each try but the last."""
-    seconds_after_accident: float = 1.5
-    """The same after reader, service or feeder came back: they too find each other late."""
+    """Wait for a card to show, after each try but the last; twice as long after reader, service
+    or feeder came back: they too find each other late."""
     replug_seconds: float = 0.5
     """Between two looks for a reader that is to be unplugged and plugged in again."""
 
@@ -82,7 +81,7 @@ class Reader:
         Raises CardSilent after three tries, ReaderLost, ReaderHung, ServiceLost, Stopping.
         """
         patience = self._patience
-        seconds = patience.seconds_after_accident if self._after_accident else patience.seconds
+        seconds = patience.seconds * (2 if self._after_accident else 1)
         code = 0
         for tries_left in range(patience.tries - 1, -1, -1):
             try:

@@ -23,7 +23,7 @@ _LONGEST_WAIT: Final = 3600.0  # seconds
 class Line(Protocol):
     """The line of a reader (`link.VpcdLink`), as far as it fails on command."""
 
-    def hang(self, after: int) -> None: ...
+    def fail(self, after: int, failure: str) -> None: ...
 
     def replug(self) -> None: ...
 
@@ -78,8 +78,9 @@ class ControlServer:
                     reader_of(request), request["stack"], request.get("ticket")
                 )
                 return {"loaded": loaded}
-            case "hang":
-                self._lines[reader_of(request)].hang(int(request.get("after", 0)))
+            case "fail":
+                line = self._lines[reader_of(request)]
+                line.fail(int(request["after"]), str(request["how"]))
                 return {}
             case "replug":
                 self._lines[reader_of(request)].replug()
