@@ -8,6 +8,7 @@ same context holds up the whole process. So each reader has its own (decision 11
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
@@ -147,6 +148,38 @@ class Context:
         context, self._context = self._context, None
         if context is not None:
             scard.SCardReleaseContext(context)
+
+
+@dataclass(frozen=True)
+class ReaderSeen:
+    """A reader of this machine: whether a card lies there, and whether another program uses it."""
+
+    name: str
+    card: bool
+    in_use: bool
+
+
+def look_at_readers() -> list[ReaderSeen]:
+    """All readers that the service knows. Raises ServiceLost."""
+    code, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+    if code != SUCCESS:
+        raise ServiceLost("no context", _code(code))
+    try:
+        code, names = scard.SCardListReaders(context, [])
+        if code != SUCCESS or not names:
+            return []
+        code, states = scard.SCardGetStatusChange(
+            context, 0, [(name, scard.SCARD_STATE_UNAWARE) for name in names]
+        )
+        if code != SUCCESS:
+            raise ServiceLost("the PC/SC service is away", _code(code))
+    finally:
+        scard.SCardReleaseContext(context)
+    used = scard.SCARD_STATE_EXCLUSIVE | scard.SCARD_STATE_INUSE
+    return [
+        ReaderSeen(name, bool(state & scard.SCARD_STATE_PRESENT), bool(state & used))
+        for name, state, _ in states
+    ]
 
 
 def code_of(value: int) -> int:

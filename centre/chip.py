@@ -1,0 +1,270 @@
+"""What a chip is and what is wrong with it, by reading alone: `centre chip`.
+
+No authentication, no PIN, nothing that writes or wears a counter; also no GET PROCESSING OPTIONS,
+which counts a transaction. What is of a person leaves this module masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Final
+
+from domain.card.apdu import (
+    SW,
+    Command,
+    get_key_information,
+    read_record,
+    select_application,
+)
+from domain.card.ber import BerError, objects
+from domain.card.profile import (
+    KeyInformation,
+    Profile,
+    is_identification_code,
+    load_profile,
+    parse_key_information,
+)
+from domain.card.records import RecordError
+from domain.codes import Code
+
+Transmit = Callable[[bytes], tuple[bytes, int]]
+"""One command; data and status word."""
+
+CATEGORIES: Final = {"1": "社会保障卡 social security card", "2": "临时卡 temporary card"}
+_BLOCKED_WORDS: Final = frozenset({0x6283, 0x6A81, SW.APPLICATION_BLOCKED})
+_DIRECTORIES: Final = (b"2PAY.SYS.DDF01", b"1PAY.SYS.DDF01")
+_PAYMENT: Final = tuple(bytes.fromhex(f"A00000033301010{n}") for n in (1, 2, 3, 6))
+"""UnionPay debit, credit, quasi-credit, electronic cash: asked for where there is no directory."""
+_AID, _LABEL, _NUMBER, _TRACK_2 = 0x4F, 0x50, 0x5A, 0x57
+_FILES, _RECORDS = range(1, 11), range(1, 6)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Something wrong: a code (`domain.codes`) and what it is about."""
+
+    code: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFound:
+    """A key as the chip tells of it; `state` is temporary, formal or missing."""
+
+    usage: str
+    key_id: int
+    version: int | None
+    state: str
+    tries_left: int | None
+    tries: int
+
+
+@dataclass(frozen=True)
+class Application:
+    """A payment application; `card_number` masked, empty if it can't be read so."""
+
+    aid: str
+    label: str
+    blocked: bool
+    card_number: str
+
+
+@dataclass
+class Chip:
+    """What was read. Empty: the chip does not say. `holder`: masked texts by field of the profile;
+    `keys_are`: temporary, formal, unfinished or mixed."""
+
+    reader: str = ""
+    atr: str = ""
+    profile: str = ""
+    identification_code: str = ""
+    category: str = ""
+    keys_are: str = ""
+    key_version: int | None = None
+    keys: list[KeyFound] = field(default_factory=list)
+    holder: dict[str, str] = field(default_factory=dict)
+    applications: list[Application] = field(default_factory=list)
+    wrong: list[Wrong] = field(default_factory=list)
+
+
+def known_profiles() -> list[Profile]:
+    """All card profiles that ship with the centre."""
+    folder = resources.files("domain.card").joinpath("profiles")
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith(".toml"))
+    return [load_profile(name.removesuffix(".toml")) for name in names]
+
+
+def examine(transmit: Transmit, profiles: Sequence[Profile]) -> Chip:
+    """What a chip that was just powered on says of itself. `transmit` raises what it raises; there
+    is nothing that a chip could answer that raises here."""
+    chip = Chip()
+    _social(chip, transmit, profiles)
+    chip.applications = list(_payment(chip, transmit))
+    return chip
+
+
+def _social(chip: Chip, transmit: Transmit, profiles: Sequence[Profile]) -> None:
+    words = {}
+    for profile in profiles:
+        _, word = words[profile.aid] = _send(transmit, select_application(profile.aid))
+        if word != SW.OK:
+            continue
+        keys = _key_information(transmit)
+        if keys is not None and _fits(profile, keys):
+            chip.profile = profile.id
+            _identify(chip, transmit, profile)
+            _judge_keys(chip, profile, keys)
+            return
+    found = {word for _, word in words.values()}
+    if SW.OK in found:
+        chip.wrong.append(Wrong(Code.CHIP_UNREADABLE, "密钥信息 key information"))
+    elif found & _BLOCKED_WORDS:
+        chip.wrong.append(Wrong(Code.APPLICATION_BLOCKED, "社保应用 social application"))
+    else:
+        chip.wrong.append(Wrong(Code.APPLICATION_MISSING, "社保应用 social application"))
+
+
+def _send(transmit: Transmit, command: Command) -> tuple[bytes, int]:
+    return transmit(bytes(command))
+
+
+def _key_information(transmit: Transmit) -> Mapping[int, KeyInformation] | None:
+    data, word = _send(transmit, get_key_information())
+    try:
+        return parse_key_information(data) if word == SW.OK else None
+    except (RecordError, IndexError):
+        return None
+
+
+def _fits(profile: Profile, keys: Mapping[int, KeyInformation]) -> bool:
+    return profile.key(profile.loading_usage).key_id in keys
+
+
+def _identify(chip: Chip, transmit: Transmit, profile: Profile) -> None:
+    for name, item in profile.fields.items():
+        data, word = _send(transmit, read_record(item.tag, item.file, item.length))
+        if word in (SW.RECORD_NOT_FOUND, SW.FILE_NOT_FOUND):
+            if name in ("identification_code", "card_category"):
+                chip.wrong.append(Wrong(Code.FIELD_MISSING, name))
+            continue
+        if word != SW.OK:
+            chip.wrong.append(Wrong(Code.CHIP_UNREADABLE, f"{name}: {word:04X}"))
+            continue
+        try:
+            text = item.decode(item.parse(data))
+        except RecordError:
+            code = Code.BAD_CODING if item.coding == "AN" else Code.BAD_FORMAT
+            chip.wrong.append(Wrong(code, name))
+            continue
+        if name == "identification_code":
+            chip.identification_code = text
+            if not is_identification_code(text):
+                chip.wrong.append(Wrong(Code.BAD_FORMAT, name))
+        elif name == "card_category":
+            chip.category = CATEGORIES.get(text, "")
+            if not chip.category:
+                chip.wrong.append(Wrong(Code.BAD_FORMAT, name))
+        elif text:
+            chip.holder[name] = masked(name, text)
+
+
+def masked(name: str, text: str) -> str:
+    """A field of a holder for a screen: of a name the first character, of a birth date the year, of
+    any number the last four digits."""
+    if name in ("sex", "nation"):
+        return text
+    if name == "name":
+        return text[:1] + "*" * (len(text) - 1)
+    if name == "birth_date":
+        return text[:4] + "*" * (len(text) - 4)
+    return "*" * (len(text) - 4) + text[-4:] if len(text) > 4 else "*" * len(text)
+
+
+def _judge_keys(chip: Chip, profile: Profile, keys: Mapping[int, KeyInformation]) -> None:
+    for slot in profile.keys:
+        found = keys.get(slot.key_id)
+        version = found.version if found else None
+        state = (
+            "missing" if version is None
+            else "temporary" if version == profile.temporary_version
+            else "formal"
+        )  # fmt: skip
+        left = found.tries_left if found else None
+        chip.keys.append(KeyFound(slot.usage, slot.key_id, version, state, left, slot.tries))
+        if left is not None and left <= profile.low_counter:
+            code = Code.KEY_COUNTER_LOW if left else Code.KEY_BLOCKED
+            chip.wrong.append(Wrong(code, f"{slot.usage}: {left}/{slot.tries}"))
+    versions = {key.version for key in chip.keys if key.state == "formal"}
+    states = {key.state for key in chip.keys}
+    loading = next(key for key in chip.keys if key.usage == profile.loading_usage)
+    if states == {"temporary"}:
+        chip.keys_are = "temporary"
+    elif states == {"formal"} and len(versions) == 1:
+        chip.keys_are = "formal"
+    elif states == {"temporary", "formal"} and len(versions) == 1 and loading.state == "temporary":
+        chip.keys_are = "unfinished"
+        chip.wrong.append(Wrong(Code.KEYS_UNFINISHED))
+    else:
+        chip.keys_are = "mixed"
+        missing = [key.usage for key in chip.keys if key.state == "missing"]
+        note = f"缺 missing: {', '.join(missing)}" if missing else ""
+        chip.wrong.append(Wrong(Code.KEYS_MIXED, note))
+    if len(versions) == 1:
+        chip.key_version = versions.pop()
+
+
+def _payment(chip: Chip, transmit: Transmit) -> Iterator[Application]:
+    for aid in _payment_aids(transmit) or _PAYMENT:
+        if not 5 <= len(aid) <= 16:
+            continue
+        data, word = _send(transmit, select_application(aid))
+        blocked = word in _BLOCKED_WORDS
+        if word != SW.OK and not blocked:
+            continue
+        label = _first(data, _LABEL) or b""
+        if blocked:
+            chip.wrong.append(Wrong(Code.APPLICATION_BLOCKED, f"金融应用 payment {aid.hex()}"))
+        number = "" if blocked else _card_number(transmit)
+        yield Application(
+            aid.hex().upper(), label.decode("ascii", "replace"), blocked,
+            masked("number", number),
+        )  # fmt: skip
+
+
+def _payment_aids(transmit: Transmit) -> list[bytes]:
+    """What the card's payment directory lists (EMV book 1, 12.2)."""
+    for directory in _DIRECTORIES:
+        data, word = _send(transmit, select_application(directory))
+        if word == SW.OK:
+            return [value for tag, value in _objects(data) if tag == _AID]
+    return []
+
+
+def _card_number(transmit: Transmit) -> str:
+    """The card number as a record has it; empty where it can't be read without a transaction."""
+    for sfi in _FILES:
+        for number in _RECORDS:
+            data, word = _send(transmit, Command(0x00, 0xB2, number, sfi << 3 | 0x04, le=0))
+            if word != SW.OK:
+                break
+            value = _first(data, _NUMBER) or _first(data, _TRACK_2)
+            if value:
+                return value.hex().upper().split("D")[0].rstrip("F")
+    return ""
+
+
+def _first(data: bytes, wanted: int) -> bytes | None:
+    return next((value for tag, value in _objects(data) if tag == wanted), None)
+
+
+def _objects(data: bytes) -> list[tuple[int, bytes]]:
+    """What can be read of them; a payment application's data are not ours to judge."""
+    found = []
+    try:
+        for item in objects(data):
+            found.append(item)  # keeps what came before the fault
+    except (BerError, RecursionError):
+        pass
+    return found
