@@ -32,8 +32,7 @@ class Watched:
         self._given_up = False
 
     def __enter__(self) -> Self:
-        with self._lock:
-            self._began = time.monotonic()
+        self._began = time.monotonic()
         return self
 
     def __exit__(self, *_: object) -> None:
