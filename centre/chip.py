@@ -14,7 +14,10 @@ from typing import Final
 from domain.card.apdu import (
     SW,
     Command,
+    LifeCycle,
     get_key_information,
+    get_life_cycle,
+    get_pin_tries,
     read_record,
     select_application,
 )
@@ -32,8 +35,11 @@ from domain.codes import Code
 Transmit = Callable[[bytes], tuple[bytes, int]]
 """One command; data and status word."""
 
+PROTECTED: Final = "需认证后读取 protected"
 CATEGORIES: Final = {"1": "社会保障卡 social security card", "2": "临时卡 temporary card"}
-_BLOCKED_WORDS: Final = frozenset({0x6283, 0x6A81, SW.APPLICATION_BLOCKED})
+_BLOCKED_WORDS: Final = frozenset(
+    {SW.SELECTED_FILE_INVALIDATED, SW.CARD_BLOCKED, SW.APPLICATION_BLOCKED}
+)
 _DIRECTORIES: Final = (b"2PAY.SYS.DDF01", b"1PAY.SYS.DDF01")
 _PAYMENT: Final = tuple(bytes.fromhex(f"A00000033301010{n}") for n in (1, 2, 3, 6))
 """UnionPay debit, credit, quasi-credit, electronic cash: asked for where there is no directory."""
@@ -74,16 +80,21 @@ class Application:
 @dataclass
 class Chip:
     """What was read. Empty: the chip does not say. `holder`: masked texts by field of the profile;
-    `keys_are`: temporary, formal, unfinished or mixed."""
+    `keys_are`: temporary, formal, unfinished or mixed; `life_cycle`: as `LifeCycle`, in lower case;
+    `dfs`: application DFs that are there."""
 
     reader: str = ""
     atr: str = ""
     profile: str = ""
     identification_code: str = ""
     category: str = ""
+    life_cycle: str = ""
     keys_are: str = ""
     key_version: int | None = None
     keys: list[KeyFound] = field(default_factory=list)
+    pin_tries_left: int | None = None
+    pin_tries: int | None = None
+    dfs: list[str] = field(default_factory=list)
     holder: dict[str, str] = field(default_factory=dict)
     applications: list[Application] = field(default_factory=list)
     wrong: list[Wrong] = field(default_factory=list)
@@ -106,24 +117,33 @@ def examine(transmit: Transmit, profiles: Sequence[Profile]) -> Chip:
 
 
 def _social(chip: Chip, transmit: Transmit, profiles: Sequence[Profile]) -> None:
-    words = {}
-    for profile in profiles:
-        _, word = words[profile.aid] = _send(transmit, select_application(profile.aid))
-        if word != SW.OK:
+    answers = set()
+    for aid in dict.fromkeys(profile.aid for profile in profiles):
+        _, word = _send(transmit, select_application(aid))
+        answers.add(word)
+        if word not in (SW.OK, SW.SELECTED_FILE_INVALIDATED):
             continue
+        chip.life_cycle = _life_cycle(transmit)
         keys = _key_information(transmit)
-        if keys is not None and _fits(profile, keys):
-            chip.profile = profile.id
-            _identify(chip, transmit, profile)
-            _judge_keys(chip, profile, keys)
-            return
-    found = {word for _, word in words.values()}
-    if SW.OK in found:
-        chip.wrong.append(Wrong(Code.CHIP_UNREADABLE, "密钥信息 key information"))
-    elif found & _BLOCKED_WORDS:
-        chip.wrong.append(Wrong(Code.APPLICATION_BLOCKED, "社保应用 social application"))
-    else:
-        chip.wrong.append(Wrong(Code.APPLICATION_MISSING, "社保应用 social application"))
+        fitting = [p for p in profiles if p.aid == aid and _fits(p, keys or {})]
+        if fitting:
+            chip.profile = fitting[0].id
+            _judge_keys(chip, fitting[0], keys or {})
+            _judge_pin(chip, transmit, fitting[0])
+            if word == SW.OK:
+                _identify(chip, transmit, fitting[0])
+                _look_for_dfs(chip, transmit, fitting[0])
+        elif keys is None:
+            chip.wrong.append(Wrong(Code.CHIP_UNREADABLE, "密钥信息 key information"))
+        else:
+            note = "" if not keys else "与已知卡型不符 not those of a known profile"
+            chip.wrong.append(Wrong(Code.KEYS_MISSING, note))
+        if word == SW.SELECTED_FILE_INVALIDATED:
+            chip.wrong.append(Wrong(Code.APPLICATION_BLOCKED, "社保应用 social application"))
+        return
+    code = Code.APPLICATION_BLOCKED if answers & _BLOCKED_WORDS else Code.APPLICATION_MISSING
+    whole = "，或整卡已锁 or the whole card" if SW.CARD_BLOCKED in answers else ""
+    chip.wrong.append(Wrong(code, f"社保应用 social application{whole}"))
 
 
 def _send(transmit: Transmit, command: Command) -> tuple[bytes, int]:
@@ -139,7 +159,36 @@ def _key_information(transmit: Transmit) -> Mapping[int, KeyInformation] | None:
 
 
 def _fits(profile: Profile, keys: Mapping[int, KeyInformation]) -> bool:
-    return profile.key(profile.loading_usage).key_id in keys
+    loading = keys.get(profile.key(profile.loading_usage).key_id)
+    return loading is not None and loading.key_type == profile.key_type
+
+
+def _one_byte(transmit: Transmit, command: Command) -> int | None:
+    """The value of a data object of one byte: tag (2), 01, value; None if there is none."""
+    data, word = _send(transmit, command)
+    return data[3] if word == SW.OK and len(data) == 4 and data[2] == 1 else None
+
+
+def _life_cycle(transmit: Transmit) -> str:
+    value = _one_byte(transmit, get_life_cycle())
+    return LifeCycle(value).name.lower() if value in {int(v) for v in LifeCycle} else ""
+
+
+def _judge_pin(chip: Chip, transmit: Transmit, profile: Profile) -> None:
+    chip.pin_tries_left, chip.pin_tries = _one_byte(transmit, get_pin_tries()), profile.pin.tries
+    if chip.pin_tries_left == 0:
+        chip.wrong.append(Wrong(Code.PIN_LOCKED))
+
+
+def _look_for_dfs(chip: Chip, transmit: Transmit, profile: Profile) -> None:
+    for df in profile.dfs.values():
+        _, word = _send(transmit, select_application(df.aid))
+        if word == SW.OK:
+            chip.dfs.append(df.name)
+        else:
+            blocked = word in _BLOCKED_WORDS
+            code = Code.APPLICATION_BLOCKED if blocked else Code.APPLICATION_MISSING
+            chip.wrong.append(Wrong(code, df.name))
 
 
 def _identify(chip: Chip, transmit: Transmit, profile: Profile) -> None:
@@ -148,6 +197,9 @@ def _identify(chip: Chip, transmit: Transmit, profile: Profile) -> None:
         if word in (SW.RECORD_NOT_FOUND, SW.FILE_NOT_FOUND):
             if name in ("identification_code", "card_category"):
                 chip.wrong.append(Wrong(Code.FIELD_MISSING, name))
+            continue
+        if word == SW.SECURITY_STATUS_NOT_SATISFIED:
+            chip.holder[name] = PROTECTED
             continue
         if word != SW.OK:
             chip.wrong.append(Wrong(Code.CHIP_UNREADABLE, f"{name}: {word:04X}"))

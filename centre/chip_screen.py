@@ -19,6 +19,11 @@ _KEYS = {
     "unfinished": "更换未完成 key replacement was interrupted",
     "mixed": "版本混杂 mixed versions",
 }
+_LIFE = {
+    "blank": "空白 blank", "temporary_keys": "临时密钥 temporary keys",
+    "formal_keys": "正式密钥 formal keys", "personalized": "已个人化 personalized",
+    "blocked": "已锁定 blocked",
+}  # fmt: skip
 _STATES = {"temporary": "临时 temporary", "formal": "正式 formal v{}", "missing": "无 missing"}
 _FIELDS = {
     "social_card_number": "社会保障卡号 card number", "identity_number": "社会保障号码 identity",
@@ -29,6 +34,7 @@ _USAGES = {
     "MK": "主控 card control", "STK": "应用维护 application maintenance",
     "EAK": "外部认证 external authentication", "IRK": "内部认证 internal authentication",
     "PUK": "PIN 解锁 PIN unblock", "RPK": "PIN 重装 PIN reload",
+    "UK_DF01": "DF01 记录更新 record update", "UK_DF03": "DF03 记录更新 record update",
 }  # fmt: skip
 
 
@@ -72,9 +78,14 @@ def _rows(chip: Chip) -> list[tuple[str, str]]:
         ("卡型 profile", chip.profile),
         ("识别码 identification code", chip.identification_code),
         ("类别 category", chip.category),
+        ("生命周期 life cycle", _LIFE.get(chip.life_cycle, chip.life_cycle)),
         ("密钥 keys", _KEYS.get(chip.keys_are, "") + version),
         *((_FIELDS.get(name, name), text) for name, text in chip.holder.items()),
     ]
+    rows.append(("应用目录 application DFs", "  ".join(chip.dfs)))
+    if chip.pin_tries_left is not None:
+        left = f"剩余 {chip.pin_tries_left}/{chip.pin_tries} 次 tries left"
+        rows.append(("PIN", left))
     for a in chip.applications:
         words = [a.aid, a.label, a.card_number, "已锁定 blocked" if a.blocked else ""]
         rows.append(("金融应用 payment", "  ".join(w for w in words if w)))

@@ -63,7 +63,9 @@ class Code(StrEnum):
     APPLICATION_MISSING = "APPLICATION_MISSING"
     KEYS_MIXED = "KEYS_MIXED"
     KEYS_UNFINISHED = "KEYS_UNFINISHED"
+    KEYS_MISSING = "KEYS_MISSING"
     KEY_BLOCKED = "KEY_BLOCKED"
+    PIN_LOCKED = "PIN_LOCKED"
     KEY_COUNTER_LOW = "KEY_COUNTER_LOW"
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
@@ -226,6 +228,12 @@ WORDS: dict[Code, Words] = {
         "key replacement was interrupted",
         "放回送卡机，按卡内版本继续 feed it again: it goes on from its versions",
     ),
+    Code.KEYS_MISSING: Words("卡内无密钥", "the chip has no keys", "退回卡厂 back to the factory"),
+    Code.PIN_LOCKED: Words(
+        "PIN 已锁定",
+        "the PIN is locked",
+        "由服务网点解锁或重装 a service window unblocks or reloads it",
+    ),
     Code.KEY_BLOCKED: Words("密钥已锁死", "a key is blocked: no tries left", "remake the card"),
     Code.KEYS_MIXED: Words("密钥版本混杂", "an unknown set of key versions", "remake the card"),
     Code.KEY_COUNTER_LOW: Words("密钥剩余次数过少", "too few tries left", "remake the card"),
@@ -274,7 +282,11 @@ WORDS: dict[Code, Words] = {
         "another program has the reader, as a station agent does",
         "停下该工位或换一台读卡器 stop that station, or take another reader",
     ),
-    Code.READER_EMPTY: Words("读卡器内无卡", "no card lies in the reader", "放入卡片 lay one in"),
+    Code.READER_EMPTY: Words(
+        "读卡器内无卡，或芯片无应答",
+        "no card lies in the reader, or its chip is dead",
+        "放入卡片 lay one in; if one lies there, remake the card",
+    ),
     Code.READER_QUIET: Words(
         "读卡器无动作", "the reader asks nothing", "查看工位日志 look at the station's log"
     ),

@@ -25,7 +25,7 @@ from domain.codes import Code
 from domain.provider import KeyAccepted, KeyBlockRefused, ProviderError
 
 LARGEST_BLOCK = 64 * 1024
-"""Bytes; a block of six keys under RSA-3072 has about 5,500."""
+"""Bytes; a block of eight keys under RSA-3072 has about 7,300."""
 
 _CHECK_VALUE = 3
 _log = structlog.get_logger(__name__)

@@ -197,8 +197,9 @@ class Pkcs11Provider:
         """Why a request is not served, or "". The quota comes last: what is refused for another
         reason draws nothing."""
         chip = request.chip
+        wanted = self._suite.block if isinstance(request, Prove) else _CHALLENGE
         given = request.random if isinstance(request, Prove) else request.challenge
-        if len(given) != _CHALLENGE or not is_identification_code(chip.identification_code):
+        if len(given) != wanted or not is_identification_code(chip.identification_code):
             return Code.BAD_FORMAT
         if all(slot.usage != request.usage for slot in self._profile.keys):
             return Code.KEY_UNKNOWN

@@ -201,13 +201,14 @@ class KeyReplacement(ChipLine[Session, Facts]):
             return self._apart(turn, session, reason or state.reason)
         chip = self._chip(session)
         if not state.temporary:
-            random = self._random(8)
+            random = self._random(self._profile.block)
             segment = proof_segment(self._profile, random)
             after = replace(session, segment=segment, go_on="proven", random=random)
             return Prepared(lambda _a, _w: Outcome(segment, after), claim=after.claim)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            segment = authenticate_segment(self._profile, given[0].data)
+            first = session.remaining[0]
+            segment = authenticate_segment(self._profile, given[0].data, first)
             return Outcome(segment, replace(session, segment=segment, go_on="authenticated"))
 
         usage = self._profile.loading_usage
@@ -230,10 +231,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
             return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
         usage, later = session.remaining[0], session.remaining[1:]
-        random = b"" if later else self._random(8)
+        random = b"" if later else self._random(self._profile.block)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            segment = write_segment(self._profile, usage, given[0].data, random)
+            following = later[0] if later else ""
+            segment = write_segment(self._profile, usage, given[0].data, following, random)
             body = session.body
             if first:
                 body = body or self._cartons.take(session.carton_id, writing)
@@ -272,7 +274,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
         proof = answer.data if answer else b""
         if (
             not answers.complete(session.segment)
-            or len(proof) != CHALLENGE_BYTES
+            or len(proof) != self._profile.block
             or state.temporary
         ):
             return self._apart(turn, session, Code.KEY_NOT_PROVEN)

@@ -68,27 +68,35 @@ def identify_segment(profile: Profile) -> Segment:
     return Segment((*identity_steps(profile), _CHALLENGE))
 
 
-def authenticate_segment(profile: Profile, cryptogram: bytes) -> Segment:
-    """EXTERNAL AUTHENTICATE with the loading key, and the challenge for the first WRITE KEY."""
+def authenticate_segment(profile: Profile, cryptogram: bytes, first: str) -> Segment:
+    """EXTERNAL AUTHENTICATE with the loading key, and what comes before the WRITE KEY of the
+    usage `first`."""
     key_id = profile.key(profile.loading_usage).key_id
-    return Segment(
-        (
-            Step.of("external authenticate", external_authenticate(key_id, cryptogram)),
-            _CHALLENGE,
-        )
-    )
+    authenticate = Step.of("external authenticate", external_authenticate(key_id, cryptogram))
+    return Segment((authenticate, *_before_writing(profile, first)))
 
 
-def write_segment(profile: Profile, usage: str, apdu: bytes, random: bytes) -> Segment:
-    """One WRITE KEY. With `random` it is the last one, and the proof follows in the same turn."""
+def write_segment(
+    profile: Profile, usage: str, apdu: bytes, following: str, random: bytes
+) -> Segment:
+    """One WRITE KEY, and what comes before that of the usage `following`. Without one it is the
+    last, and the proof by `random` follows in the same turn."""
     write = Step(f"write key {usage}", apdu)
-    if random:
-        return Segment((write, *proof_segment(profile, random).steps), writes=True)
-    return Segment((write, _CHALLENGE), writes=True)
+    after = (
+        _before_writing(profile, following) if following else proof_segment(profile, random).steps
+    )
+    return Segment((write, *after), writes=True)
+
+
+def _before_writing(profile: Profile, usage: str) -> tuple[Step, ...]:
+    """The challenge for a WRITE KEY; a key of a DF is written while that DF is selected."""
+    df = profile.key(usage).df
+    select = (Step.of("select df", select_application(profile.dfs[df].aid)),) if df else ()
+    return (*select, _CHALLENGE)
 
 
 def proof_segment(profile: Profile, random: bytes) -> Segment:
-    """Read the key versions back and have the chip encipher `random` (8 bytes)."""
+    """Read the key versions back and have the chip encipher `random` (one block)."""
     key_id = profile.key(profile.internal_usage).key_id
     return Segment(
         (

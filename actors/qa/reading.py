@@ -130,7 +130,7 @@ class ReadingLine(ChipLine[Session, Facts]):
 
     def begin_reading(self, look: Opening) -> Prepared[Session]:
         """Have the chip read; nothing is known of it yet but its face."""
-        random = self._random(8)
+        random = self._random(self._profile.block)
         segment = self._read_segment(random)
         session = Session(segment, "read", random, look)
         return Prepared(lambda _a, _w: Outcome(segment, session))
@@ -184,7 +184,8 @@ class ReadingLine(ChipLine[Session, Facts]):
             answers.complete(session.segment)
             and proof is not None
             and challenge is not None
-            and len(proof.data) == len(challenge.data) == CHALLENGE_BYTES
+            and len(proof.data) == self._profile.block
+            and len(challenge.data) == CHALLENGE_BYTES
         )
         if not complete or state.temporary or state.reason:
             failed = answers.failed_step(session.segment)

@@ -23,8 +23,6 @@ from station_agents.virtual.loop import READ, WRITE, Loop
 _MESSAGE_MAX: Final = 2 + 0xFFFF
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.5
-HANG: Final = "hang"
-PULL: Final = "pull"
 
 log = structlog.get_logger()
 
@@ -59,8 +57,7 @@ class VpcdLink:
         self._pause = 0.0
         self._away = True
         self._socket: socket.socket | None = None
-        self._fails_after: int | None = None
-        self._failure = HANG
+        self._hangs_after: int | None = None
         self.connect()
 
     def connect(self) -> None:
@@ -90,17 +87,14 @@ class VpcdLink:
             raise RuntimeError("a closed line had an event")
         return self._socket
 
-    def fail(self, after: int, failure: str) -> None:
-        """Answer so many commands more. Then PULL: the card is pulled, and lies there again at
-        once, without power; or HANG: what comes is swallowed, until `replug`. ValueError for
-        another failure."""
-        if failure not in (HANG, PULL):
-            raise ValueError(f"a reader can {HANG} or {PULL}")
-        self._fails_after, self._failure = after, failure
+    def hang(self, after: int) -> None:
+        """Answer so many commands more, and then nothing at all until `replug`: the reader swallows
+        what comes."""
+        self._hangs_after = after
 
     def replug(self) -> None:
         """The reader is unplugged and plugged in again: it answers anew, the chip without power."""
-        self._fails_after = None
+        self._hangs_after = None
         if self._socket is not None and not self._away:
             self._lost()
 
@@ -151,11 +145,8 @@ class VpcdLink:
             if self._away:
                 self._away = False
                 self._log.info("reader connected")
-            if self._fails(message):
-                if self._failure == HANG:
-                    continue
-                self._fails_after = None
-                return False
+            if self._hangs(message):
+                continue
             answer = self._answer(message)
             if answer is not None:
                 line.send(len(answer).to_bytes(2, "big") + answer)
@@ -163,13 +154,10 @@ class VpcdLink:
                     return False
         return True
 
-    def _fails(self, message: bytes) -> bool:
-        if self._fails_after is None:
-            return False
-        if self._fails_after == 0:
-            # A card that hangs answers nothing; one that is there to be pulled, until a command.
-            return self._failure == HANG or len(message) != 1
-        self._fails_after -= len(message) != 1
+    def _hangs(self, message: bytes) -> bool:
+        if not self._hangs_after:
+            return self._hangs_after is not None
+        self._hangs_after -= len(message) != 1
         return False
 
     def _answer(self, message: bytes) -> bytes | None:

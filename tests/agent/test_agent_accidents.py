@@ -267,7 +267,7 @@ def test_agent_killed_around_a_write(
             assert turns[count].presentation != presentation
             assert turns[count].opening == turns[0].opening
             versions = turns[count + 1].answers.steps[1].data
-            assert bytes((0xC0, 5, MK, 1 if written else 0)) in versions
+            assert bytes((0xC0, 8, MK, 1 if written else 0)) in versions
             assert agent.stop() == 0
         assert list(read_journal(agent.journal)) == entries
 
@@ -293,6 +293,6 @@ def test_stopping_leaves_the_chip_where_it_lies(
         assert tray.ask("status")["stacks"] == {"good": 0, "rejected": 0, "held": 0}
         assert agent.events()[-1]["event"] == "agent.stopped"
         text = agent.log.read_text() + (agent.journal.read_text() if answered(centre.turns) else "")
-        name = str(cards[0]["files"]["06"]["09"])
+        name = str(cards[0]["social"]["records"]["06"]["09"])
         for secret in (name, name.upper(), SELECT.hex(), str(cards[0]["face_number"])):
             assert secret not in text

@@ -42,7 +42,7 @@ def test_a_reader_that_hangs_holds_nobody_up(
 
     def script(turn: pb.StationTurn) -> pb.CentreTurn | None:
         if turn.reader == first and not hanging.is_set():
-            tray.ask("fail", reader=0, after=1, how="hang")
+            tray.ask("hang", reader=0, after=1)
             hanging.set()
         if turn.answers.broken:
             return pb.CentreTurn(restart=pb.Restart(code="OK"))
@@ -120,7 +120,7 @@ def test_a_card_pulled_between_any_two_commands_is_read_anew(
 
     def script(turn: pb.StationTurn) -> pb.CentreTurn | None:
         if turn.number == 0 and cuts:
-            tray.ask("fail", reader=0, after=cuts.pop(0), how="pull")
+            tray.ask("cut", reader=0, command=cuts.pop(0) + 1, executed=False)
         if turn.answers.broken:
             return None
         return verdict() if turn.number else segment(*steps)

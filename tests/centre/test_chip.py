@@ -41,14 +41,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pcscd]:
 def held_by(card: dict[str, Any], holder: dict[str, str]) -> dict[str, Any]:
     for name, text in holder.items():
         item = PROFILE.fields[name]
-        file = card["files"].setdefault(f"{item.file:02X}", {})
+        file = card["social"]["records"].setdefault(f"{item.file:02X}", {})
         file[f"{item.tag:02X}"] = item.encode(text).hex()
     return card
 
 
 def with_keys(card: dict[str, Any], **versions_and_tries: tuple[int, int]) -> dict[str, Any]:
     for usage, (version, tries) in versions_and_tries.items():
-        key = next(k for k in card["keys"] if k["id"] == PROFILE.key(usage).key_id)
+        key = next(k for k in card["social"]["keys"] if k["id"] == PROFILE.key(usage).key_id)
         key["version"], key["tries_left"] = version, tries
     return card
 
@@ -72,9 +72,11 @@ FORMAL = {slot.usage: (3, slot.tries) for slot in PROFILE.keys}
 def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
     """Over a real PC/SC service: profile, identification code, keys with their state, holder
     masked; for each thing that is wrong its code and next step; exit code 0 or 1. No number or
-    name of a holder is in any output. An empty reader is 3, an unclear one 2."""
+    name of a holder is in any output. An empty reader, or one whose chip is so dead that the service sees no card, is
+    3; an unclear one 2."""
     bad_name = held_by(card_line(3), {"identity_number": HOLDER["identity_number"]})
-    bad_name["files"]["06"]["09"] = "ff" * 30
+    bad_name["social"]["records"]["06"]["09"] = "ff" * 30
+    bad_name["social"]["pin"] = ["666666", 6, 0]
     cards = [
         held_by(card_line(0), HOLDER),
         with_keys(held_by(card_line(1), HOLDER), **FORMAL),
@@ -82,8 +84,10 @@ def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
         bad_name,
         card_line(4, silent=True),
     ]
-    wrong = [[], [], [Code.KEY_BLOCKED, Code.KEY_COUNTER_LOW, Code.KEYS_MIXED], [Code.BAD_CODING],
-             [Code.CHIP_SILENT], [Code.READER_EMPTY]]  # fmt: skip
+    wrong = [
+        [], [], [Code.KEY_BLOCKED, Code.KEY_COUNTER_LOW, Code.KEYS_MIXED],
+        [Code.PIN_LOCKED, Code.BAD_CODING], [Code.READER_EMPTY], [Code.READER_EMPTY],
+    ]  # fmt: skip
     lines = [["--reader", name, "--json"] for name in service.readers]
     with tray_of(service, short_directory, *cards) as tray:
         done = chip(service, ["--list", "--json"], *lines, lines[0][:2], [])
@@ -92,14 +96,17 @@ def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
     assert [listed[name] for name in service.readers] == [True] * 4 + [False] * 2
     found = [json.loads(out) for _, out, _ in done[1:7]]
     assert [code for code, _, _ in done] == [0, 0, 0, 1, 1, 3, 3, 0, 2]
-    assert [[w["code"] for w in f["wrong"]] for f in found[:4]] == wrong[:4]
+    assert [[w["code"] for w in f["wrong"]] for f in found] == wrong
     assert all(w["next_step"] for f in found for w in f["wrong"])
     first, second = found[:2]
     assert (first["profile"], first["keys_are"], first["holder"]) == (
         PROFILE.id, "temporary", MASKED,
     )  # fmt: skip
     assert first["identification_code"] == "430100D1560000050000000000000000"
+    assert (first["life_cycle"], first["pin_tries_left"]) == ("temporary_keys", 6)
+    assert first["dfs"] == [df.name for df in PROFILE.dfs.values()]
     assert (second["keys_are"], second["key_version"]) == ("formal", 3)
+    assert second["life_cycle"] == "personalized"
     page = done[7][1]
     assert all(text in page for text in ("临时", *MASKED.values()))
     for _, out, err in done:
@@ -117,7 +124,7 @@ def test_what_keeps_a_chip_from_being_read_is_said(
         AgentProcess(service, tray.control, centre.address, short_directory) as agent,
     ):
         centre.until(lambda turns: turns)
-        tray.ask("fail", reader=1, after=2, how="hang")
+        tray.ask("hang", reader=1, after=2)
         busy, hangs = chip(
             service,
             ["--json", "--reader", service.readers[0]],
@@ -180,7 +187,7 @@ def keys_of(versions: dict[int, int | None]) -> tuple[str, list[str]]:
     for slot in PROFILE.keys:
         version = versions.get(slot.key_id, 0)
         if version is not None:
-            items += f"C005{slot.key_id:02X}{version:02X}8010{slot.tries:02X}"
+            items += f"C008{slot.key_id:02X}{version:02X}8010{slot.tries:02X}ABCDEF"
     select = f"00A40400{len(PROFILE.aid):02X}{PROFILE.aid.hex()}"
     chip = examine(
         table_of(**{select: "9000", "80CA00E000": f"E0{len(items) // 2:02X}{items}9000"}),
