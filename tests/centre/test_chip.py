@@ -72,8 +72,8 @@ FORMAL = {slot.usage: (3, slot.tries) for slot in PROFILE.keys}
 def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
     """Over a real PC/SC service: profile, identification code, keys with their state, holder
     masked; for each thing that is wrong its code and next step; exit code 0 or 1. No number or
-    name of a holder is in any output. An empty reader, or one whose chip is so dead that the service sees no card, is
-    3; an unclear one 2."""
+    name of a holder is in any output. An empty reader, or one whose chip is so dead that the
+    service sees no card, is 3; an unclear one 2."""
     bad_name = held_by(card_line(3), {"identity_number": HOLDER["identity_number"]})
     bad_name["social"]["records"]["06"]["09"] = "ff" * 30
     bad_name["social"]["pin"] = ["666666", 6, 0]
