@@ -43,7 +43,7 @@ _BLOCKED_WORDS: Final = frozenset(
 _DIRECTORIES: Final = (b"2PAY.SYS.DDF01", b"1PAY.SYS.DDF01")
 _PAYMENT: Final = tuple(bytes.fromhex(f"A00000033301010{n}") for n in (1, 2, 3, 6))
 """UnionPay debit, credit, quasi-credit, electronic cash: asked for where there is no directory."""
-_AID, _LABEL, _NUMBER, _TRACK_2 = 0x4F, 0x50, 0x5A, 0x57
+_AID, _LABEL, _NUMBER, _TRACK_2, _DIRECTORY_FILE = 0x4F, 0x50, 0x5A, 0x57, 0x88
 _FILES, _RECORDS = range(1, 11), range(1, 6)
 
 
@@ -269,9 +269,7 @@ def _judge_keys(chip: Chip, profile: Profile, keys: Mapping[int, KeyInformation]
 
 def _payment(chip: Chip, transmit: Transmit) -> Iterator[Application]:
     for aid in _payment_aids(transmit) or _PAYMENT:
-        if not 5 <= len(aid) <= 16:
-            continue
-        data, word = _send(transmit, select_application(aid))
+        data, word = _open(transmit, aid)
         blocked = word in _BLOCKED_WORDS
         if word != SW.OK and not blocked:
             continue
@@ -286,22 +284,40 @@ def _payment(chip: Chip, transmit: Transmit) -> Iterator[Application]:
 
 
 def _payment_aids(transmit: Transmit) -> list[bytes]:
-    """What the card's payment directory lists (EMV book 1, 12.2)."""
-    for directory in _DIRECTORIES:
-        data, word = _send(transmit, select_application(directory))
-        if word == SW.OK:
-            return [value for tag, value in _objects(data) if tag == _AID]
+    """What the card's payment directory lists: in its FCI (PPSE), or in the records of the file
+    that its FCI names (EMV book 1, 12.2)."""
+    for name in _DIRECTORIES:
+        data, word = _open(transmit, name)
+        if word != SW.OK:
+            continue
+        listed = _objects(data)
+        sfi = _first(data, _DIRECTORY_FILE)
+        if sfi and sfi[0] in _FILES:
+            listed += [o for record in _records(transmit, sfi[0]) for o in _objects(record)]
+        aids = [value for tag, value in listed if tag == _AID and 5 <= len(value) <= 16]
+        if aids:
+            return list(dict.fromkeys(aids))
     return []
+
+
+def _open(transmit: Transmit, aid: bytes) -> tuple[bytes, int]:
+    """SELECT a payment application, with its FCI."""
+    return _send(transmit, Command(0x00, 0xA4, 0x04, 0x00, aid, le=0))
+
+
+def _records(transmit: Transmit, sfi: int) -> Iterator[bytes]:
+    for number in _RECORDS:
+        data, word = _send(transmit, Command(0x00, 0xB2, number, sfi << 3 | 0x04, le=0))
+        if word != SW.OK:
+            return
+        yield data
 
 
 def _card_number(transmit: Transmit) -> str:
     """The card number as a record has it; empty where it can't be read without a transaction."""
     for sfi in _FILES:
-        for number in _RECORDS:
-            data, word = _send(transmit, Command(0x00, 0xB2, number, sfi << 3 | 0x04, le=0))
-            if word != SW.OK:
-                break
-            value = _first(data, _NUMBER) or _first(data, _TRACK_2)
+        for record in _records(transmit, sfi):
+            value = _first(record, _NUMBER) or _first(record, _TRACK_2)
             if value:
                 return value.hex().upper().split("D")[0].rstrip("F")
     return ""

@@ -16,6 +16,7 @@ from Crypto.Hash import SHA1
 from Crypto.PublicKey import RSA
 
 from counterparts import sm4
+from counterparts.bank_side import finished
 from counterparts.orders import Order
 from domain.card.profile import Profile
 
@@ -38,6 +39,8 @@ class Chip:
     silent: bool = False
     weak: bool = False
     """Its memory does not hold (docs/files.md, "Tray")."""
+    financial: Mapping[str, Any] | None = None
+    """Its bank's side, as a row of the tray."""
 
 
 def encipher(suite: str, key: bytes, blocks: bytes) -> bytes:
@@ -150,6 +153,7 @@ def social_card(profile: Profile, order: Order) -> Chip:
         _files(profile, texts),
         {},
         profile.temporary_version,
+        financial=finished(order),
     )
 
 
@@ -174,7 +178,7 @@ def answer_to_reset(identification_code: str) -> bytes:
 
 def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
     """One card as a line of a tray file (docs/files.md)."""
-    line = {
+    line: dict[str, Any] = {
         "card": card,
         "carton_id": chip.carton_id,
         "face_number": chip.face_number,
@@ -198,4 +202,8 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
             "pin": [profile.pin.initial, profile.pin.tries, profile.pin.tries],
         },
     }
-    return {**line, "weak": True} if chip.weak else line
+    if chip.financial is not None:
+        line["financial"] = chip.financial
+    if chip.weak:
+        line["weak"] = True
+    return line

@@ -13,11 +13,13 @@ from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import cryptograms, labels, sealing
-from actors.hsm.derivation import CityKeys
+from actors.hsm.bank_channel import BankChannels
+from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.key_block import import_key_block, parse_key_block
+from actors.hsm.masters import Masters, MasterState
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.quota import CartonQuota
-from actors.hsm.self_test import KNOWN_ANSWERS, KnownAnswer, run_self_test
-from actors.hsm.suites import SUITES
+from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, KnownAnswer, run_self_test
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import Profile, is_identification_code
 from domain.codes import Code
@@ -30,8 +32,10 @@ from domain.provider import (
     KeyChange,
     KeySet,
     LookUp,
+    OpenChannel,
     Prove,
     ProviderError,
+    ReadChannel,
     RecordUnsealable,
     Request,
 )
@@ -52,23 +56,27 @@ class Pkcs11Provider:
     the token. Calls from several threads take turns.
     """
 
-    known_answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
-
     def __init__(
         self,
         config: TokenConfig,
         profile: Profile,
         quota: Callable[[str], int],
         drawn: Callable[[str], Sequence[str]],
+        masters: Callable[[KeyToken], Masters] = Pkcs11Masters,
+        bank: Callable[[str], str] = lambda _: "",
     ) -> None:
         """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known.
-        `drawn(carton_id)`: identification codes of its chips that had their keys before. What
-        it raises passes through `perform`. Nothing is opened here."""
+        `drawn(carton_id)`: identification codes of its chips that had their keys before.
+        `bank(carton_id)`: whose cards they are, "" for a carton that is not known. What they
+        raise passes through `perform`. Nothing is opened here."""
         self.token = KeyToken(config)
         self._profile = profile
-        self._suite = SUITES[profile.suite]
         self._quota = CartonQuota(quota, drawn)
-        self._cities = CityKeys(self.token)
+        self._banks = BankChannels(self.token, bank, self._quota.admit)
+        self.masters = masters(self.token)
+        self._suite = self.masters.suite
+        self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
+        self._generation = 0
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -89,11 +97,14 @@ class Pkcs11Provider:
         answers: list[Answer] = [Answer()] * len(requests)
         with self._serving():
             chips: dict[int, ChipRequest] = {}
+            channels: dict[int, OpenChannel | ReadChannel] = {}
             for at, request in enumerate(requests):
                 if isinstance(request, Compare):
                     answers[at] = self._compare(request)
                 elif isinstance(request, LookUp):
                     answers[at] = Answer(data=self._look_up_value(request.text))
+                elif isinstance(request, OpenChannel | ReadChannel):
+                    channels[at] = request
                 elif refused := self._refusal(request):
                     answers[at] = Answer(refused=refused)
                 else:
@@ -101,6 +112,9 @@ class Pkcs11Provider:
             keys = self._derive(chips.values())
             for at, request in chips.items():
                 answers[at] = self._answer(request, keys)
+            opened = self._banks.answers(list(channels.values()))
+            for at, answer in zip(channels, opened, strict=True):
+                answers[at] = answer
         return answers
 
     def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
@@ -126,7 +140,7 @@ class Pkcs11Provider:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
         parsed = parse_key_block(block, self._profile)
         with self._serving():
-            return import_key_block(self.token, parsed)
+            return import_key_block(self.token, self.masters, parsed, MasterState.ACTIVE)
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """See `Provider.sign`. ValueError for a digest that has not 32 bytes."""
@@ -142,7 +156,7 @@ class Pkcs11Provider:
         opens a new one."""
         with self._lock:
             try:
-                if not self.token.is_open:
+                if not self.token.is_open or self.token.generation != self._generation:
                     self._open()
                 yield
             except PKCS11Error as e:
@@ -151,10 +165,12 @@ class Pkcs11Provider:
                 raise ProviderError(f"the token failed: {type(e).__name__}") from e
 
     def _open(self) -> None:
-        self._cities.clear()
+        self.token.close()
+        self.masters.forget()
         self._data_keys.clear()
         self._own_keys.clear()
         session = self.token.session
+        self._generation = self.token.generation
         try:
             held = list(run_self_test(session, self.known_answers))
         except ProviderError:
@@ -179,7 +195,7 @@ class Pkcs11Provider:
 
     def _label(self, key_set: KeySet, usage: str, chip: Chip) -> str:
         if key_set is KeySet.FORMAL:
-            return labels.formal(usage, self._profile.formal_version)
+            return labels.formal(usage, labels.FIRST_VERSION)
         return labels.temporary(chip.batch_id, usage, self._profile.temporary_version)
 
     def _masters(self, request: ChipRequest) -> tuple[str, ...]:
@@ -207,7 +223,7 @@ class Pkcs11Provider:
             masters = self._masters(request)
         except labels.BatchIdError:
             return Code.KEY_UNKNOWN
-        if not all(self._cities.has_master(label) for label in masters):
+        if not all(self.masters.state(label) == MasterState.ACTIVE for label in masters):
             return Code.KEY_UNKNOWN
         draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
         if draws and not self._quota.admit(chip.carton_id, chip.identification_code):
@@ -224,7 +240,7 @@ class Pkcs11Provider:
                 groups.setdefault((label, city), {})[code] = factor
         keys: dict[tuple[str, str], bytes] = {}
         for (label, city), chips in groups.items():
-            derived = self._cities.chip_keys(label, city, list(chips.values()))
+            derived = self.masters.chip_keys(label, city, list(chips.values()))
             keys.update(((label, code), key) for code, key in zip(chips, derived, strict=True))
         return keys
 
@@ -261,3 +277,9 @@ class Pkcs11Provider:
             # ValueError: no batch id, no order id, or no record inside.
             return Answer(refused=Code.RECORD_UNSEALABLE)
         return Answer(difference=difference)
+
+
+def known_answers(masters: Masters) -> tuple[KnownAnswer, ...]:
+    """What a provider with these masters must answer before it serves."""
+    own = (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *CHANNEL_ANSWERS)
+    return (*own, *masters.known_answers)

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
 from cryptography.hazmat.primitives.ciphers.algorithms import AES as AESCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4 as SM4Cipher
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+from cryptography.hazmat.primitives.hashes import SM3, Hash
 
 CHECK_VALUE = 3
 """Bytes."""
@@ -36,6 +37,10 @@ class Suite:
     def encipher(self, key: bytes, blocks: bytes) -> bytes:
         """ECB over whole blocks. ValueError for a key or data of another length."""
         return Cipher(self._algorithm(key), _ECB).encryptor().update(self._whole(blocks))
+
+    def encipherer(self, key: bytes) -> Callable[[bytes], bytes]:
+        """`encipher` under one key, made ready: for many calls. Blocks must be whole."""
+        return Cipher(self._algorithm(key), _ECB).encryptor().update
 
     def decipher(self, key: bytes, blocks: bytes) -> bytes:
         """The inverse of `encipher`."""
@@ -98,6 +103,13 @@ SM4 = Suite("sm4", 16, (16,), bytes(16), SM4Cipher)
 AES = Suite("aes", 16, (16, 24, 32), b"\x01" * 16, AESCipher)
 
 SUITES = {suite.name: suite for suite in (TRIPLE_DES, SM4, AES)}
+
+
+def sm3(data: bytes) -> bytes:
+    """The digest of GB/T 32905-2016, 32 bytes."""
+    digest = Hash(SM3())
+    digest.update(data)
+    return digest.finalize()
 
 
 def factor_block(factor: bytes) -> bytes:

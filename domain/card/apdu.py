@@ -12,6 +12,7 @@ class SW(IntEnum):
 
     OK = 0x9000
     SELECTED_FILE_INVALIDATED = 0x6283
+    AUTHENTICATION_FAILED = 0x6300
     MEMORY_FAILURE = 0x6581
     WRONG_LENGTH = 0x6700
     SECURE_MESSAGING_UNSUPPORTED = 0x6882
@@ -33,6 +34,7 @@ class SW(IntEnum):
     WRONG_OFFSET = 0x6B00
     INS_UNKNOWN = 0x6D00
     CLA_UNKNOWN = 0x6E00
+    NO_DIAGNOSIS = 0x6F00
     APPLICATION_BLOCKED = 0x9303
 
 
@@ -125,6 +127,12 @@ def get_key_information() -> Command:
     """GET DATA of the key information template (tag E0; GlobalPlatform Card Specification 2.3,
     11.3.3.1). That the social application answers it is a property of the card profile."""
     return Command(0x80, 0xCA, 0x00, 0xE0, le=0)
+
+
+def initialize_update(key_version: int, host_challenge: bytes) -> Command:
+    """INITIALIZE UPDATE of a secure channel (GlobalPlatform Card Specification 2.3.1, E.5.1):
+    `key_version` 0 is the first key set, `host_challenge` has 8 bytes."""
+    return Command(0x80, 0x50, key_version, 0x00, host_challenge, le=0)
 
 
 def get_life_cycle() -> Command:

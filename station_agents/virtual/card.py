@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from domain.card.apdu import SW
 from domain.card.profile import Profile
 from station_agents.virtual.command import Command, StatusError, parse
+from station_agents.virtual.financial import FinancialApplication
 from station_agents.virtual.memory import CardMemory, Change
 from station_agents.virtual.social import SocialApplication
 
@@ -76,6 +77,8 @@ class VirtualCard:
         applications: list[Application] = [
             SocialApplication(profile, memory.social, self._change, weak=weak)
         ]
+        if memory.financial is not None:
+            applications.append(FinancialApplication(memory.financial, self._change))
         self._by_name = {aid: a for a in applications for aid in a.aids}
         self._selected: Application | None = None
 

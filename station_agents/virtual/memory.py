@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from station_agents.virtual.financial_memory import FinancialChange, FinancialMemory
 from station_agents.virtual.social_memory import SocialChange, SocialMemory
 
 
@@ -16,17 +17,25 @@ class CardBlocked:
     """The chip serves nothing any more, for good."""
 
 
-Change = SocialChange | CardBlocked
+Change = SocialChange | FinancialChange | CardBlocked
 
 
 @dataclass
 class CardMemory:
+    """`financial` is None in a chip without a financial side."""
+
     social: SocialMemory
     blocked: bool = False
+    financial: FinancialMemory | None = None
 
     def apply(self, change: Change) -> None:
-        """Make `change`; made twice it is made once. KeyError for a key that is not there."""
+        """Make `change`; made twice it is made once. KeyError for a key or an application that is
+        not there."""
         if isinstance(change, CardBlocked):
             self.blocked = True
-        else:
+        elif not isinstance(change, FinancialChange):
             self.social.apply(change)
+        elif self.financial is None:
+            raise KeyError("financial")
+        else:
+            self.financial.apply(change)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from station_agents.virtual import financial_rows
 from station_agents.virtual.memory import CardBlocked, CardMemory, Change
 from station_agents.virtual.social_memory import (
     ApplicationBlocked,
@@ -28,11 +29,20 @@ _LONGEST_RECORD: Final = 253  # bytes of a value: tag, length and value fit an a
 def memory_row(memory: CardMemory) -> dict[str, Any]:
     """One entry for each application; `blocked` stands there only if the card is."""
     row: dict[str, Any] = {"social": _social_row(memory.social)}
-    return {**row, "blocked": True} if memory.blocked else row
+    if memory.financial is not None:
+        row["financial"] = financial_rows.memory_row(memory.financial)
+    if memory.blocked:
+        row["blocked"] = True
+    return row
 
 
 def memory_from(row: Mapping[str, Any]) -> CardMemory:
-    return CardMemory(_social_from(row["social"]), bool(row.get("blocked")))
+    financial = row.get("financial")
+    return CardMemory(
+        _social_from(row["social"]),
+        bool(row.get("blocked")),
+        None if financial is None else financial_rows.memory_from(financial),
+    )
 
 
 def change_row(change: Change) -> dict[str, Any]:
@@ -55,6 +65,8 @@ def change_row(change: Change) -> dict[str, Any]:
             return {"application_blocked": blocked}
         case CardBlocked():
             return {"card_blocked": True}
+        case _:
+            return financial_rows.change_row(change)
 
 
 def change_from(row: Mapping[str, Any]) -> Change:
@@ -75,7 +87,7 @@ def change_from(row: Mapping[str, Any]) -> Change:
             return ApplicationBlocked(blocked)
         case {"card_blocked": True}:
             return CardBlocked()
-    raise ValueError("not a change")
+    return financial_rows.change_from(row)
 
 
 def _social_row(memory: SocialMemory) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centre.chip import Chip, examine, known_profiles
+from counterparts.bank_side import finished
 from domain.codes import Code
 from station_agents.virtual.pcscd import Pcscd
 from tests.agent.floor import ROOT, AgentProcess, ScriptedCentre, tray_of
@@ -28,6 +30,7 @@ MASKED = {
     "social_card_number": "*****4321", "identity_number": "**************7777", "name": "欧**",
     "birth_date": "1990****",
 }  # fmt: skip
+CARD_NUMBER = "6217001234564567"
 READS = {0xA4, 0xB2, 0xCA}
 """SELECT, READ RECORD, GET DATA: none of them changes a chip."""
 
@@ -77,8 +80,9 @@ def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
     bad_name = held_by(card_line(3), {"identity_number": HOLDER["identity_number"]})
     bad_name["social"]["records"]["06"]["09"] = "ff" * 30
     bad_name["social"]["pin"] = ["666666", 6, 0]
+    banked: Any = SimpleNamespace(bank_card_number=CARD_NUMBER, identification_code="0" * 32)
     cards = [
-        held_by(card_line(0), HOLDER),
+        {**held_by(card_line(0), HOLDER), "financial": finished(banked)},
         with_keys(held_by(card_line(1), HOLDER), **FORMAL),
         with_keys(held_by(card_line(2), HOLDER), MK=(1, 5), EAK=(0, 0), IRK=(0, 1)),
         bad_name,
@@ -104,13 +108,17 @@ def test_a_chip_is_told_in_words(service: Pcscd, short_directory: Path) -> None:
     )  # fmt: skip
     assert first["identification_code"] == "430100D1560000050000000000000000"
     assert (first["life_cycle"], first["pin_tries_left"]) == ("temporary_keys", 6)
+    assert first["applications"] == [
+        {"aid": "A000000333010101", "label": "UnionPay Debit", "blocked": False,
+         "card_number": "************4567"}
+    ]  # fmt: skip
     assert first["dfs"] == [df.name for df in PROFILE.dfs.values()]
     assert (second["keys_are"], second["key_version"]) == ("formal", 3)
     assert second["life_cycle"] == "personalized"
     page = done[7][1]
     assert all(text in page for text in ("临时", *MASKED.values()))
     for _, out, err in done:
-        assert not any(text in out + err for text in HOLDER.values())
+        assert not any(text in out + err for text in [CARD_NUMBER, *HOLDER.values()])
 
 
 def test_what_keeps_a_chip_from_being_read_is_said(
@@ -156,12 +164,12 @@ def test_payment_applications_are_told_with_their_number_masked() -> None:
     chip = examine(
         table_of(
             **{
-                "00A404000E325041592E5359532E4444463031":
+                "00A404000E325041592E5359532E444446303100":
                     "6F25BF0C2261104F08" + debit + "500450424F43" + "610A4F08" + other + "9000",
-                "00A4040008" + debit: "6F0A8408" + debit + "9000",
+                "00A4040008" + debit + "00": "6F0A8408" + debit + "9000",
                 "00B2011400": "700A5A086217001234567891" + "9000",
                 "00B2010C00": "70009000",
-                "00A4040008" + other: "6283",
+                "00A4040008" + other + "00": "6283",
             }
         ),
         known_profiles(),

@@ -26,6 +26,8 @@ from domain.numbers import (
     is_social_card_number,
 )
 from domain.registers import is_branch, load_banks, load_divisions
+from station_agents.virtual.card import VirtualCard
+from station_agents.virtual.tray_rows import memory_from
 from tests.conformance.chip_terminal import ecb
 
 Row = dict[str, Any]
@@ -306,6 +308,25 @@ def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> Non
         f["order_id"] for f in made.faults if f["fault"] in ("carton_short", "not_in_return")
     }
     assert orders.keys() - made.cards.keys() == without
+
+
+def test_a_batch_card_carries_its_banks_side(made: Delivery) -> None:
+    """The card number of the order stands on the chip, read as a terminal reads it; a temporary
+    card has no bank's side."""
+    orders, chips = orders_of(made), chips_of(made)
+    faulty = {f["card"] for f in made.faults}
+    sound = {made.cards[o]: row for o, row in orders.items() if o in made.cards}
+    for card in [c for c in sound if c not in faulty][:60]:
+        chip = VirtualCard(
+            load_profile("ssc-3des"), memory_from(chips[card]), b"\x3b", lambda change: None
+        )
+        chip.power_on()
+        assert chip.process(bytes.fromhex("00A4040008A000000333010101"))[-2:] == b"\x90\x00"
+        record = chip.process(bytes.fromhex("00B2011400"))
+        assert sound[card]["bank_card_number"] in record.hex()
+    temporary = [c for c in chips.values() if not c["face_number"]]
+    assert temporary
+    assert not any("financial" in c for c in temporary)
 
 
 def test_cards_are_shuffled_within_whole_cartons(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from actors.hsm import ceremony
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken
 from domain.card.profile import load_profile
@@ -19,13 +22,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     config = blank_token(tmp_path_factory.mktemp("hsm"))
     profile = load_profile("ssc-3des")
     with KeyToken(config) as token:
-        ceremony.generate_keys(token, profile)
+        ceremony.generate_keys(token, profile, Pkcs11Masters(token))
         return Home(
             config,
             profile,
             ceremony.export_transport_public_key(token),
             ceremony.export_head_public_key(token),
         )
+
+
+@pytest.fixture(scope="session")
+def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The double of a GM/T 0018 device, compiled."""
+    library = tmp_path_factory.mktemp("sdf") / "libsdf_double.so"
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", *strict, "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture

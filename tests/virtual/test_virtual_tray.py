@@ -18,10 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from domain.card.apdu import select_application
 from station_agents.virtual.control import TrayControl
+from station_agents.virtual.financial_memory import PERSONALIZED
 from station_agents.virtual.pcscd import Pcscd
 from station_agents.virtual.tray_file import Plastic, journal_path, read_tray
 from station_agents.virtual.tray_process import TrayProcess
+from station_agents.virtual.tray_rows import memory_row
+from tests.virtual import bank
+from tests.virtual.bank import UNIONPAY
 from tests.virtual.floor import (
     EAK,
     GET_CHALLENGE,
@@ -112,6 +117,44 @@ def test_an_ejected_card_does_not_answer(
         assert terminal.send(service.readers[0], SELECT) == b"\x90\x00"
         tray.ask("eject", reader=0, stack="held")
         assert terminal.send(service.readers[0], READ_NAME) is None
+
+
+def test_a_financial_side_survives_the_tray(
+    service: Pcscd, terminal: Terminal, tmp_path: Path
+) -> None:
+    """Over real readers: personalized until the tray is killed, finished after it came back, and
+    read; what was answered before the kill is there after it."""
+    r0 = service.readers[0]
+    row = memory_row(bank.memory("aes", 16))["financial"]
+    path = write_tray(tmp_path / "tray-1.jsonl", [{**card_line(0), "financial": row}])
+    new, level = bank.keys("bank", 16), 0x33
+
+    def send(apdu: bytes) -> bytes:
+        answer = terminal.send(r0, apdu)
+        assert answer is not None
+        return answer
+
+    with TrayProcess([path], service.addresses, tmp_path / "tray.sock") as tray:
+        assert terminal.open(r0)
+        assert set(bank.run(send, bank.new_keys(bank.keys("maker", 16), new, level))) == {"9000"}
+        turns = bank.data(UNIONPAY, bank.unionpay(), new, level)
+        assert bank.run(send, turns, most=6) == ["9000"] * 6
+        tray.kill()
+        held = on_file(tmp_path)["00000"].memory.financial
+        assert held is not None
+        assert [k.version for k in held.key_sets] == [bank.NEW_VERSION]
+        before = dict(held.applications[UNIONPAY].dgis)
+        assert len(before) > 3
+        tray.start()
+        assert terminal.open(r0)
+        turns = bank.data(UNIONPAY, bank.unionpay(), new, level)
+        assert set(bank.run(send, turns)) == {"9000"}
+        assert send(bytes(select_application(UNIONPAY))) == b"\x90\x00"
+        assert send(bytes.fromhex("00B2021400")) == bank.records()[0x0202] + b"\x90\x00"
+    held = on_file(tmp_path)["00000"].memory.financial
+    assert held is not None
+    assert held.applications[UNIONPAY].state == PERSONALIZED
+    assert before.items() <= held.applications[UNIONPAY].dgis.items()
 
 
 def test_empty_and_silent_readers_then_feed(
