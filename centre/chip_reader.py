@@ -58,7 +58,9 @@ def read(reader: ReaderSeen, seconds: float) -> Chip:
     """What lies in `reader`, in at most so many seconds. What keeps it from being read is in
     `Chip.wrong`, with one of the codes LOST, or CHIP_SILENT."""
     if not reader.card:
-        return Chip(reader.name, wrong=[Wrong(Code.READER_EMPTY)])
+        # Whoever uses a reader may be just between two cards.
+        code = Code.READER_BUSY if reader.in_use else Code.READER_EMPTY
+        return Chip(reader.name, wrong=[Wrong(code)])
     found: list[Chip] = []
     # A call to a reader that hangs can't be ended; the thread ends with the process.
     thread = Thread(target=lambda: found.append(_read(reader.name)), daemon=True)
