@@ -31,7 +31,7 @@ NAMED = {
     "cards_per_second": "through the lines in one process, chips included, by the clock",
     "apdu_ratio": "agent / bare loop, APDU/s through pcscd",
     "key_ratio": "key preparation, provider / bare ciphers, the lowest of all providers",
-    "turn_p50_ms": "a turn of 200 stations at 0.83 cards/s each, median",
+    "turn_p50_ms": "a turn with 200 chips in flight (a station each, 0.83 cards/s), median",
     "turn_p99_ms": "the same, 99th percentile",
 }
 Results = dict[str, Any]

@@ -59,7 +59,13 @@ class Code(StrEnum):
     OTHER_BATCH = "OTHER_BATCH"
     FACE_DIFFERS = "FACE_DIFFERS"
     FORMAL_KEYS_FOREIGN = "FORMAL_KEYS_FOREIGN"
+    APPLICATION_BLOCKED = "APPLICATION_BLOCKED"
+    APPLICATION_MISSING = "APPLICATION_MISSING"
     KEYS_MIXED = "KEYS_MIXED"
+    KEYS_UNFINISHED = "KEYS_UNFINISHED"
+    KEYS_MISSING = "KEYS_MISSING"
+    KEY_BLOCKED = "KEY_BLOCKED"
+    PIN_LOCKED = "PIN_LOCKED"
     KEY_COUNTER_LOW = "KEY_COUNTER_LOW"
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
@@ -93,7 +99,10 @@ class Code(StrEnum):
     FEEDER_EMPTY = "FEEDER_EMPTY"
     FEEDER_AWAY = "FEEDER_AWAY"
     READER_AWAY = "READER_AWAY"
+    READER_QUARANTINED = "READER_QUARANTINED"
     PCSC_AWAY = "PCSC_AWAY"
+    READER_BUSY = "READER_BUSY"
+    READER_EMPTY = "READER_EMPTY"
     READER_QUIET = "READER_QUIET"
     STATION_AWAY = "STATION_AWAY"
     STATION_MISSING = "STATION_MISSING"
@@ -221,6 +230,26 @@ WORDS: dict[Code, Words] = {
         "formal keys that this centre never released",
         "report to the key custodians",
     ),
+    Code.APPLICATION_BLOCKED: Words(
+        "应用已锁定",
+        "an application is blocked",
+        "交发卡方解锁或作废 its issuer unblocks it, or remake",
+    ),
+    Code.APPLICATION_MISSING: Words(
+        "卡内无此应用", "the chip has no such application", "check that it is a card of this kind"
+    ),
+    Code.KEYS_UNFINISHED: Words(
+        "密钥更换未完成",
+        "key replacement was interrupted",
+        "放回送卡机，按卡内版本继续 feed it again: it goes on from its versions",
+    ),
+    Code.KEYS_MISSING: Words("卡内无密钥", "the chip has no keys", "退回卡厂 back to the factory"),
+    Code.PIN_LOCKED: Words(
+        "PIN 已锁定",
+        "the PIN is locked",
+        "由服务网点解锁或重装 a service window unblocks or reloads it",
+    ),
+    Code.KEY_BLOCKED: Words("密钥已锁死", "a key is blocked: no tries left", "remake the card"),
     Code.KEYS_MIXED: Words("密钥版本混杂", "an unknown set of key versions", "remake the card"),
     Code.KEY_COUNTER_LOW: Words("密钥剩余次数过少", "too few tries left", "remake the card"),
     Code.AUTHENTICATION_REFUSED: Words("认证失败", "authentication refused", "check the key block"),
@@ -298,8 +327,23 @@ WORDS: dict[Code, Words] = {
     Code.READER_AWAY: Words(
         "读卡器故障", "the reader fails", "检查读卡器及连线 check reader and cable"
     ),
+    Code.READER_QUARANTINED: Words(
+        "读卡器已隔离：无应答或屡次失败",
+        "the reader is in quarantine: it hangs, or its cards fail too often",
+        "拔下再插上读卡器，查看其废卡 unplug it and plug it in again; check its rejected cards",
+    ),
     Code.PCSC_AWAY: Words(
         "读卡服务中断", "the PC/SC service is away", "重启该机 pcscd restart pcscd there"
+    ),
+    Code.READER_BUSY: Words(
+        "读卡器被占用（工位代理在用）",
+        "another program has the reader, as a station agent does",
+        "停下该工位或换一台读卡器 stop that station, or take another reader",
+    ),
+    Code.READER_EMPTY: Words(
+        "读卡器内无卡，或芯片无应答",
+        "no card lies in the reader, or its chip is dead",
+        "放入卡片 lay one in; if one lies there, remake the card",
     ),
     Code.READER_QUIET: Words(
         "读卡器无动作", "the reader asks nothing", "查看工位日志 look at the station's log"

@@ -93,13 +93,14 @@ class PinRule:
 
 @dataclass(frozen=True)
 class KeyInformation:
-    """What the card says about one of its keys: version, tries left before it blocks, and the
-    first 3 bytes of a block of 00 (AES: 01) under it."""
+    """What the card says about one of its keys: version, tries left before it blocks, the
+    first 3 bytes of a block of 00 (AES: 01) under it, and its type (`Profile.key_type`)."""
 
     key_id: int
     version: int
     tries_left: int
     check_value: bytes
+    key_type: int
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,12 @@ class Profile:
     def block(self) -> int:
         """Bytes of a block of the suite: of a random number that the chip enciphers."""
         return 8 if self.suite == "3des" else 16
+
+    @property
+    def key_type(self) -> int:
+        """How the key information names the suite: 80 DES (GlobalPlatform Card Specification 2.3,
+        table 11-16), 90 SM4 (unverified)."""
+        return 0x80 if self.suite == "3des" else 0x90
 
     def key(self, usage: str) -> KeySlot:
         """The key of `usage`; KeyError if the profile has none."""
@@ -165,7 +172,7 @@ def parse_key_information(data: bytes) -> dict[int, KeyInformation]:
     for tag, value in split_tlv(items[0][1]):
         if tag != 0xC0 or len(value) != 8:
             raise RecordError("not a key information item")
-        keys[value[0]] = KeyInformation(value[0], value[1], value[4], value[5:])
+        keys[value[0]] = KeyInformation(value[0], value[1], value[4], value[5:], value[2])
     return keys
 
 

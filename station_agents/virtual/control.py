@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from station_agents.virtual.hopper import Hopper
 from station_agents.virtual.loop import READ, WRITE, Loop
@@ -20,12 +20,29 @@ _LINE_MAX: Final = 65_536
 _LONGEST_WAIT: Final = 3600.0  # seconds
 
 
-class ControlServer:
-    """Listens at `path` and serves `hopper`. `apdus` tells the count for `status`."""
+class Line(Protocol):
+    """The line of a reader (`link.VpcdLink`), as far as it hangs on command."""
 
-    def __init__(self, loop: Loop, path: Path, hopper: Hopper, apdus: Callable[[], int]) -> None:
+    def hang(self, after: int) -> None: ...
+
+    def replug(self) -> None: ...
+
+
+class ControlServer:
+    """Listens at `path` and serves `hopper`. `apdus` tells the count for `status`; `lines` are
+    those of the readers, in their order."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        hopper: Hopper,
+        lines: Sequence[Line],
+        apdus: Callable[[], int],
+    ) -> None:
         self.loop = loop
         self.hopper = hopper
+        self._lines = lines
         self._apdus = apdus
         self._path = path
         self._waiting: list[_Conversation] = []
@@ -61,6 +78,12 @@ class ControlServer:
                     reader_of(request), request["stack"], request.get("ticket")
                 )
                 return {"loaded": loaded}
+            case "hang":
+                self._lines[reader_of(request)].hang(natural(request, "after"))
+                return {}
+            case "replug":
+                self._lines[reader_of(request)].replug()
+                return {}
             case "count":
                 return {"cartons": self.hopper.count()}
             case "list":

@@ -246,8 +246,8 @@ CODES = {str(code) for code in Code}
 WORDS: dict[str, set[str]] = {
     "answer": {"segment", "verdict", "wait", "restart"},
     "code": CODES,
-    "error": {"Again", "CardRemoved", "ReaderError", "ReaderLost", "ServiceLost", "CardSilent",
-              "EjectUnknown", "FeederRefused"},
+    "error": {"Again", "CardRemoved", "ReaderError", "ReaderHung", "ReaderLost", "ServiceLost",
+              "CardSilent", "EjectUnknown", "FeederRefused", "Untrusted"},
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
     "method": asked_of(InventoryLine, ChipLine, SortingLine),
@@ -259,7 +259,9 @@ WORDS: dict[str, set[str]] = {
     "result": {"good", *(str(s) for s in Standing), "committed", "repeated", "refused", "failed",
                "done", "differs"},
     "stage": set(STAGES),
-    "state": {"empty", "working", "asking", "waiting", "failed"},
+    "state": {"empty", "working", "asking", "waiting", "failed", "quarantined"},
+    "reader": {f"R{n:02d} 00 00" for n in range(8)},
+    "failure": {"retry", "power_on", "broken", "hang", "quarantine"},
 }  # fmt: skip
 
 

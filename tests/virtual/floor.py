@@ -26,6 +26,7 @@ READ_NAME = bytes.fromhex("00B2093420")
 MK = PROFILE.key("MK").key_id
 IRK = PROFILE.key("IRK").key_id
 EAK = PROFILE.key("EAK").key_id
+STK = PROFILE.key("STK").key_id
 
 
 def external_authenticate(key_id: int, key: bytes, challenge: bytes) -> bytes:
