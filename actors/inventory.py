@@ -25,11 +25,9 @@ from actors.receiving import (
 )
 from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
-from domain.changes import Event, EventType
 from domain.codes import Code
 from domain.lines import FactoryReturn, LedgerDoor, Note, Receipt, SignFor
 from domain.places import VAULT, Line
-from domain.provider import KeyAccepted
 from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
 
@@ -167,24 +165,6 @@ class Inventory:
             _guard_open(writing, carton.batch_id)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
-
-    async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
-        """Write down which temporary keys entered the token (labels and check values only)."""
-        async with self._command(batch_id=batch_id):
-            writing = Writing(Line.INVENTORY, f"keys:{batch_id}")
-            for key in keys:
-                writing.event(
-                    Event(
-                        EventType.KEYS_ACCEPTED,
-                        data={
-                            "batch_id": batch_id,
-                            "label": key.label,
-                            "version": key.version,
-                            "check_value": key.check_value,
-                        },
-                    )
-                )
-            await self._ledger.commit(writing.changes())
 
     def _known(self, file_id: str, kind: str, digest: str) -> Receipt | None:
         """The answer to a file whose id was used before."""

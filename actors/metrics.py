@@ -56,7 +56,7 @@ REQUESTS: dict[type[Request], str] = {
     kind: "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower() for kind in get_args(Request)
 }
 """What one `perform` is made of, by name."""
-ON_CHUNKS = ("seal", "unseal", "index", "import_temporary_keys", "sign")
+ON_CHUNKS = ("seal", "unseal", "index", "sign")
 
 
 def laps(line: str) -> Callable[[str], None]:

@@ -26,7 +26,6 @@ from domain.codes import Code
 from domain.lines import LedgerDoor
 from domain.provider import (
     Answer,
-    KeyAccepted,
     KeyEntry,
     KeyRefused,
     KeyState,
@@ -197,10 +196,6 @@ class RayProvider:
     async def index(self, values: Sequence[str]) -> list[str]:
         found: list[str] = await call(self._actor, "index", list(values))
         return found
-
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        taken: list[KeyAccepted] = await call(self._actor, "import_temporary_keys", block)
-        return taken
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await call(self._actor, "sign", list(digests))

@@ -11,15 +11,15 @@ from counterparts.factory import Delivery
 from counterparts.submission import submit_delivery_note, submit_factory_return
 from station_agents.virtual.tray_file import read_tray
 from stubs.common_pb2 import Receipt
-from stubs.operator_pb2 import CartonCount, ImportTemporaryKeysRequest, SignForDeliveryRequest
+from stubs.operator_pb2 import CartonCount, SignForDeliveryRequest
 from stubs.operator_pb2_grpc import OperatorStub
 
 _SECONDS = 120.0
 
 
 def take_in(door: str, delivery: Delivery) -> None:
-    """Factory return, delivery note, temporary keys, blind count: all cartons stand at key
-    replacement afterwards. Raises BenchError if something is refused."""
+    """Factory return, delivery note, blind count: all cartons stand at key replacement afterwards.
+    Its temporary keys are in the token already. Raises BenchError if something is refused."""
     _accepted(
         submit_factory_return(door, delivery.factory_return, delivery.file_id, delivery.batch_id)
     )
@@ -32,8 +32,6 @@ def take_in(door: str, delivery: Delivery) -> None:
     counts = [CartonCount(carton_id=c, counted=n) for c, n in sorted(counted.items())]
     with grpc.insecure_channel(door) as channel:
         operator = OperatorStub(channel)
-        block = ImportTemporaryKeysRequest(block=delivery.key_block.read_bytes())
-        _accepted(operator.ImportTemporaryKeys(block, timeout=_SECONDS))
         signed = SignForDeliveryRequest(delivery_id=delivery.delivery_id, counts=counts)
         _accepted(operator.SignForDelivery(signed, timeout=_SECONDS))
 

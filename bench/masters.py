@@ -1,4 +1,4 @@
-"""The province's masters for a centre that is measured: random, brought without people."""
+"""Masters for a centre that is measured: brought without people."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def home_with_keys(home: Path) -> Config:
             custody.combine(label, profile.suite, parts)
         custody.set_state(wanted, KeyState.ACTIVE)
     return config
+
+
+def bring_temporary_keys(config: Config, block: bytes) -> None:
+    """A factory's keys, active; the centre is not up."""
+    profile = load_profile(config.profile)
+    with KeyToken(token_config(config)) as token:
+        custody = Custody(token, make_masters(config, token), profile)
+        staged = custody.stage_temporary_keys(block)
+        custody.set_state([key.label for key in staged], KeyState.ACTIVE)

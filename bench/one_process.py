@@ -35,7 +35,7 @@ from domain.card.segment import Segment
 from domain.changes import Changes, Committed
 from domain.lines import ChipLine
 from domain.places import Line
-from domain.provider import Answer, KeyAccepted, Request
+from domain.provider import Answer, Request
 from gateways.doors import serve
 from gateways.floor import Floor
 from ledger.chip_records import LedgerChipRecords
@@ -94,9 +94,6 @@ class Keys:
     async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
         return self._provider.unseal(batch_id, records)
 
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        return self._provider.import_temporary_keys(block)
-
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         return self._provider.sign(digests)
 
@@ -142,6 +139,7 @@ class Lines:
             await doors.stop()
 
     async def take_in(self, delivery: Delivery) -> None:
+        self.provider.import_temporary_keys(delivery.key_block.read_bytes())
         async with self.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.chips import BenchError
 from bench.intake import take_in
-from bench.masters import home_with_keys
+from bench.masters import bring_temporary_keys, home_with_keys
 from bench.stations import Job, Load, Offered
 from centre.config import Config
 from centre.running import state_of
@@ -43,6 +43,7 @@ def measure(place: Path, loads: Sequence[Load]) -> list[Carried]:
     # 30 more than needed: faults are planted in a few.
     cards = sum(load.cards for load in loads) + 30
     delivery = make_delivery(6, cards, place / "delivery", pem)
+    bring_temporary_keys(config, delivery.key_block.read_bytes())
     carried: list[Carried] = []
     with _centre(config) as door:
         take_in(door, delivery)

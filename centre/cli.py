@@ -16,8 +16,10 @@ import grpc
 
 from centre import running, show
 from centre.config import ConfigError, load
+from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
+from centre.people_commands import act, login, logout, people, whoami
 
 CALL_SECONDS = 60.0
 
@@ -137,29 +139,10 @@ def verify(home: Path, ledger: Path | None) -> None:
     sys.exit(0 if report.ok else REFUSED)
 
 
-for look in (find, watch, doctor, chip, kat):
-    main.add_command(look)
-
-
-@main.group()
-def key() -> None:
-    """Keys: what enters the token."""
-
-
-@key.command("import")
-@home_option
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@reporting
-def key_import(home: Path, file: Path) -> None:
-    """Take a factory's sealed block of temporary keys into the token.
-
-    The block opens inside the token only, and every key's check value is compared.
-    Example: centre key import temporary_keys.json
-    """
-    from stubs.operator_pb2 import ImportTemporaryKeysRequest
-
-    request = ImportTemporaryKeysRequest(block=file.read_bytes())
-    _answer(home, "ImportTemporaryKeys", request)
+for command in (
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+):  # fmt: skip
+    main.add_command(command)
 
 
 @main.command("sign-for")
@@ -235,7 +218,7 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     Example: centre demo --seed 7 --cards 5000 --out out/demo
     """
     from centre import demo as play
-    from centre.demo_people import DemoError
+    from centre.demo_terminal import DemoError
 
     try:
         job = play.Demo(out.resolve(), seed, cards, fresh, readers)

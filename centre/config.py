@@ -46,6 +46,10 @@ sdf_kek = 1
 # `centre doctor` lists what stops when it is forbidden.
 software_assisted = "allowed"
 
+[people]
+# A login session ends when it was not used for so many minutes.
+idle_minutes = 15
+
 [sampling]
 # Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
 # bank and kind in a delivery are sampled before they are packed. Empty: no sample is drawn.
@@ -103,6 +107,7 @@ class Config:
     """None: SM4 masters are sealed under a key of the token."""
     sdf_kek: int
     software_assisted: bool
+    idle_minutes: float
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
@@ -112,6 +117,11 @@ class Config:
     @property
     def head_public_key(self) -> Path:
         return self.home / "keys" / "head-public.pem"
+
+    @property
+    def owner_file(self) -> Path:
+        """What only the owner of the home can read: it adds the first two supervisors."""
+        return self.home / "keys" / "owner"
 
     @property
     def transport_public_key(self) -> Path:
@@ -185,8 +195,8 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = (
-        "doors", "card_management", "ledger", "keys", "sampling", "retention", "limits", "lists",
-        "log",
+        "doors", "card_management", "ledger", "keys", "people", "sampling", "retention", "limits",
+        "lists", "log",
     )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
@@ -206,6 +216,7 @@ def load(home: Path) -> Config:
         sdf_library=_sdf_library(home, t["keys"].take("sm4_device", str)),
         sdf_kek=t["keys"].take("sdf_kek", int),
         software_assisted=t["keys"].take_choice("software_assisted", "forbidden", "allowed"),
+        idle_minutes=t["people"].take("idle_minutes", float),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
@@ -238,6 +249,8 @@ def _check(config: Config) -> None:
         raise ConfigError("[keys] sdf_kek: an index from 1 is needed")
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
+    if config.idle_minutes <= 0:
+        raise ConfigError("[people] idle_minutes: more than 0 is needed")
     if config.sampling_aql and config.sampling_aql not in AQLS:
         raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:

@@ -9,34 +9,27 @@ any moment, the same command goes on from where the ledger and the chips stand.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.hsm import labels
-from actors.hsm.components import seal_part
-from actors.hsm.custody import Custody
-from actors.hsm.formal_sets import FormalSets
-from actors.hsm.token import KeyToken
 from centre import logs
 from centre.config import Config
-from centre.demo_people import DemoError, People, ask_tray, python, run_program
+from centre.demo_custodians import Custodians
+from centre.demo_people import People, ask_tray, python, run_program
 from centre.demo_screen import Screen
+from centre.demo_terminal import DemoError
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
-from centre.wiring import make_masters, token_config
-from domain.card.profile import load_profile
 from domain.places import DRAWN, Line, held
-from domain.provider import KeyState
 from ledger.queries import Queries
 from ledger.summary import summary
 
@@ -83,28 +76,7 @@ def prepare_home(demo: Demo) -> Config:
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
     logs.configure(home / "log" / "demo.log", "json")
-    config = initialise(home)
-    _bring_formal_keys(config)
-    return config
-
-
-def _bring_formal_keys(config: Config) -> None:
-    """TO BE REPLACED by two custodians in sessions of their own: until acts of two people are
-    there, the demo itself brings random components of the province's masters."""
-    profile = load_profile(config.profile)
-    pem = config.transport_public_key.read_bytes()
-    with KeyToken(token_config(config)) as token:
-        masters = make_masters(config, token)
-        if FormalSets(masters, (slot.usage for slot in profile.keys)).active:
-            return
-        custody = Custody(token, masters, profile)
-        wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
-        for label in wanted:
-            # Random components can't be brought twice: what a killed run staged stays.
-            if not masters.state(label):
-                parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]
-                custody.combine(label, profile.suite, parts)
-        custody.set_state(wanted, KeyState.ACTIVE)
+    return initialise(home)
 
 
 @contextmanager
@@ -138,7 +110,8 @@ def run(demo: Demo) -> dict[str, Any]:
         try:
             with screen:
                 people = People(config, made, sockets / "tray.sock", screen.say)
-                _Opening(demo, config, keeper, made, sockets, people).run(screen)
+                with closing(Custodians(config, screen.say)) as custodians:
+                    _Opening(demo, config, keeper, made, sockets, people, custodians).run(screen)
                 _watch(config, made["batch_id"], screen, sockets / "tray.sock", people)
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]
                 if demo.on_done is not None:
@@ -169,10 +142,11 @@ class _Opening:
         made: dict[str, Any],
         sockets: Path,
         people: People,
+        custodians: Custodians,
     ) -> None:
         self._demo, self._config, self._keeper = demo, config, keeper
         self._made, self._sockets = made, sockets
-        self._people = people
+        self._people, self._custodians = people, custodians
         self._home = ["--home", str(demo.home)]
         self._control = sockets / "tray.sock"
         self._card_management = f"127.0.0.1:{_free_port()}"
@@ -185,9 +159,10 @@ class _Opening:
         )
         readers = self._machines()
         door = _wait_for_door(self._demo.home, self._keeper)
+        self._custodians.bring_formal_keys()
         screen.say("卡管发来制卡回盘，卡厂发来送货单 factory return and delivery note come in")
         self._counterparts(door)
-        screen.say("密钥保管员导入临时密钥 the temporary keys enter the token")
+        screen.say("密钥保管员核对并接收临时密钥 the temporary keys are compared and accepted")
         self._bring_keys()
         screen.say("清点并签收 counting and signing for the cartons")
         self._people.sign_for()
@@ -230,11 +205,13 @@ class _Opening:
         run_program([*_factory(self._demo, self._config), "--door", door], self._config, "factory")
 
     def _bring_keys(self) -> None:
-        """A courier brings the factory's key block; a custodian imports it."""
-        brought = self._demo.home / "exchange" / "temporary_keys.json"
-        shutil.copyfile(self._demo.home / "sent" / "temporary_keys.json", brought)
-        command = [*python("centre"), "key", "import", str(brought), *self._home]
-        run_program(command, self._config, "key-import")
+        """A courier brings the factory's key block, the post its letter."""
+        brought, letter = (
+            self._demo.home / "exchange" / f"temporary_keys.{end}" for end in ("json", "letter")
+        )
+        for file in (brought, letter):
+            shutil.copyfile(self._demo.home / "sent" / file.name, file)
+        self._custodians.bring_temporary_keys(self._made["batch_id"], brought, letter)
 
     def _correction(self) -> None:
         """Until the inbox has answered it: so that its card is never held, whatever comes first."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from centre.config import Config
+from centre.demo_terminal import DemoError
 from centre.options import AWAY
 from centre.running import state_of, write_whole
 from counterparts.packer import Packer
@@ -23,10 +24,6 @@ from domain.places import PACKED, PACKING, VAULT
 from ledger.queries import Queries
 
 START_SECONDS = 120.0
-
-
-class DemoError(Exception):
-    """The demo can't go on; the message says what to do."""
 
 
 def python(module: str) -> list[str]:

@@ -7,7 +7,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,13 @@ from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
+from centre.doctor_people import pin, standing
+from centre.findings import Finding, State
 from centre.running import state_of
 from centre.watch import ask_floor
 from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
-from domain.provider import Operation, ProviderError, Where
+from domain.provider import ProviderError, Where
 from ledger.connection import LedgerUnusable, connect, driver
 from ledger.progress import open_outbox
 from ledger.queries import Queries
@@ -40,34 +41,6 @@ LEAST_FREE_BYTES = 2 * 2**30
 OUTBOX_SECONDS = 300.0
 CLOCK_SECONDS = 5.0
 SEEN_SECONDS = 60.0
-
-
-class State(StrEnum):
-    """Only MEND makes the doctor answer that something is to be mended."""
-
-    OK = "ok"
-    NOTICE = "notice"
-    DOWN = "down"
-    ABSENT = "absent"
-    MEND = "mend"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One part. `present`, `configured`, `reachable`, `software_assisted`: None where the
-    question makes no sense or could not be asked."""
-
-    part: str
-    words: str
-    state: State
-    note: str = ""
-    mend: str = ""
-    present: bool | None = None
-    configured: bool | None = None
-    reachable: bool | None = None
-    software_assisted: bool | None = None
-    operations: Sequence[Operation] = ()
-    """Of a key provider: what it does with keys, and where."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +166,8 @@ def _home(config: Config) -> Iterator[Finding]:
     yield _guarded("ledger", "台账 ledger", f"centre init --home {config.home}", _ledger, config)
     yield _guarded("token", "加密机 token", _token_mend(config), _token, config)
     yield _operations(config)
+    yield pin(config)
+    yield _guarded("people", "人员 people", "centre people list", standing, config)
     free = shutil.disk_usage(config.home).free
     low = free < LEAST_FREE_BYTES
     yield Finding(

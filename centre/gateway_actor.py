@@ -58,6 +58,7 @@ class GatewayShell:
         floor = Floor(
             inventory=RayLine(handle(Line.INVENTORY)),
             sorting=RayLine(handle(Line.SORTING)),
+            custody=RayLine(handle(Line.CUSTODY)),
             provider=RayProvider(handle("provider")),
             chip_lines={
                 str(line): RayLine(handle(line))

@@ -20,8 +20,8 @@ def initialise(home: Path) -> Config:
     """Make the home of a centre, or finish one that was interrupted; what is there stays.
 
     The token, the centre's own keys in it and the PINs are made here: the PIN stands in a 0600
-    file for unattended start, the security officer's PIN likewise. Masters are not: they come in
-    components of two custodians.
+    file for unattended start, the security officer's PIN likewise, and what proves the owner of
+    the home. Masters are not: they come in components of two custodians.
     """
     home.mkdir(parents=True, exist_ok=True)
     for name in DIRECTORIES:
@@ -30,9 +30,9 @@ def initialise(home: Path) -> Config:
     if not file.exists():
         write_whole(file, TEMPLATE.encode("utf-8"))
     config = load(home)
-    for pin in (config.pin_file, config.pin_file.with_name("so-pin")):
-        if not pin.exists():
-            write_pin_file(pin, secrets.token_urlsafe(18))
+    for own in (config.pin_file, config.pin_file.with_name("so-pin"), config.owner_file):
+        if not own.exists():
+            write_pin_file(own, secrets.token_urlsafe(18))
     create_token(
         config.conf.parent,
         config.pin_file.read_text(encoding="ascii"),

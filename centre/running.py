@@ -63,8 +63,13 @@ def last_home() -> Path | None:
 
 
 def _last_home() -> Path:
+    return state_directory() / "last-home"
+
+
+def state_directory() -> Path:
+    """Where the commands of this user keep what outlives them."""
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "card-centre" / "last-home"
+    return Path(state) / "card-centre"
 
 
 def write_whole(file: Path, content: bytes) -> None:

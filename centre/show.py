@@ -75,7 +75,7 @@ def differences(message: Any) -> None:
         for r in message.refused
     ]
     if rows:
-        _table(
+        table(
             "不符 what differs",
             rows,
             {"scan": "第几次扫描 scan", "order": "订单 order", "code": "原因 why",
@@ -133,7 +133,7 @@ def _reader_facts(floor: FloorState | None) -> list[dict[str, Any]]:
 def status(facts: Mapping[str, Any]) -> None:
     """The facts of `status_facts` as tables."""
     if facts["up"]:
-        _table(
+        table(
             facts["listen"],
             facts["parts"],
             {"name": "部件 part", "state": "状态 state", "note": "说明 note"},
@@ -142,20 +142,20 @@ def status(facts: Mapping[str, Any]) -> None:
     else:
         console.print("未启动 the centre is not up")
     places = [{**p, "reason": in_words(p["reason"])} for p in facts["places"]]
-    _table(
+    table(
         "",
         places,
         {"place": "位置 place", "reason": "原因 reason", "kind": "卡种 kind", "bank": "银行 bank",
          "bodies": "张 bodies"},
     )  # fmt: skip
     if facts["readers"]:
-        _table(
+        table(
             "读卡器 readers",
             [{**r, "code": in_words(r["code"])} for r in facts["readers"]],
             READERS,
         )
     if facts["lots"]:
-        _table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+        table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
     packages_to_scan(facts["open_packages"])
     clocks(facts["clocks"])
 
@@ -163,7 +163,7 @@ def status(facts: Mapping[str, Any]) -> None:
 def packages_to_scan(rows: Sequence[Mapping[str, Any]]) -> None:
     """Open packages, if there are any."""
     if rows:
-        _table(
+        table(
             "待扫描的包 packages to be scanned: centre scan PACKAGE",
             rows,
             {"package_id": "包 package", "destination": "去向 destination", "kind": "卡种 kind",
@@ -197,7 +197,7 @@ def clocks(facts: Sequence[Mapping[str, Any]]) -> None:
         }
         for c in facts
     ]
-    _table(
+    table(
         "时限 clocks: 5 个工作日 working days",
         rows,
         {"batch_id": "批次 batch", "waits_for": "等待 waits for", "since": "自 since",
@@ -221,19 +221,19 @@ STATES = {
 
 def diagnosis(found: Diagnosis) -> None:
     """What the doctor found: parts, then the ports of Ray and of virtual readers."""
-    table = Table("部件 part", "状态 state", "有 present", "配置 configured", "可达 reachable",
+    drawn = Table("部件 part", "状态 state", "有 present", "配置 configured", "可达 reachable",
                   "说明 note")  # fmt: skip
     for f in found.findings:
         note = f.note + ("；软件辅助 software-assisted" if f.software_assisted else "")
         answers = (_yes_no(x) for x in (f.present, f.configured, f.reachable))
-        table.add_row(f.words, STATES[f.state], *answers, escape(note))
-    console.print(table)
+        drawn.add_row(f.words, STATES[f.state], *answers, escape(note))
+    console.print(drawn)
     for f in found.findings:
         if f.mend:
             console.print(f"{f.words}: {f.mend}", markup=False, soft_wrap=True)
     operations = [asdict(o) for f in found.findings for o in f.operations]
     if operations:
-        _table(
+        table(
             "密钥操作 key operations",
             operations,
             {"name": "操作 operation", "where": "何处 where", "note": "说明 note"},
@@ -242,7 +242,7 @@ def diagnosis(found: Diagnosis) -> None:
         {**asdict(p), "close": "关闭 close" if p.exposed else "本机 loopback"} for p in found.ports
     ]
     if rows:
-        _table(
+        table(
             "端口 ports",
             rows,
             {"process": "进程 process", "address": "地址 address", "port": "端口 port",
@@ -281,28 +281,28 @@ def batch(queries: Queries, batch_id: str) -> bool:
     if not overview:
         console.print(f"无此批次 no such batch: {batch_id}")
         return False
-    _table(
+    table(
         "来文 files",
         overview["files"],
         {"file_id": "编号 id", "kind": "种类 kind", "records": "记录 records",
          "refused": "拒收 refused"},
     )  # fmt: skip
     for delivery in overview["deliveries"]:
-        _table(
+        table(
             f"送货 delivery {delivery['delivery_id']}: {delivery['state']}",
             delivery["cartons"],
             {"carton_id": "箱 carton", "bank": "银行 bank", "kind": "卡种 kind",
              "noted": "单列 noted", "counted": "清点 counted", "destination": "去向 destination"},
         )  # fmt: skip
-    _table(
+    table(
         f"卡片 bodies (订单 orders {overview['orders']})",
         overview["places"],
         {"words": "位置 place", "reason": "原因 reason", "bodies": "张 bodies"},
     )
     if overview["lots"]:
-        _table("抽检批 inspection lots", overview["lots"], LOTS)
+        table("抽检批 inspection lots", overview["lots"], LOTS)
     if overview["drawn"]:
-        _table(
+        table(
             "抽样单 to be fed again for sampling",
             overview["drawn"],
             {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
@@ -317,11 +317,11 @@ def batch(queries: Queries, batch_id: str) -> bool:
     return True
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-    table = Table(*columns.values(), title=title or None, title_justify="left")
+def table(title: str, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    drawn = Table(*columns.values(), title=title or None, title_justify="left")
     for row in rows:
-        table.add_row(*(str(row[name]) for name in columns))
-    console.print(table)
+        drawn.add_row(*(str(row[name]) for name in columns))
+    console.print(drawn)
 
 
 def report(found: Report) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from actors.accounts import Settings
+from actors.ceremonies import Ceremonies
+from actors.custody import Custody
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
@@ -17,16 +20,20 @@ from actors.hsm.token import KeyToken, TokenConfig
 from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
 from actors.lots import LotPlan
+from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
 from actors.shell import MakeLine
 from actors.sorting import Sorting
 from centre.config import Config
+from centre.running import write_whole
 from domain.card.profile import load_profile
-from domain.lines import KeyProvider, LedgerDoor
+from domain.lines import KeyCustodian, KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
 from ledger.chip_records import LedgerChipRecords
+from ledger.key_use import key_dependents
+from ledger.people import key_states
 from ledger.queries import Queries
 
 SEED_BYTES = 32
@@ -75,6 +82,29 @@ def make_sorting(
     return Sorting(ledger, queries, f"{Line.SORTING}:{epoch}", lots)
 
 
+def make_custody(
+    config: Config, ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
+) -> Custody:
+    def deliver(name: str, content: bytes) -> None:
+        write_whole(config.home / "exchange" / name, content)
+
+    ceremonies = Ceremonies(
+        keys,
+        load_profile(config.profile),
+        partial(key_states, queries),
+        partial(key_dependents, queries),
+        deliver,
+    )
+    settings = Settings(
+        now=lambda: datetime.now(UTC),
+        idle=timedelta(minutes=config.idle_minutes),
+        proof=lambda: config.owner_file.read_text(encoding="ascii"),
+        new_token=secrets.token_urlsafe,
+        passwords=Passwords(),
+    )
+    return Custody(ledger, queries, keys, ceremonies, f"{Line.CUSTODY}:{epoch}", settings)
+
+
 def make_chip_line(
     profile_id: str,
     line: type[KeyReplacement] | type[Inspection] | type[SampleReading],
@@ -106,5 +136,6 @@ def production(config: Config) -> Wiring:
             Line.INSPECTION: partial(chip, Inspection),
             Line.SAMPLING: partial(chip, SampleReading),
             Line.SORTING: partial(make_sorting, config.sampling_aql),
+            Line.CUSTODY: partial(make_custody, config),
         },
     )

@@ -205,6 +205,7 @@ class _Factory:
         note = files.note_row(delivery_id, batch_id, FACTORY_ID, plan.cartons)
         files.write_whole(self._sent / "delivery_note.json", files.to_json(note) + "\n")
         files.write_whole(self._sent / "temporary_keys.json", files.to_json(block) + "\n")
+        files.write_whole(self._sent / "temporary_keys.letter", files.key_letter(block))
         for name, acts in (("stops.json", STOPS), ("releases.json", RELEASES)):
             commands = files.to_json(_commands(planted, acts)) + "\n"
             files.write_whole(self._sent / name, commands)

@@ -37,6 +37,11 @@ def write_whole(path: Path, text: str) -> None:
     sync_directory(path.parent)
 
 
+def key_letter(block: Mapping[str, Any]) -> str:
+    """The letter that goes another way than a key block: usage and check value, a line each."""
+    return "".join(f"{key['usage']} {key['check_value']}\n" for key in block["keys"])
+
+
 def sync_directory(path: Path) -> None:
     """Make what was renamed in a directory durable."""
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -18,7 +18,8 @@ Row = Mapping[str, Any]
 
 
 class EventType(StrEnum):
-    """What can happen to an order or a body. `moves` in the comment: the event names a place."""
+    """What can happen to an order or a body, or be done by people. `moves` in the comment: the
+    event names a place."""
 
     RETURN_ACCEPTED = "return_accepted"
     ORDER_ADVISED = "order_advised"
@@ -57,7 +58,25 @@ class EventType(StrEnum):
     LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
-    KEYS_ACCEPTED = "keys_accepted"
+    # Of people and of what takes two of them (line `custody`).
+    PERSON_ADDED = "person_added"
+    ROLES_CHANGED = "roles_changed"
+    PASSWORD_CHANGED = "password_changed"
+    PERSON_CLOSED = "person_closed"
+    LOGGED_IN = "logged_in"
+    LOGIN_REFUSED = "login_refused"
+    LOGGED_OUT = "logged_out"
+    ACT_PROPOSED = "act_proposed"
+    ACT_CONFIRMED = "act_confirmed"
+    ACT_DONE = "act_done"
+    ACT_REFUSED = "act_refused"
+    ACT_WITHDRAWN = "act_withdrawn"
+    KEY_STAGED = "key_staged"
+    KEY_ACTIVATED = "key_activated"
+    KEY_RETIRED = "key_retired"
+    KEY_DESTROYED = "key_destroyed"
+    KEY_EXPORTED = "key_exported"
+    KEY_RESTORED = "key_restored"
 
 
 SENDING = (EventType.PACKAGE_OPENED, EventType.LISTS_CHANGED, EventType.RETURN_WRITTEN)

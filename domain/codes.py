@@ -95,6 +95,23 @@ class Code(StrEnum):
     KEY_STAYS = "KEY_STAYS"
     KEY_BACKUP_BAD = "KEY_BACKUP_BAD"
     RECORD_UNSEALABLE = "RECORD_UNSEALABLE"
+    # People and their acts
+    LOGIN_REFUSED = "LOGIN_REFUSED"
+    LOGIN_PAUSED = "LOGIN_PAUSED"
+    NOT_LOGGED_IN = "NOT_LOGGED_IN"
+    SESSION_ENDED = "SESSION_ENDED"
+    ROLE_MISSING = "ROLE_MISSING"
+    NOT_THE_OWNER = "NOT_THE_OWNER"
+    FOUNDED = "FOUNDED"
+    PASSWORD_SHORT = "PASSWORD_SHORT"
+    PERSON_UNKNOWN = "PERSON_UNKNOWN"
+    PERSON_KNOWN = "PERSON_KNOWN"
+    TOO_FEW_SUPERVISORS = "TOO_FEW_SUPERVISORS"
+    ACT_UNKNOWN = "ACT_UNKNOWN"
+    ACT_NOT_OPEN = "ACT_NOT_OPEN"
+    ACT_OPEN = "ACT_OPEN"
+    SAME_PERSON = "SAME_PERSON"
+    KEY_IN_USE = "KEY_IN_USE"
     # A station's machines
     FEEDER_EMPTY = "FEEDER_EMPTY"
     FEEDER_AWAY = "FEEDER_AWAY"
@@ -317,6 +334,46 @@ WORDS: dict[Code, Words] = {
     ),
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"
+    ),
+    Code.LOGIN_REFUSED: Words(
+        "姓名或密码不符", "name or password is wrong", "再试 try again: centre login NAME"
+    ),
+    Code.LOGIN_PAUSED: Words(
+        "密码多次错误，暂停登录", "too many wrong passwords", "稍后再试 wait, then try again"
+    ),
+    Code.NOT_LOGGED_IN: Words("未登录", "not logged in", "centre login NAME"),
+    Code.SESSION_ENDED: Words("登录已结束", "the login session has ended", "centre login NAME"),
+    Code.ROLE_MISSING: Words(
+        "无此权限", "not in your roles", "由有权限的人办理 somebody who has the role does it"
+    ),
+    Code.NOT_THE_OWNER: Words(
+        "非系统所有者", "not the owner of this home", "以所有者身份运行 run it as its owner"
+    ),
+    Code.FOUNDED: Words(
+        "已有两名主管，须由主管双人办理",
+        "there are two supervisors: it takes both",
+        "centre login NAME; centre people add NAME",
+    ),
+    Code.PASSWORD_SHORT: Words(
+        "密码长度不符", "the password has the wrong length", "另选密码 choose another"
+    ),
+    Code.PERSON_UNKNOWN: Words("无此人员", "no such person", "centre people list"),
+    Code.PERSON_KNOWN: Words("姓名已被使用", "the name is taken", "换一个名字 another name"),
+    Code.TOO_FEW_SUPERVISORS: Words(
+        "主管将不足两名", "fewer than two supervisors would be left", "先增加主管 add one first"
+    ),
+    Code.ACT_UNKNOWN: Words("无此事项", "no such act", "centre act list"),
+    Code.ACT_NOT_OPEN: Words("事项已了结", "the act is not open", "centre act show ACT"),
+    Code.ACT_OPEN: Words(
+        "同一事项待确认",
+        "such an act waits already",
+        "确认或撤回 centre act confirm ACT, or centre act withdraw ACT",
+    ),
+    Code.SAME_PERSON: Words(
+        "须由另一人确认", "another person has to confirm", "请另一人登录 let somebody else log in"
+    ),
+    Code.KEY_IN_USE: Words(
+        "密钥仍在使用", "open work depends on the key", "等待批次结清 wait until it is done"
     ),
     Code.FEEDER_EMPTY: Words(
         "送卡机无卡", "the feeder is empty", "放入下一箱 load the next carton"

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from domain.changes import Changes, Committed
 from domain.codes import Code, next_step
-from domain.provider import Answer, KeyAccepted, KeyEntry, KeyState, Request
+from domain.provider import Answer, KeyEntry, KeyState, Request
 from domain.turns import CentreTurn, StationTurn
 
 
@@ -151,10 +151,6 @@ class KeyProvider(Protocol):
 
     async def index(self, values: Sequence[str]) -> list[str]: ...
 
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        """Raises KeyBlockRefused."""
-        ...
-
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]: ...
 
 
@@ -191,8 +187,6 @@ class InventoryLine(Protocol):
     async def sign_for(self, command: SignFor) -> Receipt: ...
 
     async def recount(self, carton_id: str, counted: int) -> Receipt: ...
-
-    async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None: ...
 
 
 class ChipLine(Protocol):

@@ -26,13 +26,19 @@ class Kind(StrEnum):
 
 
 class Line(StrEnum):
-    """The lines of the floor. Each is the single writer of its stream and of its accounts."""
+    """The lines of the floor. Each is the single writer of its stream and of its accounts, if it
+    has any."""
 
     INVENTORY = "inventory"
     KEY_REPLACEMENT = "key_replacement"
     INSPECTION = "inspection"
     SAMPLING = "sampling"
     SORTING = "sorting"
+    CUSTODY = "custody"  # people and their acts: it has no accounts
+
+
+CARD_LINES = tuple(line for line in Line if line is not Line.CUSTODY)
+"""Those that have cards."""
 
 
 class Standing(StrEnum):

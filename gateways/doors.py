@@ -9,11 +9,13 @@ import grpc
 import structlog
 
 from gateways.card_management import CardManagementDoor
+from gateways.custody import CustodyDoor
 from gateways.factory import FactoryDoor
 from gateways.floor import Floor
 from gateways.operator import OperatorDoor
 from gateways.station import StationDoor
 from stubs.card_management_pb2_grpc import add_CardManagementServicer_to_server
+from stubs.custody_pb2_grpc import add_CustodyServicer_to_server
 from stubs.factory_pb2_grpc import add_FactoryServicer_to_server
 from stubs.operator_pb2_grpc import add_OperatorServicer_to_server
 from stubs.station_pb2_grpc import add_StationServicer_to_server
@@ -79,6 +81,8 @@ async def serve(floor: Floor, listen: str) -> Doors:
     server = grpc.aio.server(options=_OPTIONS)
     stations = StationDoor(floor)
     add_CardManagementServicer_to_server(CardManagementDoor(floor), server)
+    if floor.custody is not None:
+        add_CustodyServicer_to_server(CustodyDoor(floor.custody), server)
     add_FactoryServicer_to_server(FactoryDoor(floor), server)
     add_OperatorServicer_to_server(OperatorDoor(floor, stations.waiting), server)
     add_StationServicer_to_server(stations, server)

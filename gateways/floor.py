@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from domain.card.profile import Profile
+from domain.custody import CustodyLine
 from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
 from gateways.board import Board
 from ledger.queries import Queries
@@ -53,3 +54,5 @@ class Floor:
     limits: Limits = field(default_factory=Limits)
     today: Callable[[], date] = date.today
     board: Board = field(default_factory=Board)
+    custody: CustodyLine | None = None
+    """None: a floor without people (bench); it has no door for them."""

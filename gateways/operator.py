@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,12 +10,10 @@ import grpc
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from domain.changes import Refused
 from domain.codes import Code
 from domain.factory_return import index_text, is_id
 from domain.lines import Receipt, SignFor
 from domain.numbers import kinds_of_number
-from domain.provider import KeyBlockRefused
 from gateways.answers import answering, receipt_to_wire, refusal
 from gateways.board import Board
 from gateways.factory import MAX_CARDS_IN_CARTON
@@ -29,7 +26,6 @@ from stubs.operator_pb2 import (
     FindByNumberRequest,
     FloorState,
     FoundOrders,
-    ImportTemporaryKeysRequest,
     LookAtFloorRequest,
     OpenPackages,
     OpenPackagesRequest,
@@ -42,8 +38,6 @@ from stubs.operator_pb2 import (
 from stubs.operator_pb2_grpc import OperatorServicer
 
 log = structlog.get_logger()
-
-LARGEST_KEY_BLOCK = 64 * 1024
 
 
 def sign_for_from_wire(request: SignForDeliveryRequest) -> SignFor | Receipt:
@@ -102,33 +96,6 @@ class OperatorDoor(OperatorServicer):
             repeated=receipt.repeated,
         )
         return receipt_to_wire(receipt)
-
-    @answering
-    async def ImportTemporaryKeys(
-        self, request: ImportTemporaryKeysRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> common_pb2.Receipt:
-        bind_contextvars(batch_id=_batch_of(request.block))
-        receipt = await self._import(request.block)
-        log.info("keys.answered", code=receipt.code, keys=receipt.taken)
-        return receipt_to_wire(receipt)
-
-    async def _import(self, block: bytes) -> Receipt:
-        """Into the token first, then into the ledger; when the second fails, the same block can
-        come again and changes nothing in the token."""
-        batch_id = _batch_of(block)
-        if not batch_id:
-            return refusal(Code.KEY_BLOCK_BAD, "batch_id")
-        try:
-            keys = await self._floor.provider.import_temporary_keys(block)
-        except KeyBlockRefused as e:
-            return Receipt(False, e.code, e.reason)
-        try:
-            await self._floor.inventory.record_keys(batch_id, keys)
-        except Refused as e:
-            if e.code != Code.COMMAND_DIFFERS:
-                raise
-            return refusal(Code.KEY_BLOCK_REPEATED_DIFFERENT, "batch_id")
-        return Receipt(True, records=len(keys), taken=len(keys))
 
     @answering
     async def FindByNumber(
@@ -210,15 +177,3 @@ def _stations(board: Board) -> list[StationState]:
         )
         for station in board.stations.values()
     ]
-
-
-def _batch_of(block: bytes) -> str:
-    """The batch that a key block names; empty if it can't be read."""
-    if len(block) > LARGEST_KEY_BLOCK:
-        return ""
-    try:
-        found = json.loads(block)
-    except (ValueError, RecursionError):
-        return ""
-    batch_id = found.get("batch_id") if isinstance(found, dict) else None
-    return batch_id if isinstance(batch_id, str) and is_id(batch_id) else ""

@@ -48,6 +48,8 @@ def connect(path: Path, *, write: bool) -> pyodbc.Connection:
     if write:
         mode = connection.execute("pragma journal_mode=wal").fetchval()
         connection.execute("pragma synchronous=full").close()
+        # What is wiped (components, hashes of passwords) leaves no copy in free pages.
+        connection.execute("pragma secure_delete=on").close()
         level = connection.execute("pragma synchronous").fetchval()
         if mode != "wal" or int(level) != 2:
             raise LedgerUnusable(f"SQLite refuses WAL or FULL (journal {mode}, level {level})")

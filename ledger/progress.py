@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from domain.changes import SENDING, EventType
-from domain.places import LEGAL, VAULT, Line, owner, standing
+from domain.places import CARD_LINES, LEGAL, VAULT, owner, standing
 from ledger.connection import as_json
 from ledger.queries import Queries
 from ledger.summary import OUTSIDE, STAGES, seconds_between
@@ -42,9 +42,9 @@ class Progress:
 
 
 def progress_of_lines(queries: Queries, now: str) -> list[Progress]:
-    """Of all lines in working order. `now` in the form of the times of commits."""
+    """Of all lines that have cards, in working order. `now` in the form of the times of commits."""
     bodies: dict[str, dict[str, int]] = {
-        line: dict.fromkeys(("waiting", "in_work", "rejected", "held"), 0) for line in Line
+        line: dict.fromkeys(("waiting", "in_work", "rejected", "held"), 0) for line in CARD_LINES
     }
     for r in queries.rows(
         "select place, count(*) as n from body"
@@ -57,7 +57,7 @@ def progress_of_lines(queries: Queries, now: str) -> list[Progress]:
         Progress(
             line, **bodies[line], per_minute=rates.get(line, 0.0), last_at=_last(queries, line)
         )
-        for line in Line
+        for line in CARD_LINES
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from domain.bodies import BORN_WITH, BORNE, Body
@@ -30,6 +31,8 @@ from domain.places import (
     owner,
     standing,
 )
+from ledger.custody_replay import EVENTS as CUSTODY
+from ledger.custody_replay import CustodyReplay
 from ledger.faults import Fault
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
@@ -65,12 +68,15 @@ class Replay:
     live: dict[str, str] = field(default_factory=dict)
     """The live body of each order that has one."""
     lots: LotReplay = field(default_factory=LotReplay)
+    custody: CustodyReplay = field(default_factory=CustodyReplay)
 
     def apply(self, commit: Commit) -> None:
         """Take one more commit. Raises Fault; the state is of no use after that."""
         expected: Moves = Counter()
+        self.custody.begin()
         for event in commit.events:
             self._event(commit, event, expected)
+        self.custody.end(lambda zh, en: _fault(commit, zh, en))
         moved: Moves = Counter()
         for row in commit.movements:
             source, target = _accounts(row)
@@ -114,6 +120,8 @@ class Replay:
     def _event(self, commit: Commit, event: Row, expected: Moves) -> None:
         if event["type"] not in _EVENT_TYPES:
             raise _fault(commit, "未知事件", "no such event", event)
+        if (event["type"] in CUSTODY) != (commit.line == Line.CUSTODY):
+            raise _fault(commit, "事件不属于该线", "not an event of this line", event)
         if event["body_id"]:
             if event["type"] == EventType.BODY_RECEIVED:
                 self._receive(commit, event, expected)
@@ -122,7 +130,10 @@ class Replay:
             return
         if event["place"] or event["condition"]:
             raise _fault(commit, "移动缺少卡体", "a place without a body", event)
-        if event["type"] == EventType.ORDER_ADVISED:
+        if commit.line == Line.CUSTODY:
+            fail = partial(_fail, commit, event)
+            self.custody.apply(event["type"], event["data"], fail)
+        elif event["type"] == EventType.ORDER_ADVISED:
             if event["order_id"] in self.orders or not event["order_id"]:
                 raise _fault(commit, "订单重复", "an order is advised twice", event)
             self.orders.add(event["order_id"])
@@ -140,7 +151,7 @@ class Replay:
                 event["type"],
                 event["data"],
                 self.bodies,
-                lambda zh, en: _fault(commit, zh, en, event),
+                partial(_fail, commit, event),
             )
         elif event["type"] == EventType.NOTE_ACCEPTED:
             self.lots.noted(event["data"])
@@ -263,7 +274,7 @@ class Replay:
         if event["place"]:
             if not is_legal(before.place, after.place):
                 raise _fault(commit, "非法移动", "not a legal transition", event)
-            self.lots.moved(before, after, data, lambda zh, en: _fault(commit, zh, en, event))
+            self.lots.moved(before, after, data, partial(_fail, commit, event))
             expected[before.account, after.account] += 1
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
@@ -315,6 +326,10 @@ class Replay:
             self.live[after.order_id] = after.body_id
         elif holder == after.body_id:
             del self.live[after.order_id]
+
+
+def _fail(commit: Commit, event: Row, chinese: str, english: str) -> Fault:
+    return _fault(commit, chinese, english, event)
 
 
 def _key(names: Row) -> GroupKey:

@@ -10,7 +10,7 @@ import pyodbc
 
 from ledger.connection import LedgerUnusable
 
-VERSION = 4
+VERSION = 5
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -107,6 +107,19 @@ TABLES: tuple[str, ...] = (
         kind text not null, value text not null, order_id text not null,
         primary key (kind, value, order_id)) strict""",
     "create index number_index_order on number_index (order_id)",
+    # People, their login sessions (by the hash of the token), and what takes two of them.
+    """create table person (
+        name text primary key, roles text not null, credential text not null,
+        state text not null, failures integer not null, refused_at text not null) strict""",
+    """create table login (
+        session text primary key, token text not null, name text not null, since text not null,
+        until text not null, terminal text not null) strict""",
+    "create unique index login_token on login (token)",
+    """create table act (
+        act_id text primary key, kind text not null, subject text not null,
+        content text not null, proposed_by text not null, proposed_in text not null,
+        confirmed_by text not null, confirmed_in text not null, state text not null,
+        result text not null, sealed text not null) strict""",
     # What goes out.
     """create table return_line (
         file_id text not null, position integer not null, batch_id text not null,
@@ -125,7 +138,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {}
 
 WRITABLE = (
     "file_in", "refused_record", "delivery", "carton", "settled_group", "orders", "order_stop",
-    "body", "package", "personal", "number_index", "return_line", "outbox",
+    "body", "package", "personal", "number_index", "person", "login", "act",
+    "return_line", "outbox",
 )  # fmt: skip
 
 

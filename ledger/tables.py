@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -164,10 +164,15 @@ def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date
 
 
 def check_replayed(
-    queries: Queries, table: str, key: Sequence[str], rows: Mapping[tuple[str, ...], Row]
+    queries: Queries,
+    table: str,
+    key: Sequence[str],
+    rows: Mapping[tuple[str, ...], Row],
+    as_said: Callable[[Row], Row] = dict,
 ) -> None:
-    """A table is what the replay ended with: `rows`, the other columns by those of `key`."""
-    found = {tuple(r[c] for c in key): r for r in queries.rows(f"select * from {table}")}
+    """A table is what the replay ended with: `rows`, the other columns by those of `key`.
+    `as_said` turns a row into what the events say of it."""
+    found = {tuple(r[c] for c in key): as_said(r) for r in queries.rows(f"select * from {table}")}
     for names, expected in rows.items():
         _compare(table, " / ".join(names), None, expected, found.get(names))
     _check_count(queries, table, len(rows))

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from domain.groups import GroupKey
 from domain.places import standing
 from ledger import chain, schema, tables
 from ledger.connection import LedgerUnusable
+from ledger.custody_replay import CustodyReplay, as_said
 from ledger.faults import Fault
 from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
 from ledger.queries import Queries
@@ -174,6 +176,7 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
                 {(order_id,): {"reason": why} for order_id, why in replay.stops.items()},
             ),
         ),
+        ("person / login / act", lambda: _check_custody(queries, replay.custody)),
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),
@@ -184,6 +187,15 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     for at, check in checks:
         progress.at = at
         check()
+
+
+def _check_custody(queries: Queries, custody: CustodyReplay) -> None:
+    for table, key, rows in (
+        ("person", "name", custody.person_rows()),
+        ("login", "session", custody.login_rows()),
+        ("act", "act_id", custody.act_rows()),
+    ):
+        tables.check_replayed(queries, table, (key,), rows, partial(as_said, table))
 
 
 def _check_schema(queries: Queries) -> None:

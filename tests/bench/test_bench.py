@@ -26,6 +26,7 @@ async def offer_in_process(place: Path) -> stations.Offered:
     delivery = make_delivery(6, 60, place / "stations", pem)
     lines = one_process.Lines(config)
     try:
+        lines.provider.import_temporary_keys(delivery.key_block.read_bytes())
         async with lines.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
             return await stations.offer(stations.Job(door, str(delivery.out_dir), 0, LOAD))

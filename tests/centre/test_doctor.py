@@ -14,7 +14,8 @@ import pytest
 
 from centre import machine
 from centre.config import Config
-from centre.doctor import SYSTEM_FILES, Diagnosis, State, examine
+from centre.doctor import SYSTEM_FILES, Diagnosis, examine
+from centre.findings import State
 from centre.home import initialise
 from ledger.connection import connect
 

@@ -23,6 +23,7 @@ INTENDED = {
     "sent": "what card management and the factory hold",
     "trays": "the plastic: what stands on its chips, keys too",
     "keys": "the token and its PIN files",
+    "people": "what the people of the demo know: passwords, tokens of sessions",
 }
 SHORTEST_IN_A_DATABASE = 6
 """Bytes. Pages of a database hold every pair of bytes: a name of two characters in GB 18030 would
@@ -48,8 +49,12 @@ def secrets_of(home: Path, trays: Iterable[Path]) -> dict[bytes, str]:
             for line in tray.read_text("utf-8").splitlines()[1:]:
                 for key in _keys_of(json.loads(line)):
                     found |= dict.fromkeys(_forms(bytes.fromhex(key)), "a key of a chip")
-    for pin in ("pin", "so-pin"):
+    for pin in ("pin", "so-pin", "owner"):
         found |= dict.fromkeys(_forms((home / "keys" / pin).read_bytes()), f"keys/{pin}")
+    for file in (home / "people").glob("*.session"):
+        found |= dict.fromkeys(_forms(file.read_bytes()), "a session's token")
+    for password in json.loads((home / "people" / "passwords.json").read_text("ascii")).values():
+        found |= dict.fromkeys(_forms(password.encode()), "a password")
     return found
 
 

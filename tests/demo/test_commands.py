@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from centre.demo_terminal import Said, Terminal
 from tests.demo.audit import Evidence
 from tests.demo.running import centre, environment
 
@@ -111,6 +112,50 @@ def look_at_a_running_centre(home: Path, place: Path) -> None:
     package = next(r["package"] for r in Evidence.read(home).lines if r["package"])
     scanned = centre(place, "scan", package, "--home", str(home))
     assert json.loads(scanned.stdout.splitlines()[-1])["code"] == "PACKAGE_DIFFERS"
+    keep_keys(home)
+
+
+def keep_keys(home: Path) -> None:
+    """Two custodians of the demo at their terminals: a KEK, a backup under it, the next version of
+    the province's keys; the first one stays while cards on hold carry it."""
+    passwords = json.loads((home / "people" / "passwords.json").read_text("ascii"))
+    one, other = (
+        Terminal(home, home / "people" / f"{name}.session", home / "log" / "people.out")
+        for name in ("custodian-1", "custodian-2")
+    )
+    with closing(one), closing(other):
+        for name, terminal in (("custodian-1", one), ("custodian-2", other)):
+            assert terminal.run(("login", name), passwords[name]).code == 0
+            assert name in terminal.run(("whoami",)).said
+
+        def both(*command: str) -> Said:
+            """By component files where components are made."""
+            files = (home / "people" / n for n in ("first.component", "second.component"))
+            parts = [("--component-file", str(f)) if command[1] in ("generate", "rotate") else ()
+                     for f in files]  # fmt: skip
+            proposed = one.run((*command, *parts[0]))
+            assert proposed.code == 0, proposed.said
+            done = other.run(("act", "confirm", proposed.said.split()[0], *parts[1]))
+            for part in filter(None, parts):
+                Path(part[1]).unlink()
+            return done
+
+        for command in (
+            ("key", "generate", "kek"),
+            ("key", "activate", "kek", "--version", "1"),
+            ("key", "backup"),
+            ("key", "rotate", "formal"),
+            ("key", "activate", "formal", "--version", "2"),
+        ):
+            assert ": done" in both(*command).said
+        assert len(list((home / "exchange").glob("backup-A*.json"))) == 1
+        in_use = one.run(("key", "destroy", "formal", "--version", "1"))
+        assert (in_use.code, in_use.said.partition(":")[0]) == (1, "KEY_IN_USE")
+        keys = json.loads(one.run(("key", "inventory", "--json")).said)
+        states = {(k["label"].partition(":")[0], k["version"]): k["state"] for k in keys}
+        assert states["formal", 1] == "retired"
+        assert states["formal", 2] == "active"
+        assert states["kek", 1] == "active"
 
 
 RAY_PROCESSES = {"gcs_server", "raylet"}

@@ -108,6 +108,10 @@ CRASHES = {
     "sorting.package_closed.after": 3,
     "sorting.body_shipped.after": 0,
     "sorting.return_written.after": 0,
+    # people: an act confirmed and not done yet, and done without anybody told
+    "custody.act_confirmed.after": 1,
+    "custody.act_done.before": 1,
+    "custody.act_done.after": 1,
     # a provider, before and after it made WRITE KEY commands
     "provider.before": 20,
     "provider.after": 40,

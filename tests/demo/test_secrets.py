@@ -30,9 +30,9 @@ def test_a_log_line_names_batch_carton_and_station(finished: Path) -> None:
         line
         for line in _log(finished / "log" / "gateway.log")
         if line["event"].partition(".")[0] in ("factory_return", "delivery", "delivery_note",
-                                                "keys", "outbox")
+                                                "outbox")
     ]  # fmt: skip
-    assert len({line["event"] for line in doors}) >= 6
+    assert len({line["event"] for line in doors}) >= 5
     # Beside the batch, the two of which one half never comes.
     assert {line["batch_id"] for line in doors} == {f"B{SEED + n:06d}" for n in range(3)}
     keys = [r for r in _log(finished / "log" / "provider.log") if r["event"] == "key_imported"]
@@ -64,7 +64,7 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     """Each form of a secret is found wherever it stands in a line; what is found is named by its
     kind alone; the places that hold secrets on purpose are not looked at."""
     home = tmp_path / "home"
-    for directory in ("sent", "keys", "trays"):
+    for directory in ("sent", "keys", "trays", "people"):
         (home / directory).mkdir(parents=True)
     person = {
         "name": "\u9f98\u4e94\u516d",
@@ -76,7 +76,8 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     (home / "sent" / "factory_return.jsonl").write_text(record + "\n", encoding="utf-8")
     key = {"social": {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}}
     (home / "trays" / "tray-1.jsonl").write_text("{}\n" + json.dumps(key) + "\n")
-    for pin in ("pin", "so-pin"):
+    (home / "people" / "passwords.json").write_text('{"ke": "password-of-this-test"}')
+    for pin in ("pin", "so-pin", "owner"):
         (home / "keys" / pin).write_text(f"{pin}-of-this-test")
     secrets = secrets_of(home, [home / "trays"])
     target = home / place_of if "." in place_of else home / place_of / "file"

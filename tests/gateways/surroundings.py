@@ -14,6 +14,7 @@ from random import Random
 
 import grpc
 
+from actors.custody import Custody
 from actors.inventory import Inventory
 from actors.sorting import Sorting
 from counterparts.files import factory_record, order_row
@@ -22,13 +23,14 @@ from counterparts.people import People
 from domain.card.profile import load_profile
 from domain.changes import Changes, Committed
 from domain.lines import ChipLine, FactoryReturn, Note, Receipt, SignFor
-from domain.provider import Answer, KeyAccepted, RecordUnsealable, Request
+from domain.provider import Answer, RecordUnsealable, Request
 from domain.turns import CentreTurn, StationTurn, Verdict
 from gateways.doors import Doors, serve
 from gateways.floor import Floor, Limits
 from ledger.commit import Ledger
 from ledger.queries import Queries
 from stubs.card_management_pb2 import FactoryReturnRecord
+from tests.lines.custody import KeyShelf, SteppingClock, custody_line
 
 PROFILE = load_profile("ssc-3des")
 BATCH = "B1"
@@ -48,7 +50,6 @@ class PlainProvider:
         self.largest_call = 0
         self.calls: list[str] = []
         self.unsealable: set[str] = set()
-        self.accepted = [KeyAccepted("temporary:B1:MK:v0", "MK", 0, "ABCDEF")]
         self.fault: Exception | None = None
 
     def _called(self, name: str, size: int) -> None:
@@ -75,10 +76,6 @@ class PlainProvider:
         self._called("index", sum(len(v) for v in values))
         return [index_of(v) for v in values]
 
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        self._called("import_temporary_keys", len(block))
-        return self.accepted
-
     async def perform(self, requests: Sequence[Request]) -> list[Answer]:
         raise NotImplementedError
 
@@ -98,7 +95,6 @@ class RecordingInventory:
         self.notes: list[Note] = []
         self.signed: list[SignFor] = []
         self.recounted: list[tuple[str, int]] = []
-        self.keys: list[tuple[str, list[KeyAccepted]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -133,10 +129,6 @@ class RecordingInventory:
         self._check()
         self.recounted.append((carton_id, counted))
         return Receipt(True, records=1, taken=1)
-
-    async def record_keys(self, batch_id: str, keys: Sequence[KeyAccepted]) -> None:
-        self._check()
-        self.keys.append((batch_id, list(keys)))
 
 
 def verdict_for(turn: StationTurn) -> CentreTurn:
@@ -204,6 +196,11 @@ class Place:
         """The real line over this ledger."""
         return Sorting(LedgerDoor(self.ledger, "sorting"), self.queries, "s1")
 
+    def custody(self) -> Custody:
+        """The real line over this ledger, with passwords that cost little."""
+        door = LedgerDoor(self.ledger, "custody")
+        return custody_line(door, self.queries, KeyShelf(), SteppingClock())
+
     def close(self) -> None:
         self.queries.close()
         self.watching.close()
@@ -237,6 +234,7 @@ async def open_hall(
     floor = Floor(
         inventory=hall.place.inventory() if real_inventory else hall.inventory,
         sorting=hall.place.sorting(),
+        custody=hall.place.custody(),
         provider=hall.provider,
         chip_lines=lines,
         queries=hall.place.queries,

@@ -4,22 +4,17 @@ place, a good one reaches its line once and as it was sent."""
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
-from domain.changes import Away, Refused
 from domain.codes import Code
-from domain.provider import KeyBlockRefused
 from gateways.doors import ListenRefused, check_loopback
 from stubs.factory_pb2 import CartonLine, DeliveryNote
 from stubs.factory_pb2_grpc import FactoryStub
 from stubs.operator_pb2 import (
     CartonCount,
-    ImportTemporaryKeysRequest,
     SignForDeliveryRequest,
 )
 from stubs.operator_pb2_grpc import OperatorStub
@@ -143,38 +138,6 @@ def test_a_carton_is_recounted(tmp_path: Path) -> None:
                 assert (await stub.RecountCarton(bad, timeout=10)).code == Code.BAD_FORMAT
             assert hall.inventory.recounted == [("C1", 248)]
         assert good.accepted
-
-    asyncio.run(run())
-
-
-def test_temporary_keys_enter_token_and_ledger(tmp_path: Path) -> None:
-    """Token first, then ledger; when the line was away in between, the same block again puts
-    it right. A refused block keeps its code and is not written down."""
-
-    async def run() -> None:
-        block = ImportTemporaryKeysRequest(block=json.dumps({"batch_id": "B1"}).encode())
-        async with open_hall(tmp_path) as (hall, channel):
-            stub = OperatorStub(channel)
-            hall.inventory.fault = Away("inventory loads")
-            with pytest.raises(grpc.aio.AioRpcError) as away:
-                await stub.ImportTemporaryKeys(block, timeout=10)
-            hall.inventory.fault = None
-            taken = await stub.ImportTemporaryKeys(block, timeout=10)
-            written = list(hall.inventory.keys)
-            hall.inventory.fault = Refused(Code.COMMAND_DIFFERS, "keys:B1")
-            differs = await stub.ImportTemporaryKeys(block, timeout=10)
-            hall.provider.fault = KeyBlockRefused(Code.KEY_CHECK_VALUE_DIFFERS, "keys[2]")
-            refused = await stub.ImportTemporaryKeys(block, timeout=10)
-            bad = await stub.ImportTemporaryKeys(
-                ImportTemporaryKeysRequest(block=b"no JSON"), timeout=10
-            )
-        assert away.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert (taken.accepted, taken.taken) == (True, 1)
-        assert written == [("B1", hall.provider.accepted)]
-        assert (differs.accepted, differs.code) == (False, Code.KEY_BLOCK_REPEATED_DIFFERENT)
-        assert (refused.accepted, refused.code) == (False, Code.KEY_CHECK_VALUE_DIFFERS)
-        assert refused.reason == "keys[2]"
-        assert (bad.accepted, bad.code) == (False, Code.KEY_BLOCK_BAD)
 
     asyncio.run(run())
 

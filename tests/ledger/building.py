@@ -40,6 +40,7 @@ from domain.places import DRAWN, READ_AGAIN, Kind, Line, transit
 from ledger import heads
 from ledger.commit import Ledger
 from ledger.queries import Queries
+from tests.ledger.acts import people_act
 from tests.ledger.scanning import scan_packages
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
@@ -357,7 +358,7 @@ def one_of_each(folder: Path) -> Building:
     """A whole batch in which everything that can befall a card befalls one: advised 22 cards of
     two banks and 2 temporary ones; a short carton, a refused record, a card that is not in the
     return, one beyond the count, a silent one, foreign keys, one that inspection rejects, a
-    cancelled order. Heads are signed in the middle and before the last commits."""
+    cancelled order; people act on keys. Heads are signed twice, and before the last commits."""
     b = Building.make(folder)
     records = [
         record(n, branch=BRANCHES["102"][n % 2], carton="C1", has_temporary=n % 5 == 0)
@@ -392,6 +393,7 @@ def one_of_each(folder: Path) -> Building:
     b.replace_keys("T1", 202)
     b.orders(OrderAct.CANCEL, "K1", records[10].order_id)
     b.inspect(bad=frozenset({records[3].order_id}))
+    people_act(folder, b.ledger)
     b.sign_heads()
     b.sort()
     b.acknowledge("RETURN-B1-1")

@@ -87,7 +87,7 @@ def test_only_what_is_new_waits_for_a_signature(tmp_path: Path) -> None:
     building = one_of_each(tmp_path)
     waiting = unsigned_heads(building.queries)
     assert {h["line"] for h in waiting} == {"sorting"}
-    assert len(latest_links(building.queries)) == 4
+    assert len(latest_links(building.queries)) == 5
     assert building.sign_heads() == 1
     assert unsigned_heads(building.queries) == []
     building.close()

@@ -135,6 +135,7 @@ def test_each_row_put_in_is_found(finished: Finished, copy: Path, table: str) ->
         "return_line": {"position": "position + 1"},
         "number_index": {"value": "value || 'x'"},
         "orders": {"order_id": "'another'", "identification_code": "'another'"},
+        "login": {"session": "'another'", "token": "'another'"},
         "body": {"body_id": "'another'", "identification_code": "''", "order_id": "''"},
     }.get(table, {columns[0]: "'another'"})
     values = ", ".join(keys.get(c, c) for c in columns)

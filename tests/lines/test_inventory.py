@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +14,6 @@ from domain.changes import Refused
 from domain.codes import Code
 from domain.lines import NoteCarton, Receipt
 from domain.places import VAULT
-from domain.provider import KeyAccepted
 from ledger.summary import summary
 from ledger.verify import verify
 from tests.ledger.building import (
@@ -226,15 +224,6 @@ def test_a_line_killed_after_its_commit_answers_the_repeat(b: Building, step: st
         else:
             assert command().accepted
     assert counts(b) == [5, 0, 5, 0]
-
-
-def test_keys_are_recorded_by_label_and_check_value(b: Building) -> None:
-    """Once, however often the block is imported."""
-    keys = [KeyAccepted("temporary:B1:MK:v0", "MK", 0, "ABCDEF")]
-    for _ in range(2):
-        asyncio.run(b.inventory.record_keys("B1", keys))
-    (event,) = b.queries.rows("select data from event where type = 'keys_accepted'")
-    assert "ABCDEF" in event["data"]
 
 
 def test_nothing_of_a_person_stands_in_events(b: Building) -> None:

@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from actors.metrics import REQUESTS
 from domain.codes import Code
-from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
+from domain.custody import CustodyLine
+from domain.lines import ChipLine, InventoryLine, KeyCustodian, KeyProvider, SortingLine
 from domain.places import (
     PACKED,
     PACKING,
@@ -44,7 +45,7 @@ DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"
 CARDS = 60
 LINES = {str(line) for line in Line}
-CHIP_LINES = LINES - {"inventory", "sorting"}
+CHIP_LINES = LINES - {"inventory", "sorting", "custody"}
 STATIONS = {"station-1", "station-2"}
 INSTANCES = {"supervisor", "ledger", "provider", "gateway", *LINES, *STATIONS}
 KILLED = "inspection"
@@ -250,8 +251,8 @@ WORDS: dict[str, set[str]] = {
               "CardSilent", "EjectUnknown", "FeederRefused", "Untrusted"},
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
-    "method": asked_of(InventoryLine, ChipLine, SortingLine),
-    "operation": asked_of(KeyProvider) | set(REQUESTS.values()),
+    "method": asked_of(InventoryLine, ChipLine, SortingLine, CustodyLine),
+    "operation": asked_of(KeyProvider, KeyCustodian) | set(REQUESTS.values()),
     "part": {"look_up", "prepare", "provider", "decide", "commit", "centre", "chip",
              *INSTANCES - STATIONS - {"supervisor"}},
     "place": PLACES,

@@ -1,0 +1,283 @@
+"""What each kind of act on keys needs, says and does.
+
+A ceremony looks at a proposal and answers its `Plan`; the plan stands in the act's content, so
+the second person sees it and verification holds the events to it. Doing it goes through the
+provider, whose operations may be asked again: after a crash it is simply done once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.key_sets import KEK, KeySet, key_set
+from domain.card.profile import Profile
+from domain.changes import Event, EventType
+from domain.codes import Code
+from domain.custody import COMPONENTS, DESTROYED, Act, ActKind, Denied, KeyLine, Proposal
+from domain.lines import KeyCustodian
+from domain.provider import KeyEntry, KeyState
+
+States = Mapping[str, str]
+"""Of every key that people have had to do with, by label."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`content`: what the act is about, for everybody to read. `sealed`: what waits for its end.
+    `events`: what has happened with the proposal already."""
+
+    content: Mapping[str, Any]
+    sealed: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an act did: its result, and the events beside ACT_DONE."""
+
+    result: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+
+
+class Ceremonies:
+    """Acts on keys, through the provider."""
+
+    def __init__(
+        self,
+        keys: KeyCustodian,
+        profile: Profile,
+        states: Callable[[], States],
+        dependents: Callable[[Sequence[str]], Mapping[str, int]],
+        deliver: Callable[[str, bytes], None],
+    ) -> None:
+        """`dependents(labels)`: how many bodies in open work need each key. `deliver(name,
+        content)` writes an export or a backup where people find it; the same name again is the
+        same file."""
+        self._keys, self._profile, self._states = keys, profile, states
+        self.dependents, self._deliver = dependents, deliver
+
+    async def plan(self, act_id: str, proposal: Proposal) -> Plan:
+        """Raises Denied, or what the provider raises."""
+        kind = proposal.kind
+        if kind in COMPONENTS:
+            return await self._plan_components(proposal)
+        if kind == ActKind.KEY_ACCEPT_TEMPORARY:
+            return await self._plan_acceptance(act_id, proposal)
+        if kind in (ActKind.KEY_EXPORT, ActKind.KEY_BACKUP):
+            return self._plan_way_out(proposal)
+        if kind == ActKind.KEY_RESTORE:
+            if not proposal.block:
+                raise Denied(Code.FIELD_MISSING, "block")
+            digest = hashlib.sha256(proposal.block).hexdigest()
+            return Plan({"digest": digest}, {"block": proposal.block.hex()})
+        return self._plan_step(proposal)
+
+    def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
+        """The keys that a proposal of components would make. Raises Denied."""
+        wanted, version = self._next(proposal)
+        return tuple(
+            KeyLine(label, usage, version, wanted.suite, "", "")
+            for usage, label in wanted.labels(version).items()
+        )
+
+    def _next(self, proposal: Proposal) -> tuple[KeySet, int]:
+        """The set and its next version: one is staged at a time, and after an active version
+        comes the next by `rotate`, so that nobody makes it by mistake."""
+        wanted = key_set(proposal.subject, self._profile, proposal.suite)
+        versions = wanted.versions(self._states())
+        states = set(versions.values())
+        if KeyState.STAGED in states:
+            raise Denied(Code.KEY_STATE, KeyState.STAGED)
+        rotates = KeyState.ACTIVE in states
+        if proposal.kind != ActKind.KEY_IMPORT and rotates != (proposal.kind == ActKind.KEY_ROTATE):
+            raise Denied(Code.KEY_STATE, "centre key rotate" if rotates else "centre key generate")
+        return wanted, max(versions, default=0) + 1
+
+    async def _plan_components(self, proposal: Proposal) -> Plan:
+        wanted, version = self._next(proposal)
+        return Plan(
+            {
+                "version": version,
+                "suite": wanted.suite,
+                "labels": wanted.labels(version),
+                "parts": await self.part_values(wanted.suite, wanted.usages, proposal.parts),
+            },
+            {"parts": [{usage: part.hex() for usage, part in proposal.parts.items()}]},
+        )
+
+    async def part_values(
+        self, suite: str, usages: tuple[str, ...], parts: Mapping[str, bytes]
+    ) -> dict[str, str]:
+        """The check value of a component for each usage. Raises Denied if one is missing."""
+        if set(parts) != set(usages):
+            raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(usages)}")
+        return {usage: await self._keys.part_value(suite, parts[usage]) for usage in usages}
+
+    async def _plan_acceptance(self, act_id: str, proposal: Proposal) -> Plan:
+        if not proposal.block:
+            raise Denied(Code.FIELD_MISSING, "block")
+        states = self._states()
+        entries = await self._keys.stage_temporary_keys(proposal.block)
+        if not all(e.label.startswith(f"temporary:{proposal.subject}:") for e in entries):
+            raise Denied(Code.BAD_FORMAT, "subject")
+        known = {states.get(e.label, DESTROYED) for e in entries} - {DESTROYED}
+        if known:
+            raise Denied(Code.KEY_STATE, ", ".join(sorted(known)))
+        return Plan(
+            {
+                "labels": {e.usage: e.label for e in entries},
+                "check_values": {e.usage: e.check_value for e in entries},
+            },
+            events=_events(EventType.KEY_STAGED, act_id, entries),
+        )
+
+    def _plan_way_out(self, proposal: Proposal) -> Plan:
+        kek = key_set(KEK, self._profile).versions(self._states())
+        version = proposal.kek_version or max(kek, default=0)
+        if kek.get(version) != KeyState.ACTIVE:
+            raise Denied(Code.KEY_STATE, f"kek:v{version}")
+        if proposal.kind == ActKind.KEY_BACKUP:
+            return Plan({"kek_version": version})
+        _, labels = self._existing(proposal, (KeyState.ACTIVE, KeyState.RETIRED))
+        return Plan({"kek_version": version, "labels": labels})
+
+    def _plan_step(self, proposal: Proposal) -> Plan:
+        """A version of a set goes from one state to another, all its keys together."""
+        kind = proposal.kind
+        before: tuple[KeyState, ...] = {
+            ActKind.KEY_ACTIVATE: (KeyState.STAGED,),
+            ActKind.KEY_RETIRE: (KeyState.ACTIVE,),
+            ActKind.KEY_DESTROY: (KeyState.STAGED, KeyState.RETIRED),
+        }[ActKind(kind)]
+        wanted, labels = self._existing(proposal, before)
+        content: dict[str, Any] = {"version": proposal.version, "labels": labels}
+        if kind == ActKind.KEY_ACTIVATE and wanted is not None:
+            versions = wanted.versions(self._states())
+            active = [v for v, state in versions.items() if state == KeyState.ACTIVE]
+            content["retires"] = wanted.labels(active[0]) if active else {}
+        self._check_unused(kind, labels)
+        return Plan(content)
+
+    def _existing(
+        self, proposal: Proposal, states: tuple[KeyState, ...]
+    ) -> tuple[KeySet | None, dict[str, str]]:
+        """The set that is meant, and its labels, if all its keys are in one of `states`. The keys
+        of a factory's batch are no set of ours: they go with their batch."""
+        known = self._states()
+        batch = f"{proposal.subject}:" if proposal.subject.startswith("temporary:") else ""
+        wanted = None if batch else key_set(proposal.subject, self._profile, proposal.suite)
+        if wanted is None:
+            labels = {k.split(":")[-2]: k for k in sorted(known) if k.startswith(batch)}
+        else:
+            labels = wanted.labels(proposal.version)
+        if not labels or not {known.get(k, "") for k in labels.values()} <= set(states):
+            raise Denied(Code.KEY_STATE, f"{proposal.subject} v{proposal.version}")
+        return wanted, labels
+
+    def _check_unused(self, kind: str, labels: Mapping[str, str]) -> None:
+        if kind == ActKind.KEY_DESTROY:
+            used = max(self.dependents(sorted(labels.values())).values(), default=0)
+            if used:
+                raise Denied(Code.KEY_IN_USE, f"{used}")
+
+    async def do(self, act: Act) -> Outcome:
+        """Do a confirmed act. Raises Denied, or what the provider raises."""
+        steps: Mapping[str, Callable[[Act], Awaitable[Outcome]]] = {
+            **dict.fromkeys(COMPONENTS, self._combine),
+            ActKind.KEY_ACTIVATE: self._activate,
+            ActKind.KEY_ACCEPT_TEMPORARY: self._activate,
+            ActKind.KEY_RETIRE: self._retire,
+            ActKind.KEY_DESTROY: self._destroy,
+            ActKind.KEY_EXPORT: self._way_out,
+            ActKind.KEY_BACKUP: self._way_out,
+            ActKind.KEY_RESTORE: self._restore,
+        }
+        return await steps[act.kind](act)
+
+    async def _combine(self, act: Act) -> Outcome:
+        first, second = act.sealed["parts"]
+        entries = [
+            await self._keys.combine(
+                label,
+                act.content["suite"],
+                [bytes.fromhex(first[usage]), bytes.fromhex(second[usage])],
+            )
+            for usage, label in act.content["labels"].items()
+        ]
+        return Outcome(_values(entries), _events(EventType.KEY_STAGED, act.act_id, entries))
+
+    async def _activate(self, act: Act) -> Outcome:
+        """The version that was active until then is retired with it."""
+        retires = act.content.get("retires", {})
+        entries = await self._moved(act, KeyState.ACTIVE)
+        return Outcome(
+            _values(entries),
+            _events(EventType.KEY_ACTIVATED, act.act_id, entries)
+            + _events(EventType.KEY_RETIRED, act.act_id, await self._entries(retires)),
+        )
+
+    async def _retire(self, act: Act) -> Outcome:
+        entries = await self._moved(act, KeyState.RETIRED)
+        return Outcome(_values(entries), _events(EventType.KEY_RETIRED, act.act_id, entries))
+
+    async def _moved(self, act: Act, state: KeyState) -> list[KeyEntry]:
+        await self._keys.set_state(sorted(act.content["labels"].values()), state)
+        return await self._entries(act.content["labels"])
+
+    async def _entries(self, labels: Mapping[str, str]) -> list[KeyEntry]:
+        wanted = set(labels.values())
+        return [e for e in await self._keys.inventory() if e.label in wanted]
+
+    async def _destroy(self, act: Act) -> Outcome:
+        self._check_unused(act.kind, act.content["labels"])
+        await self._keys.destroy(sorted(act.content["labels"].values()))
+        return Outcome({}, destroyed(act))
+
+    async def forget(self, act: Act) -> tuple[Event, ...]:
+        """An act comes to nothing: the keys that were staged with its proposal go."""
+        if act.kind != ActKind.KEY_ACCEPT_TEMPORARY:
+            return ()
+        await self._keys.destroy(sorted(act.content["labels"].values()))
+        return destroyed(act)
+
+    async def _way_out(self, act: Act) -> Outcome:
+        version, labels = act.content["kek_version"], act.content.get("labels", {})
+        if act.kind == ActKind.KEY_EXPORT:
+            blob = await self._keys.export(sorted(labels.values()), version)
+        else:
+            blob = await self._keys.backup(version)
+        name = f"{act.kind.partition('.')[2]}-{act.act_id}.json"
+        self._deliver(name, blob)
+        out = _events(EventType.KEY_EXPORTED, act.act_id, await self._entries(labels))
+        # Wrapping is not the same bytes each time: what was delivered is the file itself.
+        return Outcome({"file": name, "digest": hashlib.sha256(blob).hexdigest()}, out)
+
+    async def _restore(self, act: Act) -> Outcome:
+        entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]))
+        events = tuple(
+            Event(EventType.KEY_RESTORED, data={**_said(act.act_id, e), "state": e.state})
+            for e in entries
+        )
+        return Outcome(_values(entries), events)
+
+
+def destroyed(act: Act) -> tuple[Event, ...]:
+    return tuple(
+        Event(EventType.KEY_DESTROYED, data={"act_id": act.act_id, "label": label})
+        for label in act.content["labels"].values()
+    )
+
+
+def _said(act_id: str, entry: KeyEntry) -> dict[str, Any]:
+    return {"act_id": act_id, "label": entry.label, "check_value": entry.check_value}
+
+
+def _events(event: EventType, act_id: str, entries: list[KeyEntry]) -> tuple[Event, ...]:
+    return tuple(Event(event, data=_said(act_id, e)) for e in entries)
+
+
+def _values(entries: list[KeyEntry]) -> dict[str, Any]:
+    return {"check_values": {e.label: e.check_value for e in entries}}

@@ -1,0 +1,51 @@
+"""What the doctor says of people: accounts, acts that wait for one of them, and where the token's
+PIN stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from centre.config import Config
+from centre.findings import Finding, State
+from domain.custody import ROLE_WORDS, ActState, Role
+from ledger.people import acts, people
+from ledger.queries import Queries
+
+PIN_WORDS = "加密机口令 token PIN"
+
+
+def standing(config: Config) -> Finding:
+    """Whoever is needed for an act of two is there twice."""
+    queries = Queries(config.ledger)
+    try:
+        active = [p for p in people(queries) if p.state == "active"]
+        waiting = acts(queries, ActState.PROPOSED, ActState.CONFIRMED)
+    finally:
+        queries.close()
+    holders = Counter(role for p in active for role in p.roles)
+    note = ", ".join(f"{ROLE_WORDS[r]} {r} {n}" for r, n in sorted(holders.items())) or "0"
+    if waiting:
+        note += f"; 待办事项 open acts: {', '.join(a.act_id for a in waiting)}"
+    too_few = [r for r in (Role.SUPERVISOR, Role.KEY_CUSTODIAN) if holders[r] < 2]
+    mend = f"centre people add NAME --role {too_few[0]}" if too_few else ""
+    if waiting and not mend:
+        mend = "centre act list"
+    return Finding(
+        "people", "人员 people", State.NOTICE if mend else State.OK, note, mend,
+        configured=not too_few,
+    )  # fmt: skip
+
+
+def pin(config: Config) -> Finding:
+    """For unattended start the token's PIN stands in a file: whoever reads it opens the token."""
+    file = config.pin_file
+    if not file.exists():
+        mend = f"centre init --home {config.home}"
+        return Finding("pin", PIN_WORDS, State.MEND, f"{file}", mend, present=False)
+    mode = file.stat().st_mode & 0o777
+    note = f"明文存于文件，用于无人值守启动 in clear, for unattended start: {file} {mode:04o}"
+    open_to_others = bool(mode & 0o177)
+    return Finding(
+        "pin", PIN_WORDS, State.MEND if open_to_others else State.OK, note,
+        f"chmod 600 {file}" if open_to_others else "", present=True, configured=not open_to_others,
+    )  # fmt: skip

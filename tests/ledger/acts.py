@@ -1,0 +1,24 @@
+"""What people do in a small ledger: every kind of event of the custody line, and an act that is
+still open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from domain.custody import ActKind
+from ledger.commit import Ledger
+from tests.lines.custody import USAGES, Office, parts
+
+
+def people_act(folder: Path, ledger: Ledger) -> None:
+    """Into the ledger of `folder`, whose one writer is `ledger`."""
+    office = Office(folder, shared=ledger)
+    office.settle()
+    office.log_in("ke", "a wrong password")
+    office.generate()
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=b"B7")
+    office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
+    office.both("sun", "su", ActKind.PEOPLE_CLOSE, "kang")
+    office.propose("ke", ActKind.KEY_ROTATE, "formal", parts=parts(USAGES, "three"))
+    office.close()
