@@ -246,7 +246,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         except Away as e:
             log.warning("line.away", line=self.line, reason=str(e))
             self.forget()
-            return self._after_failure(fresh, writing)
+            return self._after_failure(fresh, writing, e.code)
         except Refused as e:
             # Another instance, or a stale picture: look at the ledger and the chips again.
             log.warning("line.refused", line=self.line, code=e.code, detail=e.detail)
@@ -279,15 +279,13 @@ class ChipLine(Generic[SessionT, FactsT]):
         return chosen
 
     def _after_failure(
-        self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing
+        self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing, code: str
     ) -> list[Outcome[SessionT]]:
         """Nothing was released. Before a commit was tried the same turn may come again; after
         that its effect is not known, so the chip is read anew."""
         if writing.empty:
-            return [
-                Outcome(Wait(RETRY_MILLISECONDS, Code.UNAVAILABLE), session) for _, session in fresh
-            ]
-        return [Outcome(Restart(Code.UNAVAILABLE)) for _ in fresh]
+            return [Outcome(Wait(RETRY_MILLISECONDS, code), session) for _, session in fresh]
+        return [Outcome(Restart(code)) for _ in fresh]
 
     def _prepare(
         self, turn: StationTurn, session: SessionT | None, facts: FactsT

@@ -21,15 +21,17 @@ import structlog
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from actors import metrics
-from domain.changes import Away, Changes, Committed, Refused
+from actors.hsm.pool import KeyPool
+from domain.changes import Away, Changes, Committed, Fault, Refused
 from domain.codes import Code
-from domain.lines import LedgerDoor
+from domain.lines import KeyProvider, LedgerDoor
 from domain.provider import (
     Answer,
     KeyAccepted,
     KeyBlockRefused,
     Provider,
     ProviderError,
+    RecordUnsealable,
     Request,
 )
 from ledger.commit import Ledger
@@ -42,6 +44,8 @@ PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between tries; the last one repeats."""
 COMMIT_TRIES = 6
 CALL_SECONDS = 30.0
+PROVIDER_SECONDS = 15.0
+"""Within which a key provider answers a chunk, its session opened anew included."""
 OPTIONS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": 0}
 
 
@@ -56,28 +60,28 @@ def fault_of(task: asyncio.Task[None] | None, name: str) -> str:
 
 async def ask(method: Any, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     """Call an actor's method. What our code raised comes back as it was; a dead, restarting or
-    silent actor, and a fault inside it, are Away."""
+    silent actor is Away, a fault inside it Fault."""
     try:
         async with asyncio.timeout(seconds):
             return await method.remote(*args)
     except TimeoutError:
         raise Away("no answer in time") from None
     except RayTaskError as e:
-        if isinstance(e.cause, Away | Refused | KeyBlockRefused):
+        if isinstance(e.cause, Away | Refused | KeyBlockRefused | RecordUnsealable):
             raise e.cause from None
         log.error("actor.fault", error=type(e.cause).__name__)
-        raise Away(f"a fault inside an actor: {type(e.cause).__name__}") from None
+        raise Fault(f"a fault inside an actor: {type(e.cause).__name__}") from None
     except (RayError, GetTimeoutError) as e:
         raise Away(type(e).__name__) from None
 
 
-async def call(actor: Any, method: str, *args: Any) -> Any:
+async def call(actor: Any, method: str, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     """Call `method` of what stands behind a shell, through the shell's own `call`; as `ask`.
 
     Arguments and answer travel as bytes: Ray's serialiser, which can carry functions too, is a
     Python class and takes several times as long over our dataclasses.
     """
-    return unpacked(await ask(actor.call, method, packed(args)))
+    return unpacked(await ask(actor.call, method, packed(args), seconds=seconds))
 
 
 def packed(value: Any) -> bytes:
@@ -164,7 +168,9 @@ class ProviderShell:
                 self._prepare()
                 self._provider = self._make()
                 metrics.expect_provider()
-            return metrics.provider_call(name, getattr(self._provider, name), args)
+            method = getattr(self._provider, name)
+            # What has no chunk is about the session, and no operation on keys.
+            return metrics.provider_call(name, method, args) if args else method()
         except ProviderError as e:
             raise Away(f"the key provider: {e}") from None
 
@@ -174,43 +180,67 @@ class ProviderShell:
 
 
 class RayProvider:
-    """`KeyProvider` over a provider actor. Its operations change nothing that matters twice
+    """A member of the pool over a provider actor. Its operations change nothing that matters twice
     (importing the same block again answers the same), so they are simply asked again."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
+    async def _call(self, method: str, *args: Any) -> Any:
+        return await call(self._actor, method, *args, seconds=PROVIDER_SECONDS)
+
     async def perform(self, requests: Sequence[Request]) -> list[Answer]:
-        answers: list[Answer] = await call(self._actor, "perform", list(requests))
+        answers: list[Answer] = await self._call("perform", list(requests))
         return answers
 
     async def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        sealed: list[bytes] = await call(self._actor, "seal", batch_id, list(records))
+        sealed: list[bytes] = await self._call("seal", batch_id, list(records))
         return sealed
 
     async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        plain: list[bytes] = await call(self._actor, "unseal", batch_id, list(records))
+        plain: list[bytes] = await self._call("unseal", batch_id, list(records))
         return plain
 
     async def index(self, values: Sequence[str]) -> list[str]:
-        found: list[str] = await call(self._actor, "index", list(values))
+        found: list[str] = await self._call("index", list(values))
         return found
 
     async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        taken: list[KeyAccepted] = await call(self._actor, "import_temporary_keys", block)
+        taken: list[KeyAccepted] = await self._call("import_temporary_keys", block)
         return taken
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
-        signatures: list[bytes] = await call(self._actor, "sign", list(digests))
+        signatures: list[bytes] = await self._call("sign", list(digests))
         return signatures
+
+    async def self_test(self) -> list[str]:
+        held: list[str] = await self._call("self_test")
+        return held
+
+    async def refresh(self) -> None:
+        await self._call("refresh")
+
+
+def key_pool(providers: Sequence[str]) -> KeyPool:
+    """A pool over the provider actors of these names. Raises Away while one was not started."""
+    return KeyPool({name: RayProvider(handle(name)) for name in providers})
 
 
 class MakeLine(Protocol):
     """Builds a line from its door, its eyes, its provider and its epoch."""
 
     def __call__(
-        self, ledger: LedgerDoor, queries: Queries, provider: RayProvider, epoch: int
+        self, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
     ) -> Any: ...
+
+
+def health_of_keys(keys: KeyPool, note: str) -> dict[str, Any]:
+    """State, note and code of a part that asks these providers: ready, or paused without keys."""
+    if keys.out:
+        note = f"{note}; key providers out: {', '.join(keys.out)}"
+    if keys.away:
+        return {"state": "paused", "note": note, "code": str(Code.KEY_PROVIDER_AWAY)}
+    return {"state": "ready", "note": note}
 
 
 class LineShell:
@@ -226,9 +256,11 @@ class LineShell:
         make: MakeLine,
         prepare: Callable[[], None],
         stepping: bool,
+        providers: Sequence[str],
     ) -> None:
         self._name, self._path, self._make = name, Path(ledger_path), make
-        self._prepare, self._stepping = prepare, stepping
+        self._prepare, self._stepping, self._providers = prepare, stepping, providers
+        self._keys: KeyPool | None = None
         self._line: Any = None
         self._door: RayLedger | None = None
         self._task: asyncio.Task[None] | None = None
@@ -243,8 +275,9 @@ class LineShell:
     async def health(self) -> dict[str, Any]:
         """Also starts the line: the first call after a restart does."""
         self._start()
-        state = "ready" if self._line is not None else "loading"
-        return {"pid": os.getpid(), "state": state, "note": self._note}
+        if self._line is None or self._keys is None:
+            return {"pid": os.getpid(), "state": "loading", "note": self._note}
+        return {"pid": os.getpid(), **health_of_keys(self._keys, self._note)}
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
@@ -279,7 +312,8 @@ class LineShell:
         epoch = await call(actor, "open_epoch", self._name)
         self._door = RayLedger(actor, self._name, epoch)
         queries = Queries(self._path)
-        self._line = self._make(self._door, queries, RayProvider(handle("provider")), epoch)
+        self._keys = key_pool(self._providers)
+        self._line = self._make(self._door, queries, self._keys, epoch)
         self._note = f"epoch {epoch}"
         log.info("line.ready", line=self._name, epoch=epoch)
 

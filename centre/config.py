@@ -35,6 +35,9 @@ conf = "keys/softhsm2.conf"
 token = "centre"
 # For unattended start the PIN stands in this file, readable by its owner alone (0600).
 pin_file = "keys/pin"
+# Sessions with the token, a process each, that work side by side; one that fails is taken out and
+# comes back by itself.
+sessions = 2
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
 
@@ -72,6 +75,9 @@ format = "json"
 """
 
 
+MAX_SESSIONS = 16
+
+
 class ConfigError(Exception):
     """The configuration can't be used; the message names the place and what to write there."""
 
@@ -90,12 +96,18 @@ class Config:
     conf: Path
     token: str
     pin_file: Path
+    sessions: int
     profile: str
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
     list_fonts: ListFonts
     log_format: str
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The names of the key providers, one for each session with the token."""
+        return tuple(f"provider-{n}" for n in range(self.sessions))
 
     @property
     def head_public_key(self) -> Path:
@@ -183,6 +195,7 @@ def load(home: Path) -> Config:
         conf=home / t["keys"].take("conf", str),
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
+        sessions=t["keys"].take("sessions", int),
         profile=t["keys"].take("profile", str),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
@@ -206,6 +219,8 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
         )
+    if not 0 < config.sessions <= MAX_SESSIONS:
+        raise ConfigError(f"[keys] sessions: 1 to {MAX_SESSIONS}")
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
     if config.sampling_aql and config.sampling_aql not in AQLS:

@@ -249,7 +249,10 @@ def _token(config: Config) -> Finding:
     missing = sorted((wanted | {labels.TRANSPORT, labels.INDEX, labels.HEAD}) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
-    note = f"自检 self test {tested}/{len(KNOWN_ANSWERS)}; 密钥 keys: {keys}"
+    note = (
+        f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(KNOWN_ANSWERS)};"
+        f" 密钥 keys: {keys}"
+    )
     if missing:
         note += f"; 缺少 missing: {', '.join(missing)}"
     return Finding(

@@ -160,6 +160,14 @@ class Provider(Protocol):
         The same block again changes nothing. Raises KeyBlockRefused."""
         ...
 
+    def self_test(self) -> list[str]:
+        """The names of the known answers that hold. Raises ProviderError if one does not."""
+        ...
+
+    def refresh(self) -> None:
+        """Forget what is remembered of the token's keys: another session changed them."""
+        ...
+
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """Sign heads of the ledger (SHA-256 digests) with the head key (ECDSA P-256, r ‖ s)."""
         ...

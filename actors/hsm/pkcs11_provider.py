@@ -78,8 +78,12 @@ class Pkcs11Provider:
         with self._lock:
             self.token.close()
 
+    def refresh(self) -> None:
+        """See `Provider.refresh`: session objects that hang on the old keys go with the session."""
+        self.close()
+
     def self_test(self) -> list[str]:
-        """The names of the known answers that hold. Raises SelfTestFailed (a ProviderError)."""
+        """See `Provider.self_test`."""
         with self._serving():
             return list(run_self_test(self.token.session, self.known_answers))
 
@@ -88,6 +92,7 @@ class Pkcs11Provider:
         for each master and city. Of chips that may not draw, none is derived."""
         answers: list[Answer] = [Answer()] * len(requests)
         with self._serving():
+            self._quota.begin_chunk()
             chips: dict[int, ChipRequest] = {}
             for at, request in enumerate(requests):
                 if isinstance(request, Compare):

@@ -289,13 +289,16 @@ class Station:
                 chip.stack = verdict.stack
                 return verdict
 
-    async def present(self, chip: Chip, stage: str) -> Verdict | None:
-        """One presentation; None if the centre asks to begin anew."""
-        line: Any = {
+    def line(self, stage: str) -> Any:
+        return {
             Line.KEY_REPLACEMENT: self.floor.replacement,
             Line.INSPECTION: self.floor.inspection,
             Line.SAMPLING: self.floor.sampling,
         }[Line(stage)]
+
+    async def present(self, chip: Chip, stage: str) -> Verdict | None:
+        """One presentation; None if the centre asks to begin anew."""
+        line = self.line(stage)
         plastic, number = chip.plastic, 0
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
@@ -313,9 +316,14 @@ class Station:
             if isinstance(reply, Restart):
                 return None
             if isinstance(reply, Wait):
-                raise AssertionError(f"the line waits: {reply.code}")
+                await self.wait(reply)
+                continue
             content = self.execute(chip, reply)
             number += 1
+
+    async def wait(self, told: Wait) -> None:
+        """On a floor where nothing fails no chip has to wait."""
+        raise AssertionError(f"the line waits: {told.code}")
 
     def execute(self, chip: Chip, segment: Segment) -> Answers:
         done: list[StepAnswer] = []
