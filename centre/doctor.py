@@ -17,13 +17,14 @@ import pyodbc
 
 from actors.hsm import labels
 from actors.hsm.ceremony import inventory
-from actors.hsm.self_test import KNOWN_ANSWERS, run_self_test
+from actors.hsm.pkcs11_provider import known_answers
+from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
 from centre.running import state_of
 from centre.watch import ask_floor
-from centre.wiring import now, token_config
+from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
 from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable, connect, driver
@@ -243,14 +244,16 @@ def _token(config: Config) -> Finding:
     """Opens a session of its own, runs the known answers, and counts keys by their labels."""
     profile = load_profile(config.profile)
     with KeyToken(token_config(config)) as token:
-        held = [entry.label for entry in inventory(token)]
-        tested = len(list(run_self_test(token.session, KNOWN_ANSWERS)))
-    wanted = {labels.formal(k.usage, profile.formal_version) for k in profile.keys}
+        masters = make_masters(config, token)
+        held = [entry.label for entry in inventory(token, masters)]
+        answers = known_answers(masters)
+        tested = len(list(run_self_test(token.session, answers)))
+    wanted = {labels.formal(k.usage, labels.FIRST_VERSION) for k in profile.keys}
     missing = sorted((wanted | {labels.TRANSPORT, labels.INDEX, labels.HEAD}) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     note = (
-        f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(KNOWN_ANSWERS)};"
+        f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(answers)};"
         f" 密钥 keys: {keys}"
     )
     if missing:

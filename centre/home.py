@@ -9,7 +9,7 @@ from actors.hsm.ceremony import export_head_public_key, export_transport_public_
 from actors.hsm.token import KeyToken, create_token, write_pin_file
 from centre.config import TEMPLATE, Config, load
 from centre.running import write_whole
-from centre.wiring import now, token_config
+from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
 from ledger.commit import Ledger
 
@@ -39,7 +39,7 @@ def initialise(home: Path) -> Config:
         config.pin_file.with_name("so-pin").read_text(encoding="ascii"),
     )
     with KeyToken(token_config(config)) as token:
-        generate_keys(token, load_profile(config.profile))
+        generate_keys(token, load_profile(config.profile), make_masters(config, token))
         write_whole(config.transport_public_key, export_transport_public_key(token))
         write_whole(config.head_public_key, export_head_public_key(token))
     Ledger(config.ledger, now).close()

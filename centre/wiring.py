@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from actors.hsm.masters import Masters
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
-from actors.hsm.token import TokenConfig
+from actors.hsm.token import KeyToken, TokenConfig
+from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
@@ -35,6 +38,13 @@ def now() -> str:
 
 def token_config(config: Config) -> TokenConfig:
     return TokenConfig(str(config.module), config.conf, config.token, config.pin_file)
+
+
+def make_masters(config: Config, token: KeyToken) -> Masters:
+    """Where the masters of the configured profile live: 3DES in the token, SM4 sealed under its
+    wrapping key."""
+    suite = load_profile(config.profile).suite
+    return Pkcs11Masters(token) if suite == "3des" else WrappedMasters(token)
 
 
 class _Cartons:
@@ -61,7 +71,8 @@ def make_provider(config: Config) -> Provider:
     """The key provider over PKCS#11. A carton's quota of card keys is asked from the ledger."""
     cartons = _Cartons(config.ledger)
     profile = load_profile(config.profile)
-    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn)
+    masters = partial(make_masters, config)
+    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn, masters)
 
 
 def make_inventory(

@@ -21,23 +21,19 @@ from pkcs11.mechanisms import Mechanism
 from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
 
 from actors.hsm import labels
-from actors.hsm.token import KeyToken
+from actors.hsm.masters import Masters, MasterState, check_value
+from actors.hsm.token import LOCKED_IN, KeyToken
 from domain.card.profile import Profile
 from domain.provider import ProviderError
 
 TRANSPORT_BITS = 3072
-LOCKED_IN = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
-MASTER_CAPABILITIES = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
-"""ENCRYPT for the check value. It gives nothing away that DERIVE would not."""
-
-_CHECK_VALUE = 3
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class KeyEntry:
-    """One line of the key inventory. `check_value` is hex, 3 bytes: DES a block of 00 and AES a
-    block of 01 under the key, HMAC the code of nothing, a pair the SHA-256 of its public key."""
+    """One line of the key inventory. `check_value` is hex, 3 bytes: DES and SM4 a block of 00, AES
+    one of 01 under the key, HMAC the code of nothing, a pair the SHA-256 of its public key."""
 
     label: str
     usage: str
@@ -45,36 +41,40 @@ class KeyEntry:
     check_value: str
 
 
-def generate_keys(token: KeyToken, profile: Profile) -> list[KeyEntry]:
-    """Make what is missing of: a formal master for each usage of the profile, the transport pair
-    (RSA), the index key (HMAC), the head pair (P-256). Returns the inventory."""
+def generate_keys(token: KeyToken, profile: Profile, masters: Masters) -> list[KeyEntry]:
+    """Make what is missing of: the wrapping key (AES), an active formal master for each usage of
+    the profile, the transport pair (RSA), the index key (HMAC), the head pair (P-256). Returns
+    the inventory."""
     with token.alone():
-        for slot in profile.keys:
-            label = labels.formal(slot.usage, profile.formal_version)
-            if token.find(label) is None:
-                token.session.generate_key(
-                    KeyType.DES2,
-                    store=True,
-                    label=label,
-                    capabilities=MASTER_CAPABILITIES,
-                    template=LOCKED_IN,
-                )
-                _log.info("key_generated", label=label)
-        if token.find(labels.INDEX) is None:
-            token.session.generate_key(
-                KeyType.GENERIC_SECRET,
-                256,
-                store=True,
-                label=labels.INDEX,
-                capabilities=MechanismFlag.SIGN,
-                template=LOCKED_IN,
+        if token.find(labels.WRAP) is None:
+            _generate_secret(
+                token, labels.WRAP, KeyType.AES, MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
             )
-            _log.info("key_generated", label=labels.INDEX)
+        for slot in profile.keys:
+            label = labels.formal(slot.usage, labels.FIRST_VERSION)
+            if not masters.state(label):
+                masters.generate(label, MasterState.ACTIVE)
+        if token.find(labels.INDEX) is None:
+            _generate_secret(token, labels.INDEX, KeyType.GENERIC_SECRET, MechanismFlag.SIGN)
         if _pair_missing(token, labels.TRANSPORT):
             _generate_transport(token)
         if _pair_missing(token, labels.HEAD):
             _generate_head(token)
-    return inventory(token)
+    return inventory(token, masters)
+
+
+def _generate_secret(
+    token: KeyToken, label: str, kind: KeyType, capabilities: MechanismFlag
+) -> None:
+    token.session.generate_key(
+        kind,
+        256,
+        store=True,
+        label=label,
+        capabilities=capabilities,
+        template={**LOCKED_IN, Attribute.PRIVATE: True},
+    )
+    _log.info("key_generated", label=label)
 
 
 def export_transport_public_key(token: KeyToken) -> bytes:
@@ -93,22 +93,21 @@ def export_head_public_key(token: KeyToken) -> bytes:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def inventory(token: KeyToken) -> list[KeyEntry]:
-    """All keys that stay in the token, by label."""
-    entries = []
+def inventory(token: KeyToken, masters: Masters) -> list[KeyEntry]:
+    """All keys of the token and all masters, by label."""
+    values = {label: masters.check_value(label) for label in masters.labels()}
     # The whole list first: the module does nothing else while a search is under way.
     for key in list(token.session.get_objects({Attribute.TOKEN: True})):
         kind = key[Attribute.CLASS]
         if kind not in (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY):
             continue
         label = key[Attribute.LABEL]
-        usage, version = labels.meaning(label)
-        value = _check_value(token, key, kind, label)
-        entries.append(KeyEntry(label, usage, version, value[:_CHECK_VALUE].hex().upper()))
-    return sorted(entries, key=lambda entry: entry.label)
+        if label not in values:
+            values[label] = check_value(_check_block(token, key, kind, label))
+    return [KeyEntry(label, *labels.meaning(label), values[label]) for label in sorted(values)]
 
 
-def _check_value(token: KeyToken, key: Any, kind: ObjectClass, label: str) -> bytes:
+def _check_block(token: KeyToken, key: Any, kind: ObjectClass, label: str) -> bytes:
     if kind == ObjectClass.PRIVATE_KEY:
         export = {
             labels.TRANSPORT: export_transport_public_key,

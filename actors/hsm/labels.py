@@ -8,6 +8,11 @@ from typing import NamedTuple
 TRANSPORT = "transport"
 INDEX = "index"
 HEAD = "head"
+WRAP = "wrap"
+"""AES-256; seals SM4 masters, which the token has no keys for."""
+
+FIRST_VERSION = 1
+"""Of the province's formal keys."""
 
 LONGEST_BATCH_ID = 64
 # A batch id may hold colons: usage and version are the last two parts.

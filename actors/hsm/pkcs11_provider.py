@@ -13,11 +13,11 @@ from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import cryptograms, labels, sealing
-from actors.hsm.derivation import CityKeys
 from actors.hsm.key_block import import_key_block, parse_key_block
+from actors.hsm.masters import Masters, MasterState
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.quota import CartonQuota
-from actors.hsm.self_test import KNOWN_ANSWERS, KnownAnswer, run_self_test
-from actors.hsm.suites import SUITES
+from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, KnownAnswer, run_self_test
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import Profile, is_identification_code
 from domain.codes import Code
@@ -52,23 +52,24 @@ class Pkcs11Provider:
     the token. Calls from several threads take turns.
     """
 
-    known_answers: tuple[KnownAnswer, ...] = KNOWN_ANSWERS
-
     def __init__(
         self,
         config: TokenConfig,
         profile: Profile,
         quota: Callable[[str], int],
         drawn: Callable[[str], Sequence[str]],
+        masters: Callable[[KeyToken], Masters] = Pkcs11Masters,
     ) -> None:
         """`quota(carton_id)` is how many bodies a carton has; 0 for one that is not known.
         `drawn(carton_id)`: identification codes of its chips that had their keys before. What
         it raises passes through `perform`. Nothing is opened here."""
         self.token = KeyToken(config)
         self._profile = profile
-        self._suite = SUITES[profile.suite]
         self._quota = CartonQuota(quota, drawn)
-        self._cities = CityKeys(self.token)
+        self.masters = masters(self.token)
+        self._suite = self.masters.suite
+        self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
+        self._generation = 0
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -131,7 +132,7 @@ class Pkcs11Provider:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
         parsed = parse_key_block(block, self._profile)
         with self._serving():
-            return import_key_block(self.token, parsed)
+            return import_key_block(self.token, self.masters, parsed, MasterState.ACTIVE)
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """See `Provider.sign`. ValueError for a digest that has not 32 bytes."""
@@ -147,7 +148,7 @@ class Pkcs11Provider:
         opens a new one."""
         with self._lock:
             try:
-                if not self.token.is_open:
+                if not self.token.is_open or self.token.generation != self._generation:
                     self._open()
                 yield
             except PKCS11Error as e:
@@ -156,10 +157,12 @@ class Pkcs11Provider:
                 raise ProviderError(f"the token failed: {type(e).__name__}") from e
 
     def _open(self) -> None:
-        self._cities.clear()
+        self.token.close()
+        self.masters.forget()
         self._data_keys.clear()
         self._own_keys.clear()
         session = self.token.session
+        self._generation = self.token.generation
         try:
             held = list(run_self_test(session, self.known_answers))
         except ProviderError:
@@ -184,7 +187,7 @@ class Pkcs11Provider:
 
     def _label(self, key_set: KeySet, usage: str, chip: Chip) -> str:
         if key_set is KeySet.FORMAL:
-            return labels.formal(usage, self._profile.formal_version)
+            return labels.formal(usage, labels.FIRST_VERSION)
         return labels.temporary(chip.batch_id, usage, self._profile.temporary_version)
 
     def _masters(self, request: ChipRequest) -> tuple[str, ...]:
@@ -211,7 +214,7 @@ class Pkcs11Provider:
             masters = self._masters(request)
         except labels.BatchIdError:
             return Code.KEY_UNKNOWN
-        if not all(self._cities.has_master(label) for label in masters):
+        if not all(self.masters.state(label) == MasterState.ACTIVE for label in masters):
             return Code.KEY_UNKNOWN
         draws = isinstance(request, KeyChange) or request.key_set is KeySet.FORMAL
         if draws and not self._quota.admit(chip.carton_id, chip.identification_code):
@@ -228,7 +231,7 @@ class Pkcs11Provider:
                 groups.setdefault((label, city), {})[code] = factor
         keys: dict[tuple[str, str], bytes] = {}
         for (label, city), chips in groups.items():
-            derived = self._cities.chip_keys(label, city, list(chips.values()))
+            derived = self.masters.chip_keys(label, city, list(chips.values()))
             keys.update(((label, code), key) for code, key in zip(chips, derived, strict=True))
         return keys
 
@@ -265,3 +268,8 @@ class Pkcs11Provider:
             # ValueError: no batch id, no order id, or no record inside.
             return Answer(refused=Code.RECORD_UNSEALABLE)
         return Answer(difference=difference)
+
+
+def known_answers(masters: Masters) -> tuple[KnownAnswer, ...]:
+    """What a provider with these masters must answer before it serves."""
+    return (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *masters.known_answers)

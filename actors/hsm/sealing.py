@@ -21,8 +21,7 @@ from pkcs11.exceptions import (
 )
 
 from actors.hsm import labels
-from actors.hsm.ceremony import LOCKED_IN
-from actors.hsm.token import KeyToken
+from actors.hsm.token import LOCKED_IN, KeyToken
 from domain.card.profile import Profile
 from domain.card.records import RecordError
 from domain.provider import RecordUnsealable

@@ -37,6 +37,10 @@ class Suite:
         """ECB over whole blocks. ValueError for a key or data of another length."""
         return Cipher(self._algorithm(key), _ECB).encryptor().update(self._whole(blocks))
 
+    def encipherer(self, key: bytes) -> Callable[[bytes], bytes]:
+        """`encipher` under one key, made ready: for many calls. Blocks must be whole."""
+        return Cipher(self._algorithm(key), _ECB).encryptor().update
+
     def decipher(self, key: bytes, blocks: bytes) -> bytes:
         """The inverse of `encipher`."""
         return Cipher(self._algorithm(key), _ECB).decryptor().update(self._whole(blocks))

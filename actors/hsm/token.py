@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from domain.provider import ProviderError
 
 SOFTHSM2 = "/usr/lib/softhsm/libsofthsm2.so"
 LABEL = "centre"
+LOCKED_IN = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+"""Of keys that nobody ever reads or takes out."""
 
 _MAKING = "making-"
 _ATTEMPTS = 8
@@ -156,6 +158,7 @@ class KeyToken:
         self._session: pkcs11.Session | None = None
         self._pin_refused = False
         self._lock = config.conf.with_suffix(".lock")
+        self._is_alone = False
 
     def __enter__(self) -> KeyToken:
         return self
@@ -192,11 +195,31 @@ class KeyToken:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Make keys while no other process of this machine does (find-or-make is two steps)."""
+        """Make keys while no other process of this machine does (find-or-make is two steps). May
+        be entered again inside."""
         # Opening takes the same lock.
         _ = self.session
-        with _exclusive(self._lock):
-            yield
+        with nullcontext() if self._is_alone else _exclusive(self._lock):
+            was, self._is_alone = self._is_alone, True
+            try:
+                yield
+            finally:
+                self._is_alone = was
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """`alone`, and `generation` is another one afterwards: for changes that the other
+        processes must see."""
+        with self.alone():
+            try:
+                yield
+            finally:
+                os.utime(self._lock)
+
+    @property
+    def generation(self) -> int:
+        """Another number after any process of this machine was `changing` the token."""
+        return self._lock.stat().st_mtime_ns
 
     def find(self, label: str, kind: ObjectClass = ObjectClass.SECRET_KEY) -> Any:
         """The key object `label`, or None. Raises ProviderError if there is more than one."""

@@ -1,4 +1,5 @@
-"""The other side's cryptography: what a factory and a chip compute, on pycryptodome.
+"""The other side's cryptography: what a factory and a chip compute, on pycryptodome and an SM4
+of its own.
 
 Shares no code with the centre, so that agreement means something.
 """
@@ -7,38 +8,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from Crypto.Cipher import DES, DES3, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 from domain.card.profile import Profile
+from tests.conformance import sm4
 
 AREA = "430100"
 
 
-def des3(key: bytes, data: bytes) -> bytes:
+def _des3(key: bytes, data: bytes) -> bytes:
     return DES3.new(key, DES3.MODE_ECB).encrypt(data)
 
 
-def check_value(key: bytes) -> str:
-    return des3(key, b"\0" * 8)[:3].hex().upper()
+def _des3_back(key: bytes, data: bytes) -> bytes:
+    return DES3.new(key, DES3.MODE_ECB).decrypt(data)
 
 
-def diversify(master: bytes, *factors: bytes) -> bytes:
-    key = master
-    for factor in factors:
-        key = des3(key, factor) + des3(key, bytes(255 - byte for byte in factor))
-    return key
-
-
-def chip_key(master: bytes, identification_code: str) -> bytes:
-    city = identification_code[:6].encode() + b"sx"
-    return diversify(master, city, bytes.fromhex(identification_code[-16:]))
-
-
-def retail_mac(key: bytes, iv: bytes, data: bytes) -> bytes:
+def _retail_mac(key: bytes, iv: bytes, data: bytes) -> bytes:
     """ISO 9797-1 algorithm 3, block by block as the standard draws it."""
     data += b"\x80"
     while len(data) % 8:
@@ -51,15 +41,48 @@ def retail_mac(key: bytes, iv: bytes, data: bytes) -> bytes:
     return left.encrypt(right.decrypt(chain))
 
 
-def open_write_key(loading: bytes, challenge: bytes, apdu: bytes) -> tuple[int, int, bytes]:
-    """(version, key id, new key) as a chip takes them out of WRITE KEY; asserts its form."""
-    assert apdu[:2] == b"\x84\xd4"
-    assert apdu[4] == len(apdu) - 5 == 28
-    assert retail_mac(loading, challenge, apdu[:-4])[:4] == apdu[-4:]
-    plain = DES3.new(loading, DES3.MODE_ECB).decrypt(apdu[5:-4])
-    assert plain[0] == 16
-    assert plain[17:] == b"\x80" + bytes(6)
-    return apdu[2], apdu[3], plain[1:17]
+@dataclass(frozen=True)
+class CardCipher:
+    """What a chip of one suite computes."""
+
+    block: int
+    encipher: Callable[[bytes, bytes], bytes]
+    decipher: Callable[[bytes, bytes], bytes]
+    mac: Callable[[bytes, bytes, bytes], bytes]
+
+    def check_value(self, key: bytes) -> bytes:
+        return self.encipher(key, bytes(self.block))[:3]
+
+    def answer(self, key: bytes, challenge: bytes) -> bytes:
+        return self.encipher(key, challenge.ljust(self.block, b"\0"))
+
+    def diversify(self, master: bytes, *factors: bytes) -> bytes:
+        key = master
+        for factor in factors:
+            key = self.encipher(key, factor + bytes(255 - byte for byte in factor))
+        return key
+
+    def chip_key(self, master: bytes, identification_code: str) -> bytes:
+        city = identification_code[:6].encode() + b"sx"
+        return self.diversify(master, city, bytes.fromhex(identification_code[-16:]))
+
+    def open_write_key(
+        self, loading: bytes, challenge: bytes, apdu: bytes
+    ) -> tuple[int, int, bytes]:
+        """(version, key id, new key) as a chip takes them out of WRITE KEY; asserts its form."""
+        assert apdu[:2] == b"\x84\xd4"
+        body = 17 + -17 % self.block
+        assert apdu[4] == len(apdu) - 5 == body + 4
+        assert self.mac(loading, challenge, apdu[:-4])[:4] == apdu[-4:]
+        plain = self.decipher(loading, apdu[5:-4])
+        assert plain[0] == 16
+        assert plain[17:] == b"\x80" + bytes(body - 18)
+        return apdu[2], apdu[3], plain[1:17]
+
+
+DES3_CARD = CardCipher(8, _des3, _des3_back, _retail_mac)
+SM4_CARD = CardCipher(16, sm4.encipher, sm4.decipher, sm4.mac)
+CARDS = {"3des": DES3_CARD, "sm4": SM4_CARD}
 
 
 def identification_code(serial: int, area: str = AREA) -> str:
@@ -78,8 +101,12 @@ class Factory:
     def of(cls, batch_id: str, profile: Profile) -> Factory:
         return cls(batch_id, profile, {slot.usage: os.urandom(16) for slot in profile.keys})
 
+    @property
+    def card(self) -> CardCipher:
+        return CARDS[self.profile.suite]
+
     def key(self, usage: str, code: str) -> bytes:
-        return chip_key(self.masters[usage], code)
+        return self.card.chip_key(self.masters[usage], code)
 
     def block(self, transport: bytes) -> dict[str, object]:
         seal = PKCS1_OAEP.new(RSA.import_key(transport))
@@ -93,7 +120,7 @@ class Factory:
                     "usage": usage,
                     "version": self.profile.temporary_version,
                     "wrapped": seal.encrypt(master).hex(),
-                    "check_value": check_value(master),
+                    "check_value": self.card.check_value(master).hex().upper(),
                 }
                 for usage, master in self.masters.items()
             ],

@@ -34,7 +34,7 @@ from domain.provider import (
     RecordUnsealable,
     Request,
 )
-from tests.conformance.card_side import Factory, des3, identification_code, open_write_key
+from tests.conformance.card_side import CARDS, CardCipher, Factory, identification_code
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class Specimen:
     profile: Profile
     transport_public_key: bytes
     head_public_key: bytes
+
+    @property
+    def card(self) -> CardCipher:
+        return CARDS[self.profile.suite]
 
 
 Make = Callable[[], AbstractContextManager[Specimen]]
@@ -116,7 +120,7 @@ def _assert_temporary_keys_work(s: Specimen, factory: Factory) -> None:
         Authenticate(chip, KeySet.TEMPORARY, slot.usage, challenge) for slot in s.profile.keys
     ]
     assert [a.data for a in s.provider.perform(requests)] == [
-        des3(factory.key(slot.usage, chip.identification_code), challenge)
+        factory.card.answer(factory.key(slot.usage, chip.identification_code), challenge)
         for slot in s.profile.keys
     ]
 
@@ -132,7 +136,7 @@ def check_authenticates_every_chip(s: Specimen) -> None:
         chip = _chip(factory.batch_id, 0xF0F1F2F300000000 + n, area=f"4301{n % 3:02d}")
         usage, challenge = s.profile.keys[n % 6].usage, os.urandom(8)
         requests.append(Authenticate(chip, KeySet.TEMPORARY, usage, challenge))
-        wanted.append(des3(factory.key(usage, chip.identification_code), challenge))
+        wanted.append(factory.card.answer(factory.key(usage, chip.identification_code), challenge))
     assert [a.data for a in s.provider.perform(requests)] == wanted
 
 
@@ -148,7 +152,7 @@ def check_key_change_opens_on_the_chip(s: Specimen) -> None:
         for slot in s.profile.keys:
             challenge = os.urandom(8)
             (answer,) = s.provider.perform([KeyChange(chip, slot.usage, challenge)])
-            version, key_id, new = open_write_key(
+            version, key_id, new = factory.card.open_write_key(
                 factory.key(loading, code), challenge, answer.data
             )
             assert (version, key_id) == (s.profile.formal_version, slot.key_id)
@@ -159,7 +163,7 @@ def check_key_change_opens_on_the_chip(s: Specimen) -> None:
 
 def _assert_formal_key(s: Specimen, chip: Chip, usage: str, key: bytes) -> None:
     data = os.urandom(8)
-    right, wrong = des3(key, data), os.urandom(8)
+    right, wrong = s.card.answer(key, data), os.urandom(s.card.block)
     answers = s.provider.perform(
         [
             Authenticate(chip, KeySet.FORMAL, usage, data),
@@ -218,8 +222,8 @@ def check_refuses_alone(s: Specimen) -> None:
         Code.RECORD_UNSEALABLE,
         "",
     ]
-    assert answers[0].data == des3(factory.key("MK", code), challenge)
-    assert answers[-1].data == des3(factory.key("IRK", code), challenge)
+    assert answers[0].data == factory.card.answer(factory.key("MK", code), challenge)
+    assert answers[-1].data == factory.card.answer(factory.key("IRK", code), challenge)
     assert all(a.data == b"" and a.difference == "" for a in answers[1:-1])
     assert s.provider.perform([]) == []
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from actors.hsm import ceremony
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken
 from domain.card.profile import load_profile
@@ -19,7 +20,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     config = blank_token(tmp_path_factory.mktemp("hsm"))
     profile = load_profile("ssc-3des")
     with KeyToken(config) as token:
-        ceremony.generate_keys(token, profile)
+        ceremony.generate_keys(token, profile, Pkcs11Masters(token))
         return Home(
             config,
             profile,

@@ -50,7 +50,11 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 def _of_batch(provider: Pkcs11Provider, batch_id: str) -> list[str]:
     provider.self_test()
     prefix = f"temporary:{batch_id}:"
-    return [e.label for e in ceremony.inventory(provider.token) if e.label.startswith(prefix)]
+    return [
+        e.label
+        for e in ceremony.inventory(provider.token, provider.masters)
+        if e.label.startswith(prefix)
+    ]
 
 
 @pytest.mark.parametrize("what", SPOILED)

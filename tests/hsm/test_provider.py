@@ -16,8 +16,9 @@ from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import ceremony, labels
+from actors.hsm.pkcs11_masters import KNOWN_ANSWERS as MASTERS_ANSWERS
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.self_test import KNOWN_ANSWERS, SelfTestFailed
+from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, SelfTestFailed
 from domain.provider import (
     Authenticate,
     Chip,
@@ -78,6 +79,9 @@ def test_a_lost_session_is_reported_once_and_opened_again(
     assert provider.unseal("lost", [("order", sealed)]) == [b"plain"]
 
 
+KNOWN_ANSWERS = (*SUITE_ANSWERS["3des"], *TOKEN_ANSWERS, *MASTERS_ANSWERS)
+
+
 @pytest.mark.parametrize("name", [answer.name for answer in KNOWN_ANSWERS])
 def test_a_known_answer_that_fails_stops_the_service(provider: Pkcs11Provider, name: str) -> None:
     """Any one vector that comes out otherwise: no call is served, and the test is run again at
@@ -93,7 +97,8 @@ def test_a_known_answer_that_fails_stops_the_service(provider: Pkcs11Provider, n
 
 
 def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -> None:
-    """Of every secret and private key in the token the value is refused, and wrapping, too."""
+    """Of every secret and private key in the token the value is refused, and of all but the
+    province's masters, which are backed up under a KEK, wrapping, too."""
     provider.seal("secret", [("order", b"x")])
     provider.import_temporary_keys(
         Factory.of("secret", home.profile).sealed(home.transport_public_key)
@@ -116,11 +121,15 @@ def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -
         with pytest.raises(PKCS11Error):
             key[secret]
         assert key[Attribute.SENSITIVE]
-        assert not key[Attribute.EXTRACTABLE]
+        is_master = key[Attribute.LABEL].startswith("formal:")
+        assert key[Attribute.EXTRACTABLE] is is_master
         with pytest.raises(PKCS11Error):
-            transport.wrap_key(key)
-        with pytest.raises(PKCS11Error):
-            key[Attribute.EXTRACTABLE] = True
+            key[Attribute.SENSITIVE] = False
+        if not is_master:
+            with pytest.raises(PKCS11Error):
+                transport.wrap_key(key)
+            with pytest.raises(PKCS11Error):
+                key[Attribute.EXTRACTABLE] = True
 
 
 def test_transport_key_only_unwraps(provider: Pkcs11Provider) -> None:
@@ -138,17 +147,17 @@ def test_inventory_names_every_key_with_its_check_value(
     """Label, usage, version and check value: the factory's as given, the same after reopening."""
     factory = Factory.of("inventory:of-one", home.profile)
     accepted = provider.import_temporary_keys(factory.sealed(home.transport_public_key))
-    entries = {entry.label: entry for entry in ceremony.inventory(provider.token)}
+    entries = {entry.label: entry for entry in ceremony.inventory(provider.token, provider.masters)}
     for key in accepted:
         entry = entries[key.label]
         assert (entry.usage, entry.version) == (key.usage, key.version)
         assert entry.check_value == key.check_value
-    formal = entries[labels.formal("MK", home.profile.formal_version)]
-    assert (formal.usage, formal.version) == ("MK", home.profile.formal_version)
+    formal = entries[labels.formal("MK", 1)]
+    assert (formal.usage, formal.version) == ("MK", 1)
     assert all(len(entry.check_value) == 6 for entry in entries.values())
     provider.close()
     provider.self_test()
-    assert {e.label: e for e in ceremony.inventory(provider.token)} == entries
+    assert {e.label: e for e in ceremony.inventory(provider.token, provider.masters)} == entries
 
 
 def test_refusals_cross_a_process_boundary() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.hsm import ceremony, token
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken, create_token
 from domain.card.profile import load_profile
@@ -23,11 +24,11 @@ def test_making_a_token_twice_changes_nothing(tmp_path: Path) -> None:
     config = blank_token(tmp_path)
     profile = load_profile("ssc-3des")
     with KeyToken(config) as first:
-        before = ceremony.generate_keys(first, profile)
+        before = ceremony.generate_keys(first, profile, Pkcs11Masters(first))
     (tmp_path / "token" / "making-left").mkdir()
     create_token(tmp_path / "token", PIN, SO_PIN)
     with KeyToken(config) as again:
-        assert ceremony.generate_keys(again, profile) == before
+        assert ceremony.generate_keys(again, profile, Pkcs11Masters(again)) == before
     (tmp_path / "token" / "tokens").rename(tmp_path / "kept")
     create_token(tmp_path / "token", PIN, SO_PIN)
     assert not (tmp_path / "token" / "making-left").exists()
@@ -74,7 +75,7 @@ def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
         assert "another-pin" not in str(refused.value)
     config.pin_file.write_text(PIN)
     with KeyToken(config) as fresh:
-        assert ceremony.inventory(fresh) == []
+        assert ceremony.inventory(fresh, Pkcs11Masters(fresh)) == []
 
 
 def test_one_session_a_process(home: Home, provider: Pkcs11Provider) -> None:
@@ -92,13 +93,14 @@ _GENERATE = """
 import sys
 from pathlib import Path
 from actors.hsm import ceremony
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import load_profile
 module, conf, label, pin_file = sys.argv[1:]
 with KeyToken(TokenConfig(module, Path(conf), label, Path(pin_file))) as token:
     token.session
     print("open", flush=True)
-    ceremony.generate_keys(token, load_profile("ssc-3des"))
+    ceremony.generate_keys(token, load_profile("ssc-3des"), Pkcs11Masters(token))
 """
 
 
@@ -120,10 +122,11 @@ def test_key_generation_is_finished_after_kills(tmp_path: Path) -> None:
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
     with KeyToken(config) as survivor:
-        before = ceremony.inventory(survivor)
-        after = ceremony.generate_keys(survivor, profile)
+        masters = Pkcs11Masters(survivor)
+        before = ceremony.inventory(survivor, masters)
+        after = ceremony.generate_keys(survivor, profile, masters)
         assert ceremony.export_transport_public_key(survivor)
         assert ceremony.export_head_public_key(survivor)
     usages = sorted(slot.usage for slot in profile.keys)
-    assert sorted(e.usage for e in after) == sorted([*usages, "transport", "head", "index"])
+    assert sorted(e.usage for e in after) == sorted([*usages, "transport", "head", "index", "wrap"])
     assert all(entry in after for entry in before)

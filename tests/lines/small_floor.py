@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.hsm import ceremony
+from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
@@ -107,7 +108,7 @@ class SmallFloor:
         write_pin_file(place / "pin", "test-user-pin")
         config = token_config(place / "token", place / "pin")
         with KeyToken(config) as token:
-            ceremony.generate_keys(token, load_profile("ssc-3des"))
+            ceremony.generate_keys(token, load_profile("ssc-3des"), Pkcs11Masters(token))
             pem = ceremony.export_transport_public_key(token)
         (place / "transport.pem").write_bytes(pem)
         ledger = Ledger(place / "ledger.db", now)
