@@ -167,19 +167,21 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
         "face_number": chip.face_number,
         "atr": answer_to_reset(chip.identification_code).hex().upper(),
         "silent": chip.silent,
-        "files": {
-            file: {tag: value.hex().upper() for tag, value in records.items()}
-            for file, records in chip.files.items()
+        "social": {
+            "files": {
+                file: {tag: value.hex().upper() for tag, value in records.items()}
+                for file, records in chip.files.items()
+            },
+            "keys": [
+                {
+                    "id": slot.key_id,
+                    "version": chip.version,
+                    "value": chip.keys[slot.usage].hex().upper(),
+                    "tries": slot.tries,
+                    "tries_left": slot.tries,
+                }
+                for slot in profile.keys
+            ],
         },
-        "keys": [
-            {
-                "id": slot.key_id,
-                "version": chip.version,
-                "value": chip.keys[slot.usage].hex().upper(),
-                "tries": slot.tries,
-                "tries_left": slot.tries,
-            }
-            for slot in profile.keys
-        ],
     }
     return {**line, "weak": True} if chip.weak else line

@@ -260,7 +260,7 @@ class _Factory:
         names, ids = [], {}
         for number, load in enumerate(loads, start=1):
             ids.update({n: f"T{number}-{place:06d}" for place, n in enumerate(load, start=1)})
-            head = {"format": "tray/1", "tray_id": f"tray-{number}", "profile": self._profile.id}
+            head = {"format": "tray/2", "tray_id": f"tray-{number}", "profile": self._profile.id}
             lines = (tray_line(self._profile, ids[n], chips[n]) for n in load)
             files.write_lines(self._trays / f"tray-{number}.jsonl", (head, *lines))
             names.append(f"tray-{number}.jsonl")

@@ -5,7 +5,9 @@ It ends at the first step whose bytes depend on an answer that the centre has no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from domain.card.apdu import SW, Command, is_expected
 
@@ -34,6 +36,11 @@ class Segment:
     steps: tuple[Step, ...]
     writes: bool = False
 
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where the step of a name stands; the first one, if it stands there twice."""
+        return {step.name: at for at, step in reversed(list(enumerate(self.steps)))}
+
 
 @dataclass(frozen=True)
 class StepAnswer:
@@ -51,10 +58,8 @@ class Answers:
 
     def of(self, segment: Segment, name: str) -> StepAnswer | None:
         """The answer of the step called `name`, or None if it was not executed."""
-        for step, answer in zip(segment.steps, self.steps, strict=False):
-            if step.name == name:
-                return answer
-        return None
+        at = segment.places.get(name)
+        return self.steps[at] if at is not None and at < len(self.steps) else None
 
     def failed_step(self, segment: Segment) -> tuple[Step, StepAnswer] | None:
         """The first step whose status word was not expected, with its answer; None if all fit."""

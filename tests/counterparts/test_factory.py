@@ -46,7 +46,7 @@ def chips_of(delivery: Delivery) -> dict[str, Row]:
     chips: dict[str, Row] = {}
     for tray in delivery.trays:
         head, *cards = files.read_lines(tray)
-        assert head == {"format": "tray/1", "tray_id": tray.stem, "profile": "ssc-3des"}
+        assert head == {"format": "tray/2", "tray_id": tray.stem, "profile": "ssc-3des"}
         for card in cards:
             assert card["card"] not in chips
             chips[card["card"]] = card
@@ -258,7 +258,7 @@ def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> Non
     by_code = {o["identification_code"]: o for o in orders.values()}
     for card, chip in chips.items():
         fault = fault_of.get(card, {}).get("fault")
-        code = chip["files"]["05"]["01"]
+        code = chip["social"]["files"]["05"]["01"]
         assert chip["atr"].endswith(code[16:])
         assert len(bytes.fromhex(chip["atr"])) == 4 + 13
         assert chip["silent"] == (fault in (Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY))
@@ -269,20 +269,20 @@ def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> Non
             for slot in profile.keys
         }
         foreign = fault == Fault.FOREIGN_FORMAL_KEYS
-        assert [k["id"] for k in chip["keys"]] == list(expected)
-        for key in chip["keys"]:
+        assert [k["id"] for k in chip["social"]["keys"]] == list(expected)
+        for key in chip["social"]["keys"]:
             assert key["version"] == (1 if foreign else 0)
             assert (bytes.fromhex(key["value"]) == expected[key["id"]]) == (not foreign)
             assert key["tries"] == key["tries_left"] > 0
-        if chip["files"]["05"]["02"] == b"2".hex():
+        if chip["social"]["files"]["05"]["02"] == b"2".hex():
             assert chip["face_number"] == ""
-            assert not chip["files"]["06"]
-            assert "07" not in chip["files"]["05"]
+            assert not chip["social"]["files"]["06"]
+            assert "07" not in chip["social"]["files"]["05"]
             assert code not in by_code
             continue
         stranger = fault in (Fault.NOT_IN_RETURN, Fault.SURPLUS_CARD)
         assert (code not in by_code) == stranger
-        assert chip["face_number"].encode().hex().upper() == chip["files"]["05"]["07"]
+        assert chip["face_number"].encode().hex().upper() == chip["social"]["files"]["05"]["07"]
         if stranger:
             assert chip["face_number"] not in {o["social_card_number"] for o in orders.values()}
             continue
@@ -294,7 +294,7 @@ def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> Non
         if fault == Fault.OTHER_PERSON:
             holder = orders[fault_of[card]["other_order_id"]]
             assert holder["identity_number"] != order["identity_number"]
-        assert chip["files"]["06"] == holder_of(profile, holder)
+        assert chip["social"]["files"]["06"] == holder_of(profile, holder)
     without = {
         f["order_id"] for f in made.faults if f["fault"] in ("carton_short", "not_in_return")
     }

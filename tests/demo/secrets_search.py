@@ -45,7 +45,7 @@ def secrets_of(home: Path, trays: Iterable[Path]) -> dict[bytes, str]:
     for directory in trays:
         for tray in directory.glob("tray-*.jsonl"):
             for line in tray.read_text("utf-8").splitlines()[1:]:
-                for key in json.loads(line)["keys"]:
+                for key in json.loads(line)["social"]["keys"]:
                     found |= dict.fromkeys(_forms(bytes.fromhex(key["value"])), "a key of a chip")
     for pin in ("pin", "so-pin"):
         found |= dict.fromkeys(_forms((home / "keys" / pin).read_bytes()), f"keys/{pin}")

@@ -80,7 +80,7 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     }
     record = json.dumps(person, ensure_ascii=False)
     (home / "sent" / "factory_return.jsonl").write_text(record + "\n", encoding="utf-8")
-    key = {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}
+    key = {"social": {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}}
     (home / "trays" / "tray-1.jsonl").write_text("{}\n" + json.dumps(key) + "\n")
     for pin in ("pin", "so-pin"):
         (home / "keys" / pin).write_text(f"{pin}-of-this-test")

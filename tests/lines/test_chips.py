@@ -24,7 +24,7 @@ PROFILE = load_profile("ssc-3des")
 
 
 def is_formal(chip: Chip) -> bool:
-    return {k.version for k in chip.plastic.memory.keys.values()} == {PROFILE.formal_version}
+    return {k.version for k in chip.plastic.memory.social.keys.values()} == {PROFILE.formal_version}
 
 
 def good_chips(floor: SmallFloor, delivery: Delivery) -> list[Chip]:
@@ -165,7 +165,9 @@ def test_a_temporary_card_with_a_holder_is_rejected(floor: SmallFloor) -> None:
     """A reusable card must come empty: one that carries somebody's name never leaves."""
     delivery = floor.deliver(seed=12, cards=60)
     chip = next(c for c in good_chips(floor, delivery) if not c.plastic.face_number)
-    chip.plastic.memory.files.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(30, b"\0")
+    chip.plastic.memory.social.files.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(
+        30, b"\0"
+    )
     verdict = asyncio.run(Station(floor).run(chip))
     assert (verdict.stack, verdict.code) == ("rejected", "DATA_DIFFERS")
 
@@ -327,7 +329,9 @@ def test_the_chip_of_one_card_on_the_plastic_of_another_is_rejected(
     its rejected card, and the order of the chip still gets its own."""
     genuine, copied = good_chips(floor, delivery)[-7:-5]
     original = copied.plastic.memory
-    copied.plastic.memory.files = {f: dict(r) for f, r in genuine.plastic.memory.files.items()}
+    copied.plastic.memory.social.files = {
+        f: dict(r) for f, r in genuine.plastic.memory.social.files.items()
+    }
     found = asyncio.run(Station(floor).run(copied))
     assert (found.stack, found.code) == ("rejected", "FACE_DIFFERS")
     assert copied.writes == 0

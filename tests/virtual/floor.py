@@ -70,26 +70,28 @@ def card_line(number: int, *, carton: str = "C1", silent: bool = False) -> dict[
         "face_number": f"A{number:08d}",
         "atr": "3B6D00000080318065" + f"{number:016X}"[-14:],
         "silent": silent,
-        "files": {
-            "05": {"01": "430100D156000005" + f"{number:016X}", "02": "31"},
-            "06": {"09": rng.randbytes(30).hex()},
+        "social": {
+            "files": {
+                "05": {"01": "430100D156000005" + f"{number:016X}", "02": "31"},
+                "06": {"09": rng.randbytes(30).hex()},
+            },
+            "keys": [
+                {"id": slot.key_id, "version": 0, "value": rng.randbytes(16).hex(),
+                 "tries": slot.tries, "tries_left": slot.tries}
+                for slot in PROFILE.keys
+            ],
         },
-        "keys": [
-            {"id": slot.key_id, "version": 0, "value": rng.randbytes(16).hex(),
-             "tries": slot.tries, "tries_left": slot.tries}
-            for slot in PROFILE.keys
-        ],
     }  # fmt: skip
 
 
 def write_tray(path: Path, cards: list[dict[str, Any]], tray_id: str = "tray-1") -> Path:
-    header = {"format": "tray/1", "tray_id": tray_id, "profile": "ssc-3des"}
+    header = {"format": "tray/2", "tray_id": tray_id, "profile": "ssc-3des"}
     path.write_text("".join(json.dumps(row) + "\n" for row in [header, *cards]))
     return path
 
 
 def key_of(line: Mapping[str, Any], key_id: int) -> bytes:
-    return bytes.fromhex(next(k["value"] for k in line["keys"] if k["id"] == key_id))
+    return bytes.fromhex(next(k["value"] for k in line["social"]["keys"] if k["id"] == key_id))
 
 
 class Terminal:

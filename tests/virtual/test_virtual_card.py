@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from domain.card.profile import parse_key_information
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.crypto import TwoKeyDes
-from station_agents.virtual.memory import CardMemory, Change, Key
+from station_agents.virtual.memory import CardMemory, Change
+from station_agents.virtual.social_memory import Key, SocialMemory
 from tests.virtual.floor import (
     EAK,
     GET_CHALLENGE,
@@ -33,8 +34,8 @@ OK = bytes.fromhex("9000")
 ATR = bytes.fromhex("3B6D000000803180650000000000000001")
 
 
-def blank() -> CardMemory:
-    return CardMemory(
+def blank() -> SocialMemory:
+    return SocialMemory(
         {0x05: {0x01: bytes(16)}, 0x06: {0x09: bytes(range(30))}},
         {
             slot.key_id: Key(slot.key_id, 0, bytes((slot.key_id, *range(1, 16))), slot.tries,
@@ -45,9 +46,9 @@ def blank() -> CardMemory:
 
 
 def powered(
-    memory: CardMemory, persist: Callable[[Change], None] = lambda _: None, *, select: bool = True
+    memory: SocialMemory, persist: Callable[[Change], None] = lambda _: None, *, select: bool = True
 ) -> VirtualCard:
-    card = VirtualCard(PROFILE, memory, ATR, persist)
+    card = VirtualCard(PROFILE, CardMemory(memory), ATR, persist)
     assert card.power_on() == ATR
     if select:
         assert card.process(SELECT) == OK
@@ -60,7 +61,7 @@ def challenge(card: VirtualCard) -> bytes:
     return answer[:8]
 
 
-def authenticate(card: VirtualCard, memory: CardMemory, key_id: int = MK) -> bytes:
+def authenticate(card: VirtualCard, memory: SocialMemory, key_id: int = MK) -> bytes:
     return card.process(external_authenticate(key_id, memory.keys[key_id].value, challenge(card)))
 
 
@@ -306,7 +307,7 @@ def test_full_disk_changes_nothing() -> None:
 
 def test_silent_chip() -> None:
     """A chip that does not answer to power-on answers nothing."""
-    card = VirtualCard(PROFILE, blank(), ATR, lambda _: None, silent=True)
+    card = VirtualCard(PROFILE, CardMemory(blank()), ATR, lambda _: None, silent=True)
     assert card.power_on() == b""
     assert card.process(SELECT) == b""
 
@@ -316,7 +317,7 @@ def test_a_weak_chip_passes_once() -> None:
     versions and counters look as before."""
     memory = blank()
     before = copy.deepcopy(memory)
-    card = VirtualCard(PROFILE, memory, ATR, lambda _: None, weak=True)
+    card = VirtualCard(PROFILE, CardMemory(memory), ATR, lambda _: None, weak=True)
     prove = bytes((0x00, 0x88, 0x00, IRK, 8)) + bytes(8) + b"\x08"
 
     def proof() -> bytes:

@@ -233,7 +233,7 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(
         for card_id, card in cards.items():
             line = card_line(int(card_id))
             done = acknowledged.get(int(card_id), {})
-            for key_id, key in card.memory.keys.items():
+            for key_id, key in card.memory.social.keys.items():
                 if key_id in done:
                     assert (key.version, key.value) == (1, done[key_id])
                 elif key.version == 0:
@@ -268,7 +268,7 @@ def test_a_wrong_try_is_counted_although_the_power_goes(
         answer = terminal.send(reader, bytes((0, 0x82, 0, EAK, 8)) + bytes(8))
         assert answer == bytes((0x63, 0xC0 | left))
         tray.kill()
-        assert on_file(tmp_path)["00000"].memory.keys[EAK].tries_left == left
+        assert on_file(tmp_path)["00000"].memory.social.keys[EAK].tries_left == left
 
 
 def test_pcscd_killed_and_started_again(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:
