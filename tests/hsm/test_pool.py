@@ -116,19 +116,23 @@ class Scripted:
 
 
 class Clock:
-    """Pauses that end when they are told to."""
+    """Pauses that end when they are told to, one after another."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
-        self._go = asyncio.Queue[None]()
+        self._waiting: list[asyncio.Event] = []
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
-        await self._go.get()
+        self._waiting.append(asyncio.Event())
+        await self._waiting[-1].wait()
 
     async def over(self) -> None:
-        """The pause under way is over, and what comes after it done."""
-        self._go.put_nowait(None)
+        """The pause that began first is over, if there is one, and what comes after it done."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if self._waiting:
+            self._waiting.pop(0).set()
         for _ in range(10):
             await asyncio.sleep(0)
 
