@@ -38,6 +38,7 @@ from domain.places import Line
 from domain.provider import Answer, KeyAccepted, Request
 from gateways.doors import serve
 from gateways.floor import Floor
+from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
 from ledger.connection import connect
 from ledger.queries import Queries
@@ -213,7 +214,7 @@ class Beneath:
 
 def _provider(config: Config, queries: Queries) -> Pkcs11Provider:
     profile = load_profile(config.profile)
-    return Pkcs11Provider(token_config(config), profile, queries.carton_quota, queries.carton_drawn)
+    return Pkcs11Provider(token_config(config), profile, LedgerChipRecords(config.ledger))
 
 
 @dataclass(frozen=True)

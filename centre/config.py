@@ -40,6 +40,14 @@ pin_file = "keys/pin"
 sessions = 2
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
+# Where the masters of an SM4 profile live: "wrapped", sealed under a key of the token, which is not
+# certified; or the path of the C library of a GM/T 0018 (SDF) device.
+sm4_device = "wrapped"
+# Index of the key-encrypting key of that device.
+sdf_kek = 1
+# Whether keys of chips may stand in the provider's memory for a call: "allowed" or "forbidden".
+# `centre doctor` lists what stops when it is forbidden.
+software_assisted = "allowed"
 
 [sampling]
 # Acceptance quality limit (GB/T 2828.1, level II, normal inspection) by which the cards of one
@@ -98,6 +106,10 @@ class Config:
     pin_file: Path
     sessions: int
     profile: str
+    sdf_library: Path | None
+    """None: SM4 masters are sealed under a key of the token."""
+    sdf_kek: int
+    software_assisted: bool
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
@@ -162,6 +174,13 @@ class _Table:
             raise ConfigError(f"[{self._name}] {key}: a list of texts is needed")
         return texts
 
+    def take_choice(self, key: str, no: str, yes: str) -> bool:
+        """One of two words: whether it is `yes`."""
+        word = self.take(key, str)
+        if word not in (no, yes):
+            raise ConfigError(f'[{self._name}] {key}: "{yes}" or "{no}"')
+        return bool(word == yes)
+
     def end(self) -> None:
         if self._left:
             raise ConfigError(f"[{self._name}] {min(self._left)}: no such setting")
@@ -197,6 +216,9 @@ def load(home: Path) -> Config:
         pin_file=home / t["keys"].take("pin_file", str),
         sessions=t["keys"].take("sessions", int),
         profile=t["keys"].take("profile", str),
+        sdf_library=_sdf_library(home, t["keys"].take("sm4_device", str)),
+        sdf_kek=t["keys"].take("sdf_kek", int),
+        software_assisted=t["keys"].take_choice("software_assisted", "forbidden", "allowed"),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
@@ -211,6 +233,10 @@ def load(home: Path) -> Config:
     return config
 
 
+def _sdf_library(home: Path, device: str) -> Path | None:
+    return None if device == "wrapped" else home / device
+
+
 def _check(config: Config) -> None:
     host, _, port = config.listen.rpartition(":")
     if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
@@ -221,6 +247,10 @@ def _check(config: Config) -> None:
         )
     if not 0 < config.sessions <= MAX_SESSIONS:
         raise ConfigError(f"[keys] sessions: 1 to {MAX_SESSIONS}")
+    if config.sdf_library is not None and not config.sdf_library.exists():
+        raise ConfigError(f'[keys] sm4_device: {config.sdf_library} does not exist; or "wrapped"')
+    if config.sdf_kek < 1:
+        raise ConfigError("[keys] sdf_kek: an index from 1 is needed")
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
     if config.sampling_aql and config.sampling_aql not in AQLS:

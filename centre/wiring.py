@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
+from actors.hsm.sdf_masters import SdfMasters
 from actors.hsm.token import KeyToken, TokenConfig
 from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
@@ -26,6 +26,7 @@ from domain.card.profile import load_profile
 from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
+from ledger.chip_records import LedgerChipRecords
 from ledger.queries import Queries
 
 SEED_BYTES = 32
@@ -41,38 +42,24 @@ def token_config(config: Config) -> TokenConfig:
 
 
 def make_masters(config: Config, token: KeyToken) -> Masters:
-    """Where the masters of the configured profile live: 3DES in the token, SM4 sealed under its
-    wrapping key."""
-    suite = load_profile(config.profile).suite
-    return Pkcs11Masters(token) if suite == "3des" else WrappedMasters(token)
-
-
-class _Cartons:
-    """What a provider asks of the ledger about cartons; connected at the first question, in the
-    provider's own process."""
-
-    def __init__(self, ledger: Path) -> None:
-        self._ledger = ledger
-        self._queries: Queries | None = None
-
-    def _open(self) -> Queries:
-        if self._queries is None:
-            self._queries = Queries(self._ledger)
-        return self._queries
-
-    def quota(self, carton_id: str) -> int:
-        return self._open().carton_quota(carton_id)
-
-    def drawn(self, carton_id: str) -> list[str]:
-        return self._open().carton_drawn(carton_id)
+    """Where the masters of the configured profile live: 3DES in the token; SM4 sealed under its
+    wrapping key, or in an SDF device."""
+    if load_profile(config.profile).suite == "3des":
+        return Pkcs11Masters(token)
+    if config.sdf_library is None:
+        return WrappedMasters(token)
+    return SdfMasters(token, config.sdf_library, config.sdf_kek)
 
 
 def make_provider(config: Config) -> Provider:
-    """The key provider over PKCS#11. A carton's quota of card keys is asked from the ledger."""
-    cartons = _Cartons(config.ledger)
-    profile = load_profile(config.profile)
-    masters = partial(make_masters, config)
-    return Pkcs11Provider(token_config(config), profile, cartons.quota, cartons.drawn, masters)
+    """The key provider as configured. Quotas and standings of chips are asked from the ledger."""
+    return Pkcs11Provider(
+        token_config(config),
+        load_profile(config.profile),
+        LedgerChipRecords(config.ledger),
+        partial(make_masters, config),
+        software=config.software_assisted,
+    )
 
 
 def make_inventory(

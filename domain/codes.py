@@ -69,6 +69,10 @@ class Code(StrEnum):
     NOT_DELIVERED = "NOT_DELIVERED"
     # Keys
     KEY_UNKNOWN = "KEY_UNKNOWN"
+    KEY_NOT_ACTIVE = "KEY_NOT_ACTIVE"
+    KEY_USAGE_REFUSED = "KEY_USAGE_REFUSED"
+    KEY_TEMPORARY_REFUSED = "KEY_TEMPORARY_REFUSED"
+    KEY_SOFTWARE_FORBIDDEN = "KEY_SOFTWARE_FORBIDDEN"
     KEY_QUOTA_EXCEEDED = "KEY_QUOTA_EXCEEDED"
     KEY_BLOCK_BAD = "KEY_BLOCK_BAD"
     KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
@@ -221,6 +225,22 @@ WORDS: dict[Code, Words] = {
     ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
+    Code.KEY_NOT_ACTIVE: Words(
+        "密钥未启用", "the key is not active", "启用密钥 two custodians activate it"
+    ),
+    Code.KEY_USAGE_REFUSED: Words(
+        "密钥用途不符", "the key is not for this use", "查看 log/ see log/"
+    ),
+    Code.KEY_TEMPORARY_REFUSED: Words(
+        "卡内已是正式密钥，不得再用临时密钥",
+        "the chip has formal keys: no temporary key is used on it again",
+        "report to the key custodians",
+    ),
+    Code.KEY_SOFTWARE_FORBIDDEN: Words(
+        "配置禁止在内存中使用密钥",
+        "the configuration keeps keys in the token, and this needs one in memory",
+        "centre doctor; [keys] software_assisted",
+    ),
     Code.KEY_QUOTA_EXCEEDED: Words(
         "超出箱的密钥配额", "the carton's key quota is used up", "centre recount CARTON=COUNT"
     ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class KeySet(StrEnum):
@@ -30,36 +30,68 @@ class Chip:
 
 
 @dataclass(frozen=True)
+class KeyStanding:
+    """What the ledger knows of a chip's keys. `begun`: the first WRITE KEY was released;
+    `replaced`: all its keys are formal, and proven."""
+
+    begun: bool = False
+    replaced: bool = False
+
+
+@dataclass(frozen=True)
 class Authenticate:
-    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE. Answer: `data`,
-    8 bytes."""
+    """Encipher the card's challenge (8 bytes) for EXTERNAL AUTHENTICATE: with the temporary loading
+    key, or with a formal key that checks it. Answer: `data`, one block of the suite."""
 
     chip: Chip
     key_set: KeySet
     usage: str
     challenge: bytes
+    version: int = 0
+    """Of the formal set; 0 is the active one. So in all requests."""
 
 
 @dataclass(frozen=True)
 class KeyChange:
     """The WRITE KEY command that puts the formal key of `usage` on a chip whose loading key is
-    still temporary; `challenge` (8 bytes) is the IV of its MAC. Answer: `data`, the whole APDU."""
+    still temporary; `challenge` (8 bytes) is the IV of its MAC. A chip whose first key was released
+    is finished in the `version` with which it was begun. Answer: `data`, the whole APDU."""
 
     chip: Chip
     usage: str
     challenge: bytes
+    version: int = 0
 
 
 @dataclass(frozen=True)
 class Prove:
-    """Check an INTERNAL AUTHENTICATE: does `response` belong to `random` under the key?
-    Answer: `difference` is empty, or the usage of the key that the chip does not hold."""
+    """Check an INTERNAL AUTHENTICATE: does `response` belong to `random` (one block of the suite)
+    under the key? Answer: `difference` is empty, or the usage of the key that the chip does not
+    hold."""
 
     chip: Chip
     key_set: KeySet
     usage: str
     random: bytes
     response: bytes
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class ProveCheckValue:
+    """Check what a chip's key information says of a key: is `value` (3 bytes) its check value?
+    Answer: as of `Prove`."""
+
+    chip: Chip
+    usage: str
+    version: int
+    value: bytes
+    key_set: KeySet = KeySet.FORMAL
+
+
+@dataclass(frozen=True)
+class FormalVersion:
+    """Ask which formal keys are active, together with what else a chunk asks. Answer: `version`."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +114,17 @@ class LookUp:
     text: str
 
 
-Request = Authenticate | KeyChange | Prove | Compare | LookUp
+Request = Authenticate | KeyChange | Prove | ProveCheckValue | FormalVersion | Compare | LookUp
 
 
-@dataclass(frozen=True)
-class Answer:
-    """`refused` is empty, or a code of `domain.codes.Code` that says why nothing was done."""
+class Answer(NamedTuple):
+    """`refused` is empty, or a code of `domain.codes.Code` that says why nothing was done.
+    `version` is that of the formal keys that served; 0 where none did."""
 
     data: bytes = b""
     difference: str = ""
     refused: str = ""
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +135,23 @@ class KeyAccepted:
     usage: str
     version: int
     check_value: str
+
+
+class Where(StrEnum):
+    """TOKEN: no key that the operation uses or makes is ever outside the device. SOFTWARE: a key
+    stands in the provider's memory for one call."""
+
+    TOKEN = "token"
+    SOFTWARE = "software-assisted"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a provider can do, and where it is done. `note` says why it is not in the token."""
+
+    name: str
+    where: Where
+    note: str = ""
 
 
 class ProviderError(Exception):
@@ -166,6 +216,10 @@ class Provider(Protocol):
 
     def refresh(self) -> None:
         """Forget what is remembered of the token's keys: another session changed them."""
+        ...
+
+    def operations(self) -> list[Operation]:
+        """What this provider does with keys, and where; nothing is opened for it."""
         ...
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:

@@ -11,6 +11,8 @@ HEAD = "head"
 WRAP = "wrap"
 """AES-256; seals SM4 masters, which the token has no keys for."""
 
+FORMAL = "formal:"
+"""How labels of the province's masters begin."""
 FIRST_VERSION = 1
 """Of the province's formal keys."""
 

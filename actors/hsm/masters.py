@@ -7,12 +7,12 @@ levels, master → city → chips, and give out keys of chips only, for one call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import CHECK_VALUE, Suite
+from domain.provider import Operation
 
 
 class MasterState(StrEnum):
@@ -22,22 +22,6 @@ class MasterState(StrEnum):
     STAGED = "staged"
     ACTIVE = "active"
     RETIRED = "retired"
-
-
-class Where(StrEnum):
-    TOKEN = "token"
-    """No key that the operation uses or makes is ever outside the device."""
-    SOFTWARE = "software-assisted"
-    """A key stands in the provider's memory for one call."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """What a provider can do, and where it is done. `note` says why it is not in the token."""
-
-    name: str
-    where: Where
-    note: str = ""
 
 
 class Masters(Protocol):

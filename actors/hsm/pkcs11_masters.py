@@ -14,11 +14,12 @@ import structlog
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from actors.hsm.masters import MasterState, Operation, Where, check_value
+from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import TWO_KEYS, KnownAnswer, throw_away
 from actors.hsm.suites import TRIPLE_DES, factor_block
 from actors.hsm.token import LOCKED_IN, KeyToken
 from actors.hsm.transport import blamed, unwrap
+from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
 EXPORTABLE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True}

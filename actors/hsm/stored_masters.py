@@ -16,11 +16,12 @@ from typing import Any
 import structlog
 from pkcs11 import Attribute, ObjectClass
 
-from actors.hsm.masters import MasterState, Operation, Where, check_value
+from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import SM4, factor_block
 from actors.hsm.token import KeyToken
 from actors.hsm.transport import unsealed
+from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
 Encipher = Callable[[bytes], bytes]

@@ -31,11 +31,16 @@ class Suite:
     """What a check value enciphers: 00 for 3DES and SM4, 01 for AES (GlobalPlatform Card
     Specification 2.3, B.6)."""
     _algorithm: Callable[[bytes], CipherAlgorithm]
-    _last_block: Callable[[bytes, bytes], bytes] | None = None
+    _chain_key: Callable[[bytes], bytes] | None = None
+    """The key of all blocks of a MAC but the last; None: the key itself."""
 
     def encipher(self, key: bytes, blocks: bytes) -> bytes:
         """ECB over whole blocks. ValueError for a key or data of another length."""
         return Cipher(self._algorithm(key), _ECB).encryptor().update(self._whole(blocks))
+
+    def ready(self, key: bytes) -> ReadyKey:
+        """The key made ready for many calls."""
+        return ReadyKey(self, key)
 
     def encipherer(self, key: bytes) -> Callable[[bytes], bytes]:
         """`encipher` under one key, made ready: for many calls. Blocks must be whole."""
@@ -70,18 +75,45 @@ class Suite:
         """A whole block of MAC over `data`, padded by method 2, chained from `iv`, which is filled
         with zeros to a block: 3DES ISO/IEC 9797-1 MAC algorithm 3 (single DES over all blocks but
         the last), SM4 and AES CBC-MAC (algorithm 1)."""
-        padded, iv = self.pad(data), self.from_challenge(iv)
-        if self._last_block is None:
-            return self.encipher_cbc(key, iv, padded)[-self.block :]
-        head, last = padded[: -self.block], padded[-self.block :]
-        chain = self._last_block(key[: self.block], iv + head) if head else iv
-        block = int.from_bytes(chain, "big") ^ int.from_bytes(last, "big")
-        return self.encipher(key, block.to_bytes(self.block, "big"))
+        return ReadyKey(self, key).mac(iv, data)
+
+    def chain_key(self, key: bytes) -> bytes:
+        """See `_chain_key`."""
+        return self._chain_key(key) if self._chain_key else key
 
     def _whole(self, blocks: bytes) -> bytes:
         if len(blocks) % self.block:
             raise ValueError(f"{self.name} takes whole blocks of {self.block} bytes")
         return blocks
+
+
+class ReadyKey:
+    """A key of a chip for the requests of one chunk. To make it ready takes longer than all that
+    is enciphered under it, so it is done once, and the chain of the MAC when first asked for."""
+
+    __slots__ = ("_chain", "_key", "encipher", "suite")
+
+    def __init__(self, suite: Suite, key: bytes) -> None:
+        self.suite, self._key = suite, key
+        self.encipher = suite.encipherer(key)
+        """ECB. Blocks must be whole: what is not would be kept for the next call."""
+        self._chain: Callable[[bytes], bytes] | None = None
+
+    def mac(self, iv: bytes, data: bytes) -> bytes:
+        """See `Suite.mac`."""
+        block = self.suite.block
+        chain = self._chain
+        if chain is None:
+            key = self.suite.chain_key(self._key)
+            chain = self._chain = self.encipher if key == self._key else self.suite.encipherer(key)
+        padded = self.suite.pad(data)
+        last = len(padded) - block
+        linked = int.from_bytes(self.suite.from_challenge(iv), "big")
+        for at in range(0, last, block):
+            linked ^= int.from_bytes(padded[at : at + block], "big")
+            linked = int.from_bytes(chain(linked.to_bytes(block, "big")), "big")
+        linked ^= int.from_bytes(padded[last:], "big")
+        return self.encipher(linked.to_bytes(block, "big"))
 
 
 def _two_key_des(key: bytes) -> CipherAlgorithm:
@@ -91,13 +123,12 @@ def _two_key_des(key: bytes) -> CipherAlgorithm:
     return TripleDES(key + key[:8])
 
 
-def _single_des_chain(key: bytes, chained: bytes) -> bytes:
-    """The last block of single DES in CBC; `chained` is IV ‖ data. 3DES with one key thrice."""
-    encryptor = Cipher(TripleDES(key * 3), CBC(chained[:8])).encryptor()
-    return encryptor.update(chained[8:])[-8:]
+def _single_des(key: bytes) -> bytes:
+    """Two-key 3DES with one key thrice is single DES."""
+    return key[:8] * 2
 
 
-TRIPLE_DES = Suite("3des", 8, (16,), bytes(8), _two_key_des, _single_des_chain)
+TRIPLE_DES = Suite("3des", 8, (16,), bytes(8), _two_key_des, _single_des)
 SM4 = Suite("sm4", 16, (16,), bytes(16), SM4Cipher)
 AES = Suite("aes", 16, (16, 24, 32), b"\x01" * 16, AESCipher)
 

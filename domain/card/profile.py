@@ -6,6 +6,7 @@ Keys, files, diversification factors and their order, and the bodies of commands
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,15 +88,12 @@ class Profile:
         return bytes.fromhex(identification_code[16:32])
 
 
+_IDENTIFICATION_CODE = re.compile("[0-9]{6}D156000005[0-9A-F]{16}")
+
+
 def is_identification_code(text: str) -> bool:
     """Area code (6 digits) ‖ D156000005 ‖ 8 bytes of chip serial, as 32 upper-case hex digits."""
-    return (
-        len(text) == 32
-        and text[:6].isascii()
-        and text[:6].isdigit()
-        and text[6:16] == "D156000005"
-        and all(c in "0123456789ABCDEF" for c in text)
-    )
+    return _IDENTIFICATION_CODE.fullmatch(text) is not None
 
 
 def parse_key_information(data: bytes) -> dict[int, KeyInformation]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from Crypto.Cipher import DES, DES3, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 from domain.card.profile import Profile
+from domain.provider import KeyStanding
 from tests.conformance import sm4
 
 AREA = "430100"
@@ -133,11 +134,20 @@ class Factory:
 BODIES = {"carton-2": 2, "begun-2": 2, "carton-20": 20, "carton-500": 500}
 
 
-def quota(carton_id: str) -> int:
-    """What a provider under test must be made with."""
-    return BODIES.get(carton_id, 0)
+class Records:
+    """What a provider under test must be made with: `BODIES`, one chip of `begun-2` that drew
+    before, and chips that stand as a test puts them."""
 
+    def __init__(self) -> None:
+        self.standings: dict[str, KeyStanding] = {}
+        self.asked: list[Sequence[str]] = []
 
-def drawn(carton_id: str) -> list[str]:
-    """What a provider under test must be made with: one chip of `begun-2` drew before."""
-    return [identification_code(77)] if carton_id == "begun-2" else []
+    def carton_quota(self, carton_id: str) -> int:
+        return BODIES.get(carton_id, 0)
+
+    def carton_drawn(self, carton_id: str) -> list[str]:
+        return [identification_code(77)] if carton_id == "begun-2" else []
+
+    def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
+        self.asked.append(identification_codes)
+        return {c: self.standings[c] for c in identification_codes if c in self.standings}

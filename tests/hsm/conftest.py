@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from actors.hsm import ceremony
-from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.token import KeyToken
-from domain.card.profile import load_profile
-from tests.conformance.card_side import drawn, quota
-from tests.hsm.place import Home, blank_token
+from tests.hsm.place import DES3, Home, make_home
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    config = blank_token(tmp_path_factory.mktemp("hsm"))
-    profile = load_profile("ssc-3des")
-    with KeyToken(config) as token:
-        ceremony.generate_keys(token, profile, Pkcs11Masters(token))
-        return Home(
-            config,
-            profile,
-            ceremony.export_transport_public_key(token),
-            ceremony.export_head_public_key(token),
-        )
+def new_home(tmp_path_factory: pytest.TempPathFactory, sdf_library: Path) -> Home:
+    """To be copied, not used: its masters are those of `centre init`, and stay so."""
+    return make_home(tmp_path_factory.mktemp("new"), DES3, sdf_library)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, new_home: Home) -> Home:
+    return make_home(tmp_path_factory.mktemp("hsm"), DES3, new_home.sdf_library, new_home)
+
+
+@pytest.fixture(scope="session")
+def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The double of a GM/T 0018 device, compiled."""
+    library = tmp_path_factory.mktemp("sdf") / "libsdf_double.so"
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", *strict, "-o", library, source], check=True)
+    return library
 
 
 @pytest.fixture
 def provider(home: Home) -> Iterator[Pkcs11Provider]:
-    provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
+    provider = home.provider()
     yield provider
     provider.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pkcs11
 import pytest
@@ -24,25 +25,34 @@ from domain.provider import (
     Chip,
     KeyBlockRefused,
     KeySet,
-    Provider,
     ProviderError,
     RecordUnsealable,
 )
-from tests.conformance.card_side import Factory, drawn, identification_code, quota
-from tests.conformance.provider_suite import Specimen, check_key_provider
-from tests.hsm.place import Home
+from tests.conformance.card_side import Factory, Records, identification_code
+from tests.conformance.provider_specimen import Specimen
+from tests.conformance.provider_suite import check_key_provider
+from tests.hsm.place import KINDS, Home, make_home
 
 
-def test_conformance(home: Home) -> None:
-    """The provider does what every provider must."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_conformance(tmp_path: Path, new_home: Home, kind: str) -> None:
+    """The provider does what every provider must, wherever its masters live."""
 
     @contextmanager
     def make() -> Iterator[Specimen]:
-        provider: Provider = Pkcs11Provider(home.config, home.profile, quota, drawn)
+        home = make_home(tmp_path, kind, new_home.sdf_library, new_home)
+        records = Records()
+        provider = home.provider(records)
         try:
-            yield Specimen(provider, home.profile, home.transport_public_key, home.head_public_key)
+            yield Specimen(
+                provider,
+                provider.masters,
+                records,
+                home.profile,
+                home.transport_public_key,
+                home.head_public_key,
+            )
         finally:
-            assert isinstance(provider, Pkcs11Provider)
             provider.close()
 
     check_key_provider(make)
@@ -51,7 +61,7 @@ def test_conformance(home: Home) -> None:
 def test_keys_survive_a_new_session(home: Home, provider: Pkcs11Provider) -> None:
     """What one session sealed, indexed and derived, the next one opens and gives again."""
     chip = Chip(identification_code(1), "none", "carton-20")
-    request = Authenticate(chip, KeySet.FORMAL, "MK", bytes(8))
+    request = Authenticate(chip, KeySet.FORMAL, "EAK", bytes(8))
     (sealed,) = provider.seal("survive", [("order", b"plain")])
     before = (provider.index(["1"]), provider.perform([request]))
     provider.close()
@@ -66,7 +76,7 @@ def test_a_lost_session_is_reported_once_and_opened_again(
     """When the device goes away under a provider, the call raises ProviderError and the next
     call is served by a new session, with city and data keys found anew."""
     chip = Chip(identification_code(2), "none", "carton-20")
-    request = Authenticate(chip, KeySet.FORMAL, "MK", bytes(8))
+    request = Authenticate(chip, KeySet.FORMAL, "EAK", bytes(8))
     answer = provider.perform([request])
     (sealed,) = provider.seal("lost", [("order", b"plain")])
     pkcs11.lib(home.config.module).finalize()
@@ -175,10 +185,10 @@ from pathlib import Path
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import TokenConfig
 from domain.card.profile import load_profile
+from tests.conformance.card_side import Records
 module, conf, label, pin_file, me = sys.argv[1:]
 provider = Pkcs11Provider(
-    TokenConfig(module, Path(conf), label, Path(pin_file)), load_profile("ssc-3des"), lambda c: 0,
-    lambda c: [])
+    TokenConfig(module, Path(conf), label, Path(pin_file)), load_profile("ssc-3des"), Records())
 out = {}
 for batch in range(5):
     batch_id = f"race-{batch}"

@@ -16,6 +16,7 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken, create_token
 from domain.card.profile import load_profile
 from domain.provider import ProviderError
+from tests.conformance.card_side import Records
 from tests.hsm.place import PIN, SO_PIN, Home, blank_token
 
 
@@ -54,7 +55,7 @@ def test_pins_stand_on_no_command_line(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_pin_file_that_others_may_read_is_refused(home: Home, mode: int) -> None:
     """Only a file closed to all others is taken as PIN file."""
     home.config.pin_file.chmod(mode)
-    provider = Pkcs11Provider(home.config, home.profile, lambda _: 0, lambda _: [])
+    provider = Pkcs11Provider(home.config, home.profile, Records())
     try:
         with pytest.raises(ProviderError, match="0600"):
             provider.index(["1"])
@@ -68,7 +69,7 @@ def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
     config = blank_token(tmp_path)
     config.pin_file.unlink()
     token.write_pin_file(config.pin_file, "another-pin")
-    provider = Pkcs11Provider(config, load_profile("ssc-3des"), lambda _: 0, lambda _: [])
+    provider = Pkcs11Provider(config, load_profile("ssc-3des"), Records())
     for message in ("PinIncorrect", "start again"):
         with pytest.raises(ProviderError, match=message) as refused:
             provider.index(["1"])
@@ -81,7 +82,7 @@ def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
 def test_one_session_a_process(home: Home, provider: Pkcs11Provider) -> None:
     """A second provider in the same process is refused while the first has its session."""
     provider.self_test()
-    second = Pkcs11Provider(home.config, home.profile, lambda _: 0, lambda _: [])
+    second = Pkcs11Provider(home.config, home.profile, Records())
     with pytest.raises(ProviderError, match="already holds"):
         second.index(["1"])
     provider.close()

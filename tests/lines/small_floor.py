@@ -34,6 +34,7 @@ from domain.lines import FactoryReturn, KeyProvider, Note, NoteCarton, SealedRec
 from domain.places import Line
 from domain.provider import Answer, KeyAccepted, Request
 from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
+from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
 from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
@@ -114,7 +115,7 @@ class SmallFloor:
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
         provider = Pkcs11Provider(
-            config, load_profile("ssc-3des"), queries.carton_quota, queries.carton_drawn
+            config, load_profile("ssc-3des"), LedgerChipRecords(place / "ledger.db")
         )
         floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
         floor.restart_lines()
