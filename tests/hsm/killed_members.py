@@ -38,6 +38,7 @@ from domain.changes import EventType
 from domain.places import Line
 from domain.provider import Chip, KeyChange
 from domain.turns import Verdict, Wait
+from ledger.chip_records import LedgerChipRecords
 from ledger.queries import Queries
 from tests.conformance.card_side import identification_code
 from tests.lines.small_floor import Chip as CardInReader
@@ -49,12 +50,10 @@ SECONDS = 60.0
 
 
 def make_provider(place: Path) -> Pkcs11Provider:
-    queries = Queries(place / "ledger.db")
     return Pkcs11Provider(
         token_config(place / "token", place / "pin"),
         load_profile("ssc-3des"),
-        queries.carton_quota,
-        queries.carton_drawn,
+        LedgerChipRecords(place / "ledger.db"),
     )
 
 
