@@ -74,12 +74,14 @@ class Outcome(Generic[SessionT]):
 @dataclass(frozen=True)
 class Prepared(Generic[SessionT]):
     """A turn ready to be decided: `finish` gets the provider's answers, in order. When the
-    provider refuses one of them (no key, no quota) the station waits and asks again. `claim`
+    provider refuses one of them (no key, no quota) the station waits and asks again, unless
+    `refusals` says what becomes of a turn that is refused with this code. `claim`
     names the card, as far as it is known: one chunk decides one turn of each."""
 
     finish: Callable[[Sequence[Answer], Writing], Outcome[SessionT]]
     requests: Sequence[Request] = field(default=())
     claim: str = ""
+    refusals: Mapping[str, Callable[[Writing], Outcome[SessionT]]] = field(default_factory=dict)
 
 
 class Held(Exception):
@@ -335,6 +337,8 @@ def _finish(
     session: SessionT | None,
 ) -> Outcome[SessionT]:
     refused = next((a.refused for a in answers if a.refused), "")
+    if refused in prepared.refusals:
+        return prepared.refusals[refused](writing)
     if refused:
         return Outcome(Wait(REFUSED_MILLISECONDS, refused), session)
     return prepared.finish(answers, writing)

@@ -46,6 +46,7 @@ class KeyInformation:
     key_id: int
     version: int
     tries_left: int
+    check_value: bytes
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def parse_key_information(data: bytes) -> dict[int, KeyInformation]:
         raise RecordError("not a key information template")
     keys: dict[int, KeyInformation] = {}
     for tag, value in split_tlv(items[0][1]):
-        if tag != 0xC0 or len(value) != 5:
+        if tag != 0xC0 or len(value) != 8:
             raise RecordError("not a key information item")
-        keys[value[0]] = KeyInformation(value[0], value[1], value[4])
+        keys[value[0]] = KeyInformation(value[0], value[1], value[4], value[5:])
     return keys
 
 

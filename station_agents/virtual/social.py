@@ -118,7 +118,8 @@ class SocialApplication:
         if (command.p1, command.p2) != (0x00, 0xE0):
             raise StatusError(SW.KEY_NOT_FOUND)
         items = b"".join(
-            bytes((0xC0, 5, k.key_id, k.version, KEY_TYPE_DES, KEY_LENGTH, k.tries_left))
+            bytes((0xC0, 8, k.key_id, k.version, KEY_TYPE_DES, KEY_LENGTH, k.tries_left))
+            + TwoKeyDes(k.value).encrypt(bytes(8))[:3]
             for k in self._memory.keys.values()
         )
         return as_long_as(command.le, bytes((0xE0, len(items))) + items)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.hsm import ceremony
+from actors.hsm import ceremony, labels
+from actors.hsm.masters import MasterState
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
+from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
@@ -26,7 +29,7 @@ from actors.qa.sample_reading import SampleReading
 from actors.sorting import Sorting
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
-from domain.card.profile import load_profile
+from domain.card.profile import Profile, load_profile
 from domain.card.segment import Answers, Segment, StepAnswer
 from domain.changes import Changes, Committed
 from domain.factory_return import INDEXED, FactoryRecord, RecordChecker, index_text, plaintext
@@ -39,8 +42,11 @@ from ledger.commit import Ledger
 from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
+from station_agents.virtual.social_memory import KeyWritten
 from station_agents.virtual.tray_file import Plastic, read_tray
 from tests.ledger.scanning import scan_packages
+
+PROFILE = "ssc-3des"
 
 
 class Door:
@@ -96,6 +102,7 @@ class SmallFloor:
     provider: Pkcs11Provider
     keys: Nearby
     lots: LotPlan | None = None
+    profile: Profile = field(default_factory=lambda: load_profile(PROFILE))
     inventory: Inventory = field(init=False)
     replacement: KeyReplacement = field(init=False)
     inspection: Inspection = field(init=False)
@@ -103,29 +110,41 @@ class SmallFloor:
     sorting: Sorting = field(init=False)
 
     @classmethod
-    def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
+    def make(
+        cls,
+        place: Path,
+        lots: LotPlan | None = None,
+        profile_id: str = PROFILE,
+        formal: Mapping[str, bytes] | None = None,
+    ) -> SmallFloor:
+        """`formal`: the province's masters by usage; without them they are made in the token, and
+        nobody knows them."""
+        profile = load_profile(profile_id)
+        places = {"3des": Pkcs11Masters, "sm4": WrappedMasters}[profile.suite]
         place.mkdir(parents=True, exist_ok=True)
         create_token(place / "token", "test-user-pin", "test-officer-pin")
         write_pin_file(place / "pin", "test-user-pin")
         config = token_config(place / "token", place / "pin")
         with KeyToken(config) as token:
-            ceremony.generate_keys(token, load_profile("ssc-3des"), Pkcs11Masters(token))
+            masters = places(token)
+            ceremony.generate_keys(token, profile, masters)
+            for usage, key in (formal or {}).items():
+                label = labels.formal(usage, labels.FIRST_VERSION)
+                masters.destroy(label)
+                masters.create(label, key, MasterState.ACTIVE)
             pem = ceremony.export_transport_public_key(token)
         (place / "transport.pem").write_bytes(pem)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
-        provider = Pkcs11Provider(
-            config, load_profile("ssc-3des"), LedgerChipRecords(place / "ledger.db")
-        )
-        floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
+        provider = Pkcs11Provider(config, profile, LedgerChipRecords(place / "ledger.db"), places)
+        floor = cls(place, ledger, queries, provider, Nearby(provider), lots, profile)
         floor.restart_lines()
         return floor
 
     def restart_lines(self) -> None:
-        profile = load_profile("ssc-3des")
         stamp = secrets.token_hex(4)
         self.inventory = Inventory(Door(self.ledger, Line.INVENTORY), self.queries)
-        common = (self.keys, self.queries, profile)
+        common = (self.keys, self.queries, self.profile)
         self.replacement = KeyReplacement(
             Door(self.ledger, Line.KEY_REPLACEMENT), *common, f"k{stamp}", secrets.token_bytes
         )
@@ -155,15 +174,16 @@ class SmallFloor:
         self.queries.close()
         self.ledger.close()
 
-    def deliver(self, seed: int, cards: int) -> Delivery:
-        """A delivery of the factory stand-in, taken and signed for."""
+    def deliver(self, seed: int, cards: int, *, keys: bool = True) -> Delivery:
+        """A delivery of the factory stand-in, taken and signed for; with its key block or not."""
         pem = (self.place / "transport.pem").read_bytes()
         delivery = make_delivery(seed, cards, self.place / f"delivery-{seed}", pem)
-        asyncio.run(self.take(delivery))
+        asyncio.run(self.take(delivery, keys=keys))
         return delivery
 
-    async def take(self, delivery: Delivery) -> None:
-        await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
+    async def take(self, delivery: Delivery, *, keys: bool = True) -> None:
+        if keys:
+            await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
         await self.inventory.accept_return(await self.sealed_return(delivery))
         await self.inventory.accept_note(note_of(delivery))
         await self.inventory.sign_for(count(delivery))
@@ -192,7 +212,7 @@ async def seal_records(
     keys: KeyProvider,
     corrects: str = "",
 ) -> FactoryReturn:
-    checker = RecordChecker(load_profile("ssc-3des"))
+    checker = RecordChecker(load_profile(PROFILE))
     taken, refused = [], []
     for number, record in enumerate(records, start=1):
         refusal = checker.check(number, record)
@@ -247,12 +267,14 @@ def count(delivery: Delivery) -> SignFor:
 class Chip:
     """A virtual card whose changes of memory are counted and can be cut."""
 
-    def __init__(self, plastic: Plastic) -> None:
+    def __init__(self, plastic: Plastic, profile: Profile | None = None) -> None:
         self.plastic = plastic
         self.stack = ""
         self.writes = 0
+        self.written: Counter[int] = Counter()
+        """How often each key was written, by its id."""
         self.card = VirtualCard(
-            load_profile("ssc-3des"),
+            profile or load_profile(PROFILE),
             plastic.memory,
             plastic.atr,
             self._persist,
@@ -261,6 +283,8 @@ class Chip:
 
     def _persist(self, change: Change) -> None:
         self.writes += 1
+        if isinstance(change, KeyWritten):
+            self.written[change.key_id] += 1
 
 
 @dataclass
