@@ -1,6 +1,6 @@
 """The factory's chips: temporary masters, diversified keys, files; and the sealed key block.
 
-Cryptography of the factory's own, on pycryptodome; it shares nothing with the centre's.
+Cryptography of the factory's own, on pycryptodome and `sm4`; it shares nothing with the centre's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from Crypto.Cipher import DES3, PKCS1_OAEP
 from Crypto.Hash import SHA1
 from Crypto.PublicKey import RSA
 
+from counterparts import sm4
 from counterparts.orders import Order
 from domain.card.profile import Profile
 
@@ -39,23 +40,34 @@ class Chip:
     """Its memory does not hold (docs/files.md, "Tray")."""
 
 
-def _double_block(key: bytes, factors: bytes) -> bytes:
-    """E(K, F) ‖ E(K, ~F) of each 8-byte factor, one after another."""
+def encipher(suite: str, key: bytes, blocks: bytes) -> bytes:
+    """Whole blocks in ECB, under a key of the profile's suite."""
+    if suite == "sm4":
+        return sm4.encrypt(key, blocks)
+    return DES3.new(key, DES3.MODE_ECB).encrypt(blocks)
+
+
+def _next_level(suite: str, key: bytes, factors: bytes) -> bytes:
+    """The keys that follow from `key` and each 8-byte factor F, one after another: F ‖ ~F
+    enciphered, which is two blocks of 3DES or one of SM4."""
     blocks = b"".join(
         factors[i : i + 8] + bytes(b ^ 0xFF for b in factors[i : i + 8])
         for i in range(0, len(factors), 8)
     )
-    return DES3.new(key, DES3.MODE_ECB).encrypt(blocks)
+    return encipher(suite, key, blocks)
 
 
 def make_masters(profile: Profile, random: Random) -> dict[str, bytes]:
-    """A temporary master (two-key 3DES, odd parity) for each usage of the profile."""
-    return {slot.usage: DES3.adjust_key_parity(random.randbytes(16)) for slot in profile.keys}
+    """A temporary master (two-key 3DES with odd parity, or SM4) for each usage of the profile."""
+    masters = {slot.usage: random.randbytes(16) for slot in profile.keys}
+    if profile.suite == "sm4":
+        return masters
+    return {usage: DES3.adjust_key_parity(key) for usage, key in masters.items()}
 
 
-def check_value(key: bytes) -> bytes:
-    """First 3 bytes of E(K, 8 bytes 00)."""
-    return DES3.new(key, DES3.MODE_ECB).encrypt(bytes(8))[:3]
+def check_value(profile: Profile, key: bytes) -> bytes:
+    """The first 3 bytes of a block of 00 under `key`."""
+    return encipher(profile.suite, key, bytes(profile.block))[:3]
 
 
 def diversify(
@@ -69,7 +81,8 @@ def diversify(
     for city, of_city in by_city.items():
         factors = b"".join(profile.chip_factor(code) for code in of_city)
         for usage, master in masters.items():
-            derived = _double_block(_double_block(master, city), factors)
+            city_key = _next_level(profile.suite, master, city)
+            derived = _next_level(profile.suite, city_key, factors)
             for n, code in enumerate(of_city):
                 keys[code][usage] = derived[n * 16 : n * 16 + 16]
     return dict(keys)
@@ -100,7 +113,7 @@ def key_block(
                 "usage": slot.usage,
                 "version": profile.temporary_version,
                 "wrapped": oaep.encrypt(masters[slot.usage]).hex().upper(),
-                "check_value": check_value(masters[slot.usage]).hex().upper(),
+                "check_value": check_value(profile, masters[slot.usage]).hex().upper(),
             }
             for slot in profile.keys
         ],
@@ -168,7 +181,7 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
         "atr": answer_to_reset(chip.identification_code).hex().upper(),
         "silent": chip.silent,
         "social": {
-            "files": {
+            "records": {
                 file: {tag: value.hex().upper() for tag, value in records.items()}
                 for file, records in chip.files.items()
             },
@@ -182,6 +195,7 @@ def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
                 }
                 for slot in profile.keys
             ],
+            "pin": [profile.pin.initial, profile.pin.tries, profile.pin.tries],
         },
     }
     return {**line, "weak": True} if chip.weak else line

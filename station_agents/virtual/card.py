@@ -71,6 +71,8 @@ class VirtualCard:
         # A chip that does not answer to power-on has no ATR to show.
         self.atr = b"" if silent else atr
         self._powered = False
+        self._until_cut = 0
+        self._cut_after_execution = False
         applications: list[Application] = [
             SocialApplication(profile, memory.social, self._change, weak=weak)
         ]
@@ -91,6 +93,11 @@ class VirtualCard:
         self._forget()
         self._powered = False
 
+    def cut_power(self, command: int, *, executed: bool) -> None:
+        """Lose power at that command from now on (1 is the next): before anything is done, or,
+        `executed`, once its changes are on file and before its answer leaves."""
+        self._until_cut, self._cut_after_execution = command, executed
+
     def _forget(self) -> None:
         if self._selected is not None:
             self._selected.forget()
@@ -100,6 +107,16 @@ class VirtualCard:
         """The answer to one command: data and status word; empty if the chip has no power."""
         if not self._powered:
             return b""
+        if self._until_cut:
+            self._until_cut -= 1
+            if not self._until_cut:
+                if self._cut_after_execution:
+                    self._answer(apdu)
+                self.power_off()
+                return b""
+        return self._answer(apdu)
+
+    def _answer(self, apdu: bytes) -> bytes:
         try:
             return self._execute(apdu) + _OK
         except StatusError as e:
@@ -108,6 +125,8 @@ class VirtualCard:
             return SW.MEMORY_FAILURE.to_bytes(2, "big")
 
     def _execute(self, apdu: bytes) -> bytes:
+        if self._memory.blocked:
+            raise StatusError(SW.CARD_BLOCKED)
         try:
             command = parse(apdu)
             if command.ins == _INS_SELECT and command.p1 == _BY_NAME:

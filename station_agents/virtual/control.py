@@ -73,6 +73,10 @@ class ControlServer:
                 for conversation in list(self._waiting):
                     conversation.look_again()
                 return {"fed": fed}
+            case "cut":
+                slot = self.hopper.slots[reader_of(request)]
+                slot.cut_power(natural(request, "command"), executed=request["executed"] is True)
+                return {}
             case "status":
                 return {**self.hopper.status(), "apdus": self._apdus()}
         raise ValueError("unknown op")
@@ -91,12 +95,16 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
+def natural(request: dict[str, Any], name: str) -> int:
+    """A number of a request. TypeError unless it is a natural one."""
+    number = request[name]
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise TypeError(name)
+    return number
+
+
 def reader_of(request: dict[str, Any]) -> int:
-    """The reader's number in a request. TypeError unless it is a natural number."""
-    reader = request["reader"]
-    if not isinstance(reader, int) or isinstance(reader, bool) or reader < 0:
-        raise TypeError("reader")
-    return reader
+    return natural(request, "reader")
 
 
 class _Conversation:
@@ -150,7 +158,7 @@ class _Conversation:
             return {"error": f"missing: {e.args[0]}"}
         except IndexError:
             return {"error": "no such reader"}
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, OverflowError, RecursionError):
             return {"error": "not a request"}
         except ValueError as e:
             return {"error": "not JSON" if isinstance(e, json.JSONDecodeError) else str(e)}

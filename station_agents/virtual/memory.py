@@ -10,13 +10,23 @@ from dataclasses import dataclass
 
 from station_agents.virtual.social_memory import SocialChange, SocialMemory
 
-Change = SocialChange
+
+@dataclass(frozen=True)
+class CardBlocked:
+    """The chip serves nothing any more, for good."""
+
+
+Change = SocialChange | CardBlocked
 
 
 @dataclass
 class CardMemory:
     social: SocialMemory
+    blocked: bool = False
 
     def apply(self, change: Change) -> None:
         """Make `change`; made twice it is made once. KeyError for a key that is not there."""
-        self.social.apply(change)
+        if isinstance(change, CardBlocked):
+            self.blocked = True
+        else:
+            self.social.apply(change)

@@ -1,33 +1,37 @@
-"""The social application: files and keys of LD/T 32-2015 (part 5), with 3DES keys.
+"""The social application of LD/T 32-2015 (part 5), with keys of 3DES or SM4.
 
 It enforces what a chip enforces: a challenge serves one command, error counters count down on
-file, a key is written only under the loading key's authentication and MAC.
+file, files open under their conditions, a key is written only under the loading key's
+authentication and MAC. Every command makes at most one change of memory, so a loss of power
+leaves it undone or done.
 """
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Callable
 from typing import Final
 
-from domain.card.apdu import SW
+from domain.card.apdu import SW, LifeCycle
 from domain.card.profile import Profile
 from station_agents.virtual.command import Command, StatusError, as_long_as
-from station_agents.virtual.crypto import BLOCK, TwoKeyDes, pad
+from station_agents.virtual.crypto import KEY_LENGTH, pad
+from station_agents.virtual.memory import CardBlocked, Change
+from station_agents.virtual.social_files import Files
 from station_agents.virtual.social_memory import (
+    ApplicationBlocked,
     Key,
     KeyWritten,
-    SocialChange,
+    PinTriesLeft,
+    PinWritten,
     SocialMemory,
-    TriesLeft,
 )
+from station_agents.virtual.social_security import CHALLENGE_LENGTH, MAC_LENGTH, Security
 
-KEY_LENGTH: Final = 16
-MAC_LENGTH: Final = 4
-KEY_TYPE_DES: Final = 0x80  # GlobalPlatform Card Specification 2.3, table 11-16
+_SEPARATOR: Final = b"\xff"  # between the old PIN and the new one (PBOC, CHANGE PIN)
+_SHORTEST_PIN, _LONGEST_PIN = 2, 6  # bytes of BCD
+_SERVED_WHILE_BLOCKED: Final = frozenset((0xA4, 0xCA, 0x84, 0x18))
 
-_TRIES_LEFT: Final = 0x63C0  # tries left in the low digit
+Handler = Callable[[Command], bytes]
 
 
 class SocialApplication:
@@ -38,157 +42,230 @@ class SocialApplication:
         self,
         profile: Profile,
         memory: SocialMemory,
-        change: Callable[[SocialChange], None],
+        change: Callable[[Change], None],
         *,
         weak: bool,
     ) -> None:
+        self._profile = profile
         self._weak = weak
         self._external = profile.key(profile.external_usage).key_id
-        self._loading = profile.key(profile.loading_usage).key_id
         self._internal = profile.key(profile.internal_usage).key_id
+        self._holder = profile.fields["name"]
         self._memory = memory
         self._change = change
-        self.aids = (profile.aid,)
-        self.forget()
-        self._handlers: dict[int, tuple[int, Callable[[Command, bytes], bytes]]] = {
-            0xB2: (0x00, self._read_record),
-            0xCA: (0x80, self._get_data),
-            0x84: (0x00, self._get_challenge),
-            0x82: (0x00, self._external_authenticate),
-            0x88: (0x00, self._internal_authenticate),
-            0xD4: (0x84, self._write_key),
+        self._security = Security(profile, memory, change)
+        self._files = files = Files(profile, memory, self._security, change)
+        self._dfs = {df.aid: aid for aid, df in profile.dfs.items()}
+        self.aids = (profile.aid, *self._dfs)
+        self._handlers: dict[int, tuple[tuple[int, ...], Handler]] = {
+            0x16: ((0x84,), self._block_card),
+            0x18: ((0x84,), self._unblock_application),
+            0x1E: ((0x84,), self._block_application),
+            0x20: ((0x00,), self._verify),
+            0x24: ((0x84,), self._unblock_pin),
+            0x5E: ((0x80,), self._change_pin),
+            0x82: ((0x00,), self._external_authenticate),
+            0x84: ((0x00,), self._get_challenge),
+            0x88: ((0x00,), self._internal_authenticate),
+            0xA4: ((0x00,), files.select),
+            0xB0: ((0x00,), files.read_binary),
+            0xB2: ((0x00,), files.read_record),
+            0xCA: ((0x80,), self._get_data),
+            0xD4: ((0x84,), self._write_key),
+            0xD6: ((0x00, 0x04), files.update_binary),
+            0xDC: ((0x00, 0x04), files.update_record),
         }
 
     def forget(self) -> None:
-        self._challenge = b""
-        self._authenticated: set[int] = set()
-        # Key schedules of this session: setting one up costs more than the operation.
-        self._schedules: dict[int, TwoKeyDes] = {}
+        self._security.forget()
+        self._files.forget()
 
     def interrupt(self) -> None:
-        self._challenge = b""
+        self._security.next_command()
 
     def select(self, aid: bytes) -> bytes:
-        self._challenge = b""
-        self._authenticated.clear()
+        self._security.next_command()
+        self._files.forget()
+        df = self._dfs.get(aid)
+        if df is None:
+            self._security.enter_environment()
+        else:
+            self._security.enter_df(df)
+        if self._memory.blocked:
+            raise StatusError(SW.SELECTED_FILE_INVALIDATED)
         name = bytes((0x84, len(aid))) + aid
         return bytes((0x6F, len(name))) + name
 
     def process(self, command: Command) -> bytes:
-        challenge, self._challenge = self._challenge, b""
+        self._security.next_command()
         known = self._handlers.get(command.ins)
         if known is None:
             raise StatusError(SW.INS_UNKNOWN)
-        cla, handler = known
-        if command.cla != cla:
+        classes, handler = known
+        if command.cla not in classes:
             raise StatusError(SW.CLA_UNKNOWN)
-        return handler(command, challenge)
+        if self._memory.blocked and command.ins not in _SERVED_WHILE_BLOCKED:
+            raise StatusError(SW.APPLICATION_BLOCKED)
+        return handler(command)
 
-    def _key(self, key_id: int) -> Key:
-        key = self._memory.keys.get(key_id)
-        if key is None:
-            raise StatusError(SW.KEY_NOT_FOUND)
-        if key.tries_left <= 0:
-            raise StatusError(SW.AUTHENTICATION_BLOCKED)
-        return key
+    # What the chip says of itself.
 
-    def _schedule(self, key: Key) -> TwoKeyDes:
-        schedule = self._schedules.get(key.key_id)
-        if schedule is None:
-            schedule = self._schedules[key.key_id] = TwoKeyDes(key.value)
-        return schedule
-
-    def _read_record(self, command: Command, challenge: bytes) -> bytes:
+    def _get_data(self, command: Command) -> bytes:
         if command.data or command.le is None:
             raise StatusError(SW.WRONG_LENGTH)
-        if command.p2 & 0x07 != 0x04:
-            raise StatusError(SW.WRONG_P1P2)
-        file = self._memory.files.get(command.p2 >> 3)
-        if file is None:
-            raise StatusError(SW.FILE_NOT_FOUND)
-        value = file.get(command.p1)
-        if value is None:
-            raise StatusError(SW.RECORD_NOT_FOUND)
-        return as_long_as(command.le, bytes((command.p1, len(value))) + value)
+        match command.p1 << 8 | command.p2:
+            case 0x00E0:
+                items = b"".join(map(self._security.information, self._memory.keys.values()))
+                data = bytes((0xE0, len(items))) + items
+            case 0x9F17:
+                data = bytes((0x9F, 0x17, 1, self._memory.pin.tries_left))
+            case 0x9F70:
+                data = bytes((0x9F, 0x70, 1, self._life_cycle()))
+            case _:
+                raise StatusError(SW.KEY_NOT_FOUND)
+        return as_long_as(command.le, data)
 
-    def _get_data(self, command: Command, challenge: bytes) -> bytes:
-        """The key information template (GlobalPlatform Card Specification 2.3, 11.3.3.1)."""
-        if command.data or command.le is None:
+    def _life_cycle(self) -> LifeCycle:
+        if self._memory.blocked:
+            return LifeCycle.BLOCKED
+        if not self._memory.keys:
+            return LifeCycle.BLANK
+        temporary = self._profile.temporary_version
+        if any(key.version == temporary for key in self._memory.keys.values()):
+            return LifeCycle.TEMPORARY_KEYS
+        holder = self._memory.records.get(self._holder.file, {})
+        return LifeCycle.PERSONALIZED if self._holder.tag in holder else LifeCycle.FORMAL_KEYS
+
+    # Keys.
+
+    def _get_challenge(self, command: Command) -> bytes:
+        _without_p1p2(command)
+        if command.data or command.le != CHALLENGE_LENGTH:
             raise StatusError(SW.WRONG_LENGTH)
-        if (command.p1, command.p2) != (0x00, 0xE0):
-            raise StatusError(SW.KEY_NOT_FOUND)
-        items = b"".join(
-            bytes((0xC0, 8, k.key_id, k.version, KEY_TYPE_DES, KEY_LENGTH, k.tries_left))
-            + TwoKeyDes(k.value).encrypt(bytes(8))[:3]
-            for k in self._memory.keys.values()
-        )
-        return as_long_as(command.le, bytes((0xE0, len(items))) + items)
+        return self._security.give_challenge()
 
-    def _get_challenge(self, command: Command, challenge: bytes) -> bytes:
-        if command.p1 or command.p2:
-            raise StatusError(SW.WRONG_P1P2)
-        if command.data or command.le != BLOCK:
-            raise StatusError(SW.WRONG_LENGTH)
-        self._challenge = os.urandom(BLOCK)
-        return self._challenge
-
-    def _external_authenticate(self, command: Command, challenge: bytes) -> bytes:
+    def _external_authenticate(self, command: Command) -> bytes:
         if command.p1:
             raise StatusError(SW.WRONG_P1P2)
-        if len(command.data) != BLOCK:
+        if len(command.data) != self._security.block:
             raise StatusError(SW.WRONG_LENGTH)
-        key = self._key(command.p2)
-        if not challenge:
-            raise StatusError(SW.CHALLENGE_MISSING)
-        if not hmac.compare_digest(self._schedule(key).encrypt(challenge), command.data):
-            self._change(TriesLeft(key.key_id, key.tries_left - 1))
-            raise StatusError(_TRIES_LEFT | min(key.tries_left, 15))
-        if key.tries_left != key.tries:
-            self._change(TriesLeft(key.key_id, key.tries))
-        self._authenticated.add(key.key_id)
+        key = self._security.authenticate(command.p2, command.data)
         if self._weak and key.key_id == self._external:
-            self._lose_charge(self._key(self._internal))
+            self._lose_charge(self._security.key(self._internal))
         return b""
 
     def _lose_charge(self, key: Key) -> None:
         """Every second bit of `key` reads as 0, its version as before."""
         worn = bytes(b & 0x55 for b in key.value)
         self._change(KeyWritten(key.key_id, key.version, worn, key.tries_left))
-        self._schedules.pop(key.key_id, None)
+        self._security.was_written(key)
 
-    def _internal_authenticate(self, command: Command, challenge: bytes) -> bytes:
+    def _internal_authenticate(self, command: Command) -> bytes:
         if command.p1:
             raise StatusError(SW.WRONG_P1P2)
-        if len(command.data) != BLOCK or command.le not in (None, 0, BLOCK):
+        if len(command.data) != self._security.block:
             raise StatusError(SW.WRONG_LENGTH)
-        key = self._key(command.p2)
+        if command.le not in (None, 0, self._security.block):
+            raise StatusError(SW.WRONG_LENGTH)
+        key = self._security.key(command.p2)
         if key.key_id != self._internal:
             raise StatusError(SW.CONDITIONS_NOT_SATISFIED)
-        return self._schedule(key).encrypt(command.data)
+        return self._security.schedule(key).encrypt(command.data)
 
-    def _write_key(self, command: Command, challenge: bytes) -> bytes:
-        """Data: ECB of (length ‖ new key ‖ 80 00…) under the loading key ‖ MAC over header and
-        cryptogram with the challenge as IV. P1 is the new version, P2 the key."""
-        if len(command.data) <= MAC_LENGTH or (len(command.data) - MAC_LENGTH) % BLOCK:
+    def _write_key(self, command: Command) -> bytes:
+        """Data: ECB of (length ‖ new key ‖ 80 00…) under the loading key ‖ MAC. P1 is the new
+        version, P2 the key, which may be a blocked one."""
+        block = self._security.block
+        if len(command.data) <= MAC_LENGTH or (len(command.data) - MAC_LENGTH) % block:
             raise StatusError(SW.WRONG_LENGTH)
-        target = self._memory.keys.get(command.p2)
-        if target is None:
-            raise StatusError(SW.KEY_NOT_FOUND)
-        if self._loading not in self._authenticated:
-            raise StatusError(SW.SECURITY_STATUS_NOT_SATISFIED)
-        loading = self._key(self._loading)
-        if not challenge:
-            raise StatusError(SW.CHALLENGE_MISSING)
-        schedule = self._schedule(loading)
-        cryptogram, mac = command.data[:-MAC_LENGTH], command.data[-MAC_LENGTH:]
-        right = schedule.retail_mac(challenge, command.header + cryptogram)[:MAC_LENGTH]
-        if not hmac.compare_digest(right, mac):
-            self._change(TriesLeft(loading.key_id, loading.tries_left - 1))
-            raise StatusError(SW.SECURE_MESSAGING_OBJECT_WRONG)
-        plain = schedule.decrypt(cryptogram)
+        target = self._security.target(command.p2)
+        self._security.require(self._profile.loading_usage)
+        loading = self._security.key_of(self._profile.loading_usage)
+        plain = self._security.schedule(loading).decrypt(self._security.checked(command, loading))
         value = plain[1 : 1 + KEY_LENGTH]
-        if plain != pad(bytes((KEY_LENGTH,)) + value):
+        if plain != pad(bytes((KEY_LENGTH,)) + value, block):
             raise StatusError(SW.WRONG_DATA)
         self._change(KeyWritten(target.key_id, command.p1, value, target.tries))
-        self._schedules.pop(target.key_id, None)
+        self._security.was_written(target)
         return b""
+
+    # The PIN.
+
+    def _verify(self, command: Command) -> bytes:
+        """Without data: 9000 if the PIN was proven, else how many tries it has."""
+        _without_p1p2(command)
+        if command.data:
+            self._security.check_pin(command.data)
+            pin = self._memory.pin
+            if pin.tries_left != pin.tries:
+                self._change(PinTriesLeft(pin.tries))
+            self._security.pin_proven = True
+        elif not self._security.pin_proven:
+            raise StatusError(self._security.pin_state())
+        return b""
+
+    def _change_pin(self, command: Command) -> bytes:
+        """P1 01: the old PIN, FF, the new one (CHANGE PIN). P1 00: the new one and a MAC under the
+        reload key (RELOAD PIN)."""
+        if command.p1 > 1 or command.p2:
+            raise StatusError(SW.WRONG_P1P2)
+        if command.p1:
+            old, separator, new = command.data.partition(_SEPARATOR)
+            if not separator:
+                raise StatusError(SW.WRONG_DATA)
+            self._security.check_pin(old)
+        else:
+            reload = self._security.key_of(self._profile.pin.reload_usage)
+            new = self._security.checked(command, reload)
+        if not _is_pin(new):
+            raise StatusError(SW.WRONG_DATA)
+        self._change(PinWritten(new, self._memory.pin.tries))
+        self._security.pin_proven = False
+        return b""
+
+    def _unblock_pin(self, command: Command) -> bytes:
+        """A MAC under the unblocking key; the PIN is the old one, with all its tries."""
+        _without_p1p2(command)
+        unblock = self._security.key_of(self._profile.pin.unblock_usage)
+        self._only_mac(command, unblock)
+        if self._memory.pin.tries_left > 0:
+            raise StatusError(SW.CONDITIONS_NOT_SATISFIED)
+        self._change(PinTriesLeft(self._memory.pin.tries))
+        return b""
+
+    # Blocking.
+
+    def _block_application(self, command: Command) -> bytes:
+        return self._block(command, self._profile.maintenance_usage, ApplicationBlocked(True))
+
+    def _unblock_application(self, command: Command) -> bytes:
+        return self._block(command, self._profile.maintenance_usage, ApplicationBlocked(False))
+
+    def _block_card(self, command: Command) -> bytes:
+        """For good: nothing takes a card's block away."""
+        return self._block(command, self._profile.loading_usage, CardBlocked())
+
+    def _block(self, command: Command, usage: str, change: Change) -> bytes:
+        _without_p1p2(command)
+        self._only_mac(command, self._security.key_of(usage))
+        self._change(change)
+        return b""
+
+    def _only_mac(self, command: Command, key: Key) -> None:
+        if self._security.checked(command, key):
+            raise StatusError(SW.WRONG_LENGTH)
+
+
+def _without_p1p2(command: Command) -> None:
+    if command.p1 or command.p2:
+        raise StatusError(SW.WRONG_P1P2)
+
+
+def _is_pin(value: bytes) -> bool:
+    """BCD of 2 to 6 bytes, of which F may stand at the end only."""
+    digits = value.hex().rstrip("f")
+    return (
+        _SHORTEST_PIN <= len(value) <= _LONGEST_PIN
+        and digits.isdigit()
+        and 2 * len(value) - len(digits) <= 1
+    )

@@ -8,10 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from station_agents.virtual.memory import CardMemory, Change
+from station_agents.virtual.memory import CardBlocked, CardMemory, Change
 from station_agents.virtual.social_memory import (
+    ApplicationBlocked,
+    BinaryWritten,
     Key,
     KeyWritten,
+    Pin,
+    PinTriesLeft,
+    PinWritten,
     RecordWritten,
     SocialMemory,
     TriesLeft,
@@ -21,12 +26,13 @@ _LONGEST_RECORD: Final = 253  # bytes of a value: tag, length and value fit an a
 
 
 def memory_row(memory: CardMemory) -> dict[str, Any]:
-    """One entry for each application."""
-    return {"social": _social_row(memory.social)}
+    """One entry for each application; `blocked` stands there only if the card is."""
+    row: dict[str, Any] = {"social": _social_row(memory.social)}
+    return {**row, "blocked": True} if memory.blocked else row
 
 
 def memory_from(row: Mapping[str, Any]) -> CardMemory:
-    return CardMemory(_social_from(row["social"]))
+    return CardMemory(_social_from(row["social"]), bool(row.get("blocked")))
 
 
 def change_row(change: Change) -> dict[str, Any]:
@@ -39,6 +45,16 @@ def change_row(change: Change) -> dict[str, Any]:
             return {"key": [key_id, version, value.hex().upper(), tries_left]}
         case RecordWritten(file, tag, value):
             return {"record": [f"{file:02X}", f"{tag:02X}", value.hex().upper()]}
+        case BinaryWritten(file, offset, data):
+            return {"binary": [f"{file:02X}", offset, data.hex().upper()]}
+        case PinWritten(value, tries_left):
+            return {"pin": [value.hex().upper(), tries_left]}
+        case PinTriesLeft(tries_left):
+            return {"pin_tries": tries_left}
+        case ApplicationBlocked(blocked):
+            return {"application_blocked": blocked}
+        case CardBlocked():
+            return {"card_blocked": True}
 
 
 def change_from(row: Mapping[str, Any]) -> Change:
@@ -49,14 +65,24 @@ def change_from(row: Mapping[str, Any]) -> Change:
             return KeyWritten(key_id, version, bytes.fromhex(value), tries_left)
         case {"record": [file, tag, value]}:
             return RecordWritten(int(file, 16), int(tag, 16), bytes.fromhex(value))
+        case {"binary": [file, offset, data]}:
+            return BinaryWritten(int(file, 16), offset, bytes.fromhex(data))
+        case {"pin": [value, tries_left]}:
+            return PinWritten(bytes.fromhex(value), tries_left)
+        case {"pin_tries": tries_left}:
+            return PinTriesLeft(tries_left)
+        case {"application_blocked": bool(blocked)}:
+            return ApplicationBlocked(blocked)
+        case {"card_blocked": True}:
+            return CardBlocked()
     raise ValueError("not a change")
 
 
 def _social_row(memory: SocialMemory) -> dict[str, Any]:
-    return {
-        "files": {
+    row: dict[str, Any] = {
+        "records": {
             f"{file:02X}": {f"{tag:02X}": value.hex().upper() for tag, value in records.items()}
-            for file, records in memory.files.items()
+            for file, records in memory.records.items()
         },
         "keys": [
             {
@@ -68,19 +94,40 @@ def _social_row(memory: SocialMemory) -> dict[str, Any]:
             }
             for key in memory.keys.values()
         ],
+        "pin": [memory.pin.value.hex().upper(), memory.pin.tries, memory.pin.tries_left],
     }
+    if memory.binaries:
+        row["binaries"] = {
+            f"{file:02X}": data.hex().upper() for file, data in memory.binaries.items()
+        }
+    if memory.blocked:
+        row["blocked"] = True
+    return row
 
 
 def _social_from(row: Mapping[str, Any]) -> SocialMemory:
-    files = {
-        int(file, 16): {int(tag, 16): bytes.fromhex(value) for tag, value in records.items()}
-        for file, records in row["files"].items()
+    records = {
+        int(file, 16): {int(tag, 16): bytes.fromhex(value) for tag, value in values.items()}
+        for file, values in row["records"].items()
     }
     if any(
-        len(value) > _LONGEST_RECORD for records in files.values() for value in records.values()
+        len(value) > _LONGEST_RECORD for values in records.values() for value in values.values()
     ):
         raise ValueError
-    return SocialMemory(files, {key.key_id: key for key in map(_key_from, row["keys"])})
+    keys = {key.key_id: key for key in map(_key_from, row["keys"])}
+    pin, tries, tries_left = row["pin"]
+    if not 0 <= tries_left <= tries <= 255:
+        raise ValueError
+    binaries = {
+        int(file, 16): bytes.fromhex(data) for file, data in row.get("binaries", {}).items()
+    }
+    return SocialMemory(
+        records,
+        keys,
+        Pin(bytes.fromhex(pin), tries, tries_left),
+        binaries,
+        bool(row.get("blocked")),
+    )
 
 
 def _key_from(row: Mapping[str, Any]) -> Key:

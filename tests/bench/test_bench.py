@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import agent, one_process, results, stations, whole_centre
+from bench.chips import TURNS_OF_A_CARD
 from bench.intake import take_in
 from centre.home import initialise
 from counterparts.factory import make_delivery
@@ -52,9 +53,9 @@ def test_every_figure_is_measured(measured: results.Results) -> None:
 
 
 def test_every_turn_that_was_due_is_counted(measured: results.Results) -> None:
-    """4 stations with 12 turns a card and 0.83 cards/s: whether the centre was quick or slow, each
+    """4 stations with 14 turns a card and 0.83 cards/s: whether the centre was quick or slow, each
     moment of the timetable has its turn."""
-    assert measured["loads"][0]["turns"] == pytest.approx(4 * 12 * 0.83 * 1.5, abs=4)
+    assert measured["loads"][0]["turns"] == pytest.approx(4 * TURNS_OF_A_CARD * 0.83 * 1.5, abs=4)
 
 
 def test_the_page_says_what_the_figures_say(measured: results.Results, tmp_path: Path) -> None:

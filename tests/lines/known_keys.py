@@ -3,7 +3,6 @@ derives by itself: what a chip really holds, whatever was said about it."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import os
 from collections.abc import Iterator
@@ -11,11 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from counterparts.factory import make_delivery
+from domain.card.apdu import read_record, select_application
 from domain.card.profile import Profile, load_profile
 from station_agents.virtual.social_memory import Key
-from tests.conformance.card_side import CARDS, Factory
+from tests.conformance.card_side import CARDS as CIPHERS
+from tests.conformance.card_side import Factory
 from tests.lines.small_floor import Chip, SmallFloor
 
+CARDS = 240
+"""In a delivery."""
 VERSION = 1
 """Of the formal keys."""
 
@@ -41,7 +45,7 @@ class KeyedChip(Chip):
 
     def holds_formal_set(self) -> bool:
         """Whether every key is the formal one of this chip, and all else is as it was delivered."""
-        card = CARDS[self._floor.profile.suite]
+        card = CIPHERS[self._floor.profile.suite]
         formal = {
             slot.key_id: (VERSION, card.chip_key(self._floor.formal[slot.usage], self.code))
             for slot in self._floor.profile.keys
@@ -54,46 +58,46 @@ class KeyedChip(Chip):
 
 @dataclass
 class KnownFloor:
-    """`chips` gives one after another, each of a card that is in order; a new delivery comes when
-    one is used up."""
+    """`formal`: the province's masters by usage."""
 
     floor: SmallFloor
     formal: dict[str, bytes]
-    _chips: Iterator[KeyedChip] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._chips = self._deliveries()
+    _chips: list[tuple[Chip, Factory]] = field(default_factory=list)
+    _seed: int = 100
 
     @property
     def profile(self) -> Profile:
         return self.floor.profile
 
-    def chip(self) -> KeyedChip:
-        return next(self._chips)
+    async def chip(self) -> KeyedChip:
+        """Another chip of a card that is in order; a new delivery comes when one is used up."""
+        if not self._chips:
+            await self._take_delivery()
+        chip, factory = self._chips.pop()
+        return KeyedChip(chip, self, factory)
+
+    async def _take_delivery(self) -> None:
+        self._seed += 1
+        place = self.floor.place
+        pem = (place / "transport.pem").read_bytes()
+        delivery = make_delivery(self._seed, CARDS, place / f"delivery-{self._seed}", pem)
+        factory = Factory.of(delivery.batch_id, self.profile)
+        await self.floor.keys.import_temporary_keys(factory.sealed(pem))
+        await self.floor.take(delivery, keys=False)
+        planted = {fault["card"] for fault in delivery.faults}
+        self._chips += [
+            (chip, factory)
+            for chip in self.floor.chips(delivery)
+            if chip.plastic.card_id not in planted and chip.plastic.face_number
+        ]
 
     def code_of(self, chip: Chip) -> str:
+        """As the chip says it."""
         at = self.profile.fields["identification_code"]
-        answer = chip.card.power_on() and chip.card.process(
-            b"\x00\xa4\x04\x00" + bytes((len(self.profile.aid),)) + self.profile.aid
-        )
-        assert answer
-        p2 = at.file << 3 | 4
-        read = chip.card.process(bytes((0x00, 0xB2, at.tag, p2, at.length + 2)))
-        return read[2:-2].hex().upper()
-
-    def _deliveries(self) -> Iterator[KeyedChip]:
-        for seed in range(100, 1_000):
-            yield from self._delivery(seed)
-
-    def _delivery(self, seed: int) -> Iterator[KeyedChip]:
-        delivery = self.floor.deliver(seed, cards=160, keys=False)
-        factory = Factory.of(delivery.batch_id, self.profile)
-        block = factory.sealed((self.floor.place / "transport.pem").read_bytes())
-        asyncio.run(self.floor.keys.import_temporary_keys(block))
-        planted = {fault["card"] for fault in delivery.faults}
-        for chip in self.floor.chips(delivery):
-            if chip.plastic.card_id not in planted and chip.plastic.face_number:
-                yield KeyedChip(chip, self, factory)
+        chip.card.power_on()
+        chip.card.process(bytes(select_application(self.profile.aid)))
+        answer = chip.card.process(bytes(read_record(at.tag, at.file, at.length)))
+        return at.decode(at.parse(answer[:-2]))
 
 
 @contextmanager

@@ -174,11 +174,11 @@ class SmallFloor:
         self.queries.close()
         self.ledger.close()
 
-    def deliver(self, seed: int, cards: int, *, keys: bool = True) -> Delivery:
-        """A delivery of the factory stand-in, taken and signed for; with its key block or not."""
+    def deliver(self, seed: int, cards: int) -> Delivery:
+        """A delivery of the factory stand-in, taken and signed for."""
         pem = (self.place / "transport.pem").read_bytes()
         delivery = make_delivery(seed, cards, self.place / f"delivery-{seed}", pem)
-        asyncio.run(self.take(delivery, keys=keys))
+        asyncio.run(self.take(delivery))
         return delivery
 
     async def take(self, delivery: Delivery, *, keys: bool = True) -> None:

@@ -19,7 +19,7 @@ from ledger.summary import summary
 from station_agents.virtual.card import VirtualCard
 from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
 
-APDUS_OF_A_CHIP = 34
+APDUS_OF_A_CHIP = 40
 PROFILE = load_profile("ssc-3des")
 
 
@@ -165,7 +165,7 @@ def test_a_temporary_card_with_a_holder_is_rejected(floor: SmallFloor) -> None:
     """A reusable card must come empty: one that carries somebody's name never leaves."""
     delivery = floor.deliver(seed=12, cards=60)
     chip = next(c for c in good_chips(floor, delivery) if not c.plastic.face_number)
-    chip.plastic.memory.social.files.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(
+    chip.plastic.memory.social.records.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(
         30, b"\0"
     )
     verdict = asyncio.run(Station(floor).run(chip))
@@ -329,8 +329,8 @@ def test_the_chip_of_one_card_on_the_plastic_of_another_is_rejected(
     its rejected card, and the order of the chip still gets its own."""
     genuine, copied = good_chips(floor, delivery)[-7:-5]
     original = copied.plastic.memory
-    copied.plastic.memory.social.files = {
-        f: dict(r) for f, r in genuine.plastic.memory.social.files.items()
+    copied.plastic.memory.social.records = {
+        f: dict(r) for f, r in genuine.plastic.memory.social.records.items()
     }
     found = asyncio.run(Station(floor).run(copied))
     assert (found.stack, found.code) == ("rejected", "FACE_DIFFERS")

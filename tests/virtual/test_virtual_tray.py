@@ -180,7 +180,7 @@ def change_keys(terminal: Terminal, reader: str, number: int, done: dict[int, by
     answer = terminal.send(reader, external_authenticate(MK, mk, challenge[:8]))
     if answer != b"\x90\x00":
         return False
-    for slot in PROFILE.keys[:-1]:
+    for slot in (slot for slot in PROFILE.keys[:-1] if not slot.df):
         new = secrets.token_bytes(16)
         challenge = terminal.send(reader, GET_CHALLENGE)
         if challenge is None:
@@ -269,6 +269,23 @@ def test_a_wrong_try_is_counted_although_the_power_goes(
         assert answer == bytes((0x63, 0xC0 | left))
         tray.kill()
         assert on_file(tmp_path)["00000"].memory.social.keys[EAK].tries_left == left
+
+
+def test_power_is_lost_on_command(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:
+    """At the named command the chip falls silent; powered again it has what it had on file: an
+    answer that was lost had its effect, a command that never came had none."""
+    reader = service.readers[0]
+    wrong = bytes((0, 0x82, 0, EAK, 8)) + bytes(8)
+    with tray_for(service, tmp_path, 2) as tray:
+        assert terminal.open(reader)
+        for executed, left in ((False, 5), (True, 4)):
+            tray.ask("cut", reader=0, command=3, executed=executed)
+            assert terminal.send(reader, SELECT) == b"\x90\x00"
+            assert terminal.send(reader, GET_CHALLENGE) is not None
+            assert terminal.send(reader, wrong) is None
+            assert on_file(tmp_path)["00000"].memory.social.keys[EAK].tries_left == left
+            assert terminal.open(reader)
+            assert terminal.send(reader, READ_NAME) == b"\x69\x85"
 
 
 def test_pcscd_killed_and_started_again(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:

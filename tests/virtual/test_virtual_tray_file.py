@@ -32,7 +32,7 @@ def test_changes_and_moves_are_replayed(tray_path: Path) -> None:
     key = cards["00001"].memory.social.keys[EAK]
     assert (key.version, key.value, key.tries_left) == (1, NEW.value, 5)
     assert cards["00002"].memory.social.keys[EAK].tries_left == 3
-    assert cards["00003"].memory.social.files[0x06][0x0A] == b"1"
+    assert cards["00003"].memory.social.records[0x06][0x0A] == b"1"
     assert cards["00004"].stack == "good"
     assert [c.card_id for c in cards.values() if c.stack == "hopper"][-1] == "00000"
 
