@@ -18,7 +18,7 @@ from tests.conformance.card_side import CARDS as CIPHERS
 from tests.conformance.card_side import Factory
 from tests.lines.small_floor import Chip, SmallFloor
 
-CARDS = 240
+CARDS = 320
 """In a delivery."""
 VERSION = 1
 """Of the formal keys."""

@@ -192,7 +192,11 @@ class SmallFloor:
         return await seal_return(delivery, self.keys)
 
     def chips(self, delivery: Delivery) -> list[Chip]:
-        return [Chip(plastic) for t in delivery.trays for plastic in read_tray(t)[0].cards.values()]
+        return [
+            Chip(plastic, self.profile)
+            for t in delivery.trays
+            for plastic in read_tray(t)[0].cards.values()
+        ]
 
 
 async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
