@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from actors.hsm import labels
+from actors.hsm.masters import MasterState
 from counterparts.factory import make_delivery
 from domain.card.apdu import read_record, select_application
 from domain.card.profile import Profile, load_profile
+from domain.card.segment import Answers, Segment
 from station_agents.virtual.social_memory import Key
 from tests.conformance.card_side import CARDS as CIPHERS
 from tests.conformance.card_side import Factory
-from tests.lines.small_floor import Chip, SmallFloor
+from tests.lines.small_floor import Chip, SmallFloor, Station
 
 CARDS = 320
 """In a delivery."""
-VERSION = 1
-"""Of the formal keys."""
 
 
 class KeyedChip(Chip):
@@ -43,11 +44,14 @@ class KeyedChip(Chip):
     def keys(self) -> dict[int, Key]:
         return self.plastic.memory.social.keys
 
-    def holds_formal_set(self) -> bool:
+    def holds_formal_set(self, version: int = 1) -> bool:
         """Whether every key is the formal one of this chip, and all else is as it was delivered."""
         card = CIPHERS[self._floor.profile.suite]
         formal = {
-            slot.key_id: (VERSION, card.chip_key(self._floor.formal[slot.usage], self.code))
+            slot.key_id: (
+                version,
+                card.chip_key(self._floor.formal[version, slot.usage], self.code),
+            )
             for slot in self._floor.profile.keys
         }
         memory = self.plastic.memory.social
@@ -58,16 +62,25 @@ class KeyedChip(Chip):
 
 @dataclass
 class KnownFloor:
-    """`formal`: the province's masters by usage."""
+    """`formal`: the province's masters by version and usage."""
 
     floor: SmallFloor
-    formal: dict[str, bytes]
+    formal: dict[tuple[int, str], bytes]
     _chips: list[tuple[Chip, Factory]] = field(default_factory=list)
     _seed: int = 100
 
     @property
     def profile(self) -> Profile:
         return self.floor.profile
+
+    def rotate(self) -> None:
+        """Version 2 is activated, and 1 retired."""
+        masters = self.floor.provider.masters
+        for slot in self.profile.keys:
+            key = self.formal[2, slot.usage] = os.urandom(16)
+            masters.create(labels.formal(slot.usage, 2), key, MasterState.ACTIVE)
+        for slot in self.profile.keys:
+            masters.set_state(labels.formal(slot.usage, 1), MasterState.RETIRED)
 
     async def chip(self) -> KeyedChip:
         """Another chip of a card that is in order; a new delivery comes when one is used up."""
@@ -100,11 +113,23 @@ class KnownFloor:
         return at.decode(at.parse(answer[:-2]))
 
 
+@dataclass
+class Recording(Station):
+    """Keeps what it sent."""
+
+    sent: list[bytes] = field(default_factory=list)
+
+    def execute(self, chip: Chip, segment: Segment) -> Answers:
+        answers = super().execute(chip, segment)
+        self.sent += [step.apdu for step in segment.steps[: len(answers.steps)]]
+        return answers
+
+
 @contextmanager
 def known_floor(place: Path, profile_id: str) -> Iterator[KnownFloor]:
     formal = {slot.usage: os.urandom(16) for slot in load_profile(profile_id).keys}
     floor = SmallFloor.make(place, profile_id=profile_id, formal=formal)
     try:
-        yield KnownFloor(floor, formal)
+        yield KnownFloor(floor, {(1, usage): key for usage, key in formal.items()})
     finally:
         floor.close()

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from actors.hsm import labels
 from counterparts.factory import Delivery
 from counterparts.faults import Fault
 from domain.card.profile import load_profile
@@ -24,7 +25,7 @@ PROFILE = load_profile("ssc-3des")
 
 
 def is_formal(chip: Chip) -> bool:
-    return {k.version for k in chip.plastic.memory.social.keys.values()} == {PROFILE.formal_version}
+    return {k.version for k in chip.plastic.memory.social.keys.values()} == {labels.FIRST_VERSION}
 
 
 def good_chips(floor: SmallFloor, delivery: Delivery) -> list[Chip]:

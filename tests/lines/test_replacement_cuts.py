@@ -7,19 +7,18 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from domain.card.profile import KeySlot, Proof
-from domain.card.segment import Answers, Segment
 from domain.changes import Away, EventType
 from domain.places import Line
 from domain.turns import CentreTurn, StationTurn, Verdict, Wait
 from station_agents.virtual.social_memory import KeyWritten
-from tests.lines.known_keys import KeyedChip, KnownFloor, known_floor
-from tests.lines.small_floor import Chip, PowerCut, Station
+from tests.lines.known_keys import KeyedChip, KnownFloor, Recording, known_floor
+from tests.lines.small_floor import PowerCut, Station
 
 PROFILES = ("ssc-3des", "ssc-sm4")
 GOOD = Verdict("", "good", "OK")
@@ -45,16 +44,6 @@ async def replaced(known: KnownFloor, chip: KeyedChip, station: Station | None =
         if verdict is not None:
             return verdict
     raise AssertionError("the chip is read again and again")
-
-
-@dataclass
-class Recording(Station):
-    sent: list[bytes] = field(default_factory=list)
-
-    def execute(self, chip: Chip, segment: Segment) -> Answers:
-        answers = super().execute(chip, segment)
-        self.sent += [step.apdu for step in segment.steps[: len(answers.steps)]]
-        return answers
 
 
 def script(known: KnownFloor) -> Recording:
