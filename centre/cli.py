@@ -16,7 +16,7 @@ import grpc
 
 from centre import running, show
 from centre.config import ConfigError, load
-from centre.looks import doctor, find, watch
+from centre.looks import doctor, find, kat, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 
 CALL_SECONDS = 60.0
@@ -137,7 +137,7 @@ def verify(home: Path, ledger: Path | None) -> None:
     sys.exit(0 if report.ok else REFUSED)
 
 
-for look in (find, watch, doctor):
+for look in (find, watch, doctor, kat):
     main.add_command(look)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at a running floor and change nothing: `find`, `watch`, `doctor`."""
+"""The commands that look and change nothing: `find`, `watch`, `doctor`, `kat`."""
 
 from __future__ import annotations
 
@@ -88,3 +88,48 @@ def find(home: Path, visible: bool) -> None:
         note = f" ({found.fault})" if found.fault else ""
         click.echo(f"查无此号 no order stands behind this number{note}", err=True)
         sys.exit(REFUSED)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Whose token holds the throw-away keys (default: the last demo's; else a temporary one).",
+)
+@json_option
+@reporting
+def kat(file: Path, home: Path | None, as_json: bool) -> None:
+    """Run a laboratory's known answers (docs/kat.md) through this centre's cryptography.
+
+    One line a case. Exit code 0 only if all held, 2 if the file cannot be read. No centre has to
+    be up. Example: centre kat tests/hsm/vectors/pysim.json
+    """
+    from dataclasses import asdict
+
+    from centre import kat as known
+    from centre import logs
+    from centre.kat_operations import bench
+    from centre.running import last_home
+
+    logs.quiet()
+    try:
+        cases = known.read(file)
+    except known.FileMalformed as e:
+        click.echo(f"文件无法读取 {e}", err=True)
+        sys.exit(WRONG_USE)
+    outcomes = []
+    with bench(home or last_home(), only=home is not None) as place:
+        for outcome in known.run(cases, place):
+            outcomes.append(outcome)
+            if not as_json:
+                click.echo(str(outcome))
+    totals = known.totals(outcomes)
+    if as_json:
+        listed = [asdict(outcome) for outcome in outcomes]
+        click.echo(json.dumps({"cases": listed, **totals, "token": place.token}))
+    else:
+        click.echo(
+            "{held} held, {differ} differ, {refused} refused, {unknown} unknown".format(**totals)
+        )
+    sys.exit(0 if totals["held"] == len(cases) else REFUSED)

@@ -194,6 +194,13 @@ def diagnosis(found: Diagnosis) -> None:
     for f in found.findings:
         if f.mend:
             console.print(f"{f.words}: {f.mend}", markup=False, soft_wrap=True)
+    operations = [asdict(o) for f in found.findings for o in f.operations]
+    if operations:
+        _table(
+            "密钥操作 key operations",
+            operations,
+            {"name": "操作 operation", "where": "何处 where", "note": "说明 note"},
+        )
     rows = [
         {**asdict(p), "close": "关闭 close" if p.exposed else "本机 loopback"} for p in found.ports
     ]

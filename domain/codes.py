@@ -64,6 +64,9 @@ class Code(StrEnum):
     AUTHENTICATION_REFUSED = "AUTHENTICATION_REFUSED"
     KEY_WRITE_REFUSED = "KEY_WRITE_REFUSED"
     KEY_NOT_PROVEN = "KEY_NOT_PROVEN"
+    CARD_CRYPTOGRAM = "CARD_CRYPTOGRAM"
+    RESPONSE_MAC = "RESPONSE_MAC"
+    CARD_CHECK_VALUE = "CARD_CHECK_VALUE"
     DATA_DIFFERS = "DATA_DIFFERS"
     LOT_REFUSED = "LOT_REFUSED"
     NOT_DELIVERED = "NOT_DELIVERED"
@@ -216,6 +219,15 @@ WORDS: dict[Code, Words] = {
     Code.AUTHENTICATION_REFUSED: Words("认证失败", "authentication refused", "check the key block"),
     Code.KEY_WRITE_REFUSED: Words("密钥写入失败", "the key was not written", "remake the card"),
     Code.KEY_NOT_PROVEN: Words("正式密钥验证失败", "a formal key is not proven", "remake the card"),
+    Code.CARD_CRYPTOGRAM: Words(
+        "卡片密文验证失败", "the chip does not hold the bank's keys", "ask the bank for its KMC"
+    ),
+    Code.RESPONSE_MAC: Words(
+        "卡片应答校验失败", "an answer was not made by the chip", "feed the card again"
+    ),
+    Code.CARD_CHECK_VALUE: Words(
+        "卡片返回的密钥校验值不符", "the chip stored another key", "remake the card"
+    ),
     Code.DATA_DIFFERS: Words("卡内数据与订单不符", "data differ from the order", "remake the card"),
     Code.LOT_REFUSED: Words(
         "抽检批不合格",

@@ -114,7 +114,63 @@ class LookUp:
     text: str
 
 
-Request = Authenticate | KeyChange | Prove | ProveCheckValue | FormalVersion | Compare | LookUp
+@dataclass(frozen=True)
+class ReplaceCardKeys:
+    """PUT KEY in a channel: the chip's three keys out of its bank's KMC `kmc_version`, as key
+    version `new_version` in the place of `replace_version` (0: beside what the chip has)."""
+
+    kmc_version: int
+    replace_version: int
+    new_version: int
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A secure channel with the bank's application, whole, since a provider keeps nothing between
+    two requests. The bank is that of the chip's carton: its KMC serves its own chips alone."""
+
+    chip: Chip
+    kmc_version: int
+    diversification: str
+    """How the bank makes a chip's keys from its KMC: emv, visa2 (SCP02) or kdf3 (SCP03)."""
+    host_challenge: bytes
+    initialize_update: bytes
+    """The chip's answer, without status word."""
+    level: int
+    """Security level: 01, 03; with SCP03 also 11, 13, 33 (hexadecimal)."""
+    commands: tuple[bytes | ReplaceCardKeys, ...]
+    """Plain commands after EXTERNAL AUTHENTICATE, in the order in which they are sent."""
+
+
+@dataclass(frozen=True)
+class OpenChannel:
+    """Answer: `apdus`, EXTERNAL AUTHENTICATE and every command as it is sent; or refused
+    (CARD_CRYPTOGRAM: the chip does not hold the bank's keys)."""
+
+    channel: Channel
+
+
+@dataclass(frozen=True)
+class ReadChannel:
+    """What a chip answered to the first commands of a channel, status words included. Answer:
+    `apdus`, the plain answers; or refused (RESPONSE_MAC: an answer is not the chip's;
+    CARD_CHECK_VALUE: PUT KEY stored another key, nothing may follow)."""
+
+    channel: Channel
+    responses: tuple[bytes, ...]
+
+
+Request = (
+    Authenticate
+    | KeyChange
+    | Prove
+    | ProveCheckValue
+    | FormalVersion
+    | Compare
+    | LookUp
+    | OpenChannel
+    | ReadChannel
+)
 
 
 class Answer(NamedTuple):
@@ -125,6 +181,7 @@ class Answer(NamedTuple):
     difference: str = ""
     refused: str = ""
     version: int = 0
+    apdus: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ class LedgerChipRecords:
         """Identification codes of a carton's chips whose first WRITE KEY was released."""
         return self._open().carton_drawn(carton_id)
 
+    def carton_bank(self, carton_id: str) -> str:
+        """Whose cards a carton holds; "" for one that was not signed for."""
+        carton = self._open().carton(carton_id)
+        return carton.bank if carton else ""
+
     def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
         """How those of these chips stand that have a body."""
         found = self._open().rows(

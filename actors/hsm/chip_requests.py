@@ -7,16 +7,17 @@ chunk have in common is found out once.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hmac import compare_digest
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
 
-from actors.hsm import cryptograms, labels
+from actors.hsm import labels
+from actors.hsm.cryptograms import KeyWriter, answer_challenge
 from actors.hsm.formal_sets import FormalSets
 from actors.hsm.masters import Masters, MasterState
 from actors.hsm.quota import CartonQuota
-from actors.hsm.suites import CHECK_VALUE, ReadyKey
+from actors.hsm.suites import CHECK_VALUE, ReadyKey, Suite
 from domain.card.profile import Profile, Proof, is_identification_code
 from domain.codes import Code
 from domain.provider import (
@@ -31,6 +32,7 @@ from domain.provider import (
 )
 
 CHALLENGE = 8
+_NEW = KeyStanding()
 
 ChipRequest = Authenticate | KeyChange | Prove | ProveCheckValue
 
@@ -46,6 +48,10 @@ class ChipRecords(Protocol):
         """Identification codes of a carton's chips that had their formal keys drawn before."""
         ...
 
+    def carton_bank(self, carton_id: str) -> str:
+        """Whose cards a carton holds; "" for one that is not known."""
+        ...
+
     def key_standings(self, identification_codes: Sequence[str]) -> Mapping[str, KeyStanding]:
         """How these chips stand with their keys; one that is not known may be left out."""
         ...
@@ -53,37 +59,49 @@ class ChipRecords(Protocol):
 
 class _Source(NamedTuple):
     """Where the keys of a request come from: labels of its masters (of a key change the loading
-    key's first), version of the formal set; or the code with which it is refused. With `begun` it
-    serves only chips whose first formal key was released."""
+    key's first), version of the formal set; or the code with which it is refused. `temporary`: a
+    temporary key is used. With `begun` it serves only chips whose first formal key was released."""
 
     masters: tuple[str, ...] = ()
     version: int = 0
     refused: str = ""
+    temporary: bool = False
     begun: bool = False
 
 
-@dataclass
 class _Keys:
     """Keys of chips of one master: raw, and made ready where they are used."""
 
-    raw: dict[str, bytes]
-    ready: dict[str, ReadyKey]
+    def __init__(self, suite: Suite) -> None:
+        self.raw: dict[str, bytes] = {}
+        self._suite = suite
+        self._ready: dict[str, ReadyKey] = {}
+
+    def ready(self, code: str) -> ReadyKey:
+        key = self._ready.get(code)
+        if key is None:
+            key = self._ready[code] = self._suite.ready(self.raw[code])
+        return key
+
+
+Members = list[tuple[int, Any, str]]
+"""Place in the chunk, request and identification code of what is served from one source."""
 
 
 class ChipRequests:
     """Serves requests from masters. `forget` when the masters may have changed."""
 
-    def __init__(self, masters: Masters, profile: Profile, records: ChipRecords) -> None:
+    def __init__(
+        self, masters: Masters, profile: Profile, records: ChipRecords, quota: CartonQuota
+    ) -> None:
         self._masters, self._profile, self._records = masters, profile, records
         self._suite = masters.suite
-        self._quota = CartonQuota(records.carton_quota, records.carton_drawn)
+        self._quota = quota
         self._slots = {slot.usage: slot for slot in profile.keys}
         self._sets: FormalSets | None = None
-        self._sources: dict[tuple[object, ...], _Source] = {}
 
     def forget(self) -> None:
         self._sets = None
-        self._sources.clear()
 
     @property
     def sets(self) -> FormalSets:
@@ -94,44 +112,33 @@ class ChipRequests:
 
     def perform(self, requests: Sequence[ChipRequest]) -> list[Answer]:
         """One answer for each request, in order. Of chips that may not draw, no key is derived."""
-        sources = [self._source(request) for request in requests]
-        admitted = self._admitted(requests, sources)
-        keys = self._derived(requests, sources, admitted)
-        return [
-            Answer(refused=refused) if refused else self._answer(request, source, keys)
-            for request, source, refused in zip(requests, sources, admitted, strict=True)
-        ]
+        answers: list[Answer] = [Answer()] * len(requests)
+        sources = [(self._source(requests[at[0]]), at) for at in _alike(requests)]
+        served = self._admitted(requests, sources, answers)
+        keys = self._derived(served)
+        for source, members in served:
+            if members:
+                self._answer(source, members, keys, answers)
+        return answers
 
     # Which keys a request is about.
 
     def _source(self, request: ChipRequest) -> _Source:
-        """What depends on kind, set, usage, version and batch alone, found out once for all
-        chips."""
-        kind = type(request)
-        key_set = None if kind is KeyChange else request.key_set  # type: ignore[union-attr]
-        at = (kind, key_set, request.usage, request.version, request.chip.batch_id)
-        source = self._sources.get(at)
-        if source is None:
-            if len(self._sources) > 10_000:
-                self._sources.clear()
-            source = self._sources[at] = self._found(request, key_set)
-        return source
-
-    def _found(self, request: ChipRequest, key_set: KeySet | None) -> _Source:
         if request.usage not in self._slots:
             return _Source(refused=Code.KEY_UNKNOWN)
         if not self._is_for(request):
             return _Source(refused=Code.KEY_USAGE_REFUSED)
-        if key_set is KeySet.TEMPORARY:
-            return self._temporary(request.chip, request.usage)
+        if not isinstance(request, KeyChange):
+            if request.key_set is KeySet.TEMPORARY:
+                return self._temporary(request.chip, request.usage)
+            return self._formal(request.usage, request.version)
         formal = self._formal(request.usage, request.version)
-        if formal.refused or key_set is KeySet.FORMAL:
-            return formal
         loading = self._temporary(request.chip, self._profile.loading_usage)
-        if loading.refused:
-            return loading
+        if formal.refused or loading.refused:
+            return formal if formal.refused else loading
+        masters = (*loading.masters, *formal.masters)
         begun = formal.version != self.sets.active
-        return _Source((*loading.masters, *formal.masters), formal.version, begun=begun)
+        return _Source(masters, formal.version, temporary=True, begun=begun)
 
     def _is_for(self, request: ChipRequest) -> bool:
         """Whether a key of this usage is there for what is asked. A check value may be compared of
@@ -154,7 +161,7 @@ class ChipRequests:
             return _Source(refused=Code.KEY_UNKNOWN)
         match self._masters.state(label):
             case MasterState.ACTIVE:
-                return _Source((label,))
+                return _Source((label,), temporary=True)
             case "":
                 return _Source(refused=Code.KEY_UNKNOWN)
             case _:
@@ -171,110 +178,149 @@ class ChipRequests:
     # Which chips may have them.
 
     def _admitted(
-        self, requests: Sequence[ChipRequest], sources: Sequence[_Source]
-    ) -> Sequence[str]:
-        """Why each request is not served, or "". The quota comes last: what is refused for another
-        reason draws nothing."""
-        self._quota.begin_chunk()
+        self,
+        requests: Sequence[ChipRequest],
+        sources: Sequence[tuple[_Source, list[int]]],
+        answers: list[Answer],
+    ) -> list[tuple[_Source, Members]]:
+        """What is served; what is not is answered with the reason. The quota comes last: what is
+        refused for another reason draws nothing."""
         standings = self._standings(requests, sources)
-        drawn: dict[tuple[str, str], str] = {}
-        admitted = []
-        for request, source in zip(requests, sources, strict=True):
-            refused = source.refused or self._malformed(request)
-            code = request.chip.identification_code
-            if not refused and code in standings:
-                refused = _of_standing(standings[code], request, source)
-            if not refused and source.version:
-                at = (request.chip.carton_id, code)
-                if at not in drawn:
-                    drawn[at] = "" if self._quota.admit(*at) else Code.KEY_QUOTA_EXCEEDED
-                refused = drawn[at]
-            admitted.append(refused)
-        return admitted
+        # Of a chip the answer is the same for all sources that ask the same of it.
+        known: dict[tuple[bool, bool, bool], dict[tuple[str, str], str]] = {}
+        served = []
+        for source, places in sources:
+            asked = (source.temporary, source.version > 0, source.begun)
+            of_chips = known.setdefault(asked, {})
+            members: Members = []
+            given, length = self._given(requests[places[0]])
+            for at in places:
+                request = requests[at]
+                chip = request.chip
+                code = chip.identification_code
+                refused = source.refused
+                if not refused:
+                    if len(given(request)) == length:
+                        found = of_chips.get((chip.carton_id, code))
+                        if found is None:
+                            found = self._of_chip(chip, source, standings)
+                            of_chips[chip.carton_id, code] = found
+                        refused = found
+                    else:
+                        refused = Code.BAD_FORMAT
+                if refused:
+                    answers[at] = Answer(refused=refused)
+                else:
+                    members.append((at, request, code))
+            served.append((source, members))
+        return served
 
     def _standings(
-        self, requests: Sequence[ChipRequest], sources: Sequence[_Source]
+        self, requests: Sequence[ChipRequest], sources: Iterable[tuple[_Source, list[int]]]
     ) -> Mapping[str, KeyStanding]:
         """Asked once, of the chips for which it matters."""
         codes = {
-            request.chip.identification_code: KeyStanding()
-            for request, source in zip(requests, sources, strict=True)
-            if not source.refused and _uses_temporary(request)
+            requests[at].chip.identification_code
+            for source, places in sources
+            if source.temporary
+            for at in places
         }
-        return {**codes, **self._records.key_standings(list(codes))} if codes else {}
+        return self._records.key_standings(sorted(codes)) if codes else {}
 
-    def _malformed(self, request: ChipRequest) -> str:
+    def _of_chip(self, chip: Chip, source: _Source, standings: Mapping[str, KeyStanding]) -> str:
+        """Why a chip may not have keys from a source, or ""."""
+        code = chip.identification_code
+        if not is_identification_code(code):
+            return Code.BAD_FORMAT
+        standing = standings.get(code, _NEW)
+        if source.temporary and standing.replaced:
+            return Code.KEY_TEMPORARY_REFUSED
+        if source.begun and not standing.begun:
+            return Code.KEY_NOT_ACTIVE
+        if source.version and not self._quota.admit(chip.carton_id, code):
+            return Code.KEY_QUOTA_EXCEEDED
+        return ""
+
+    def _given(self, request: ChipRequest) -> tuple[Callable[[Any], bytes], int]:
+        """What requests of this kind bring along, and its length."""
         match request:
             case Authenticate() | KeyChange():
-                fits = len(request.challenge) == CHALLENGE
+                return attrgetter("challenge"), CHALLENGE
             case Prove():
-                fits = len(request.random) == self._suite.block
+                return attrgetter("random"), self._suite.block
             case ProveCheckValue():
-                fits = len(request.value) == CHECK_VALUE
-        if fits and is_identification_code(request.chip.identification_code):
-            return ""
-        return Code.BAD_FORMAT
+                return attrgetter("value"), CHECK_VALUE
 
     # The keys, and what is done with them.
 
-    def _derived(
-        self,
-        requests: Sequence[ChipRequest],
-        sources: Sequence[_Source],
-        admitted: Iterable[str],
-    ) -> Mapping[str, _Keys]:
-        """All keys of chips that the requests need, by master."""
-        chips: dict[str, Chip] = {}
+    def _derived(self, served: Iterable[tuple[_Source, Members]]) -> Mapping[str, _Keys]:
+        """All keys of chips that are needed, by master."""
         wanted: dict[str, dict[str, None]] = {}
-        for request, source, refused in zip(requests, sources, admitted, strict=True):
-            if not refused:
-                code = request.chip.identification_code
-                chips[code] = request.chip
-                for label in source.masters:
-                    wanted.setdefault(label, {})[code] = None
+        for source, members in served:
+            codes = dict.fromkeys([code for _, _, code in members])
+            for label in source.masters if codes else ():
+                wanted.setdefault(label, {}).update(codes)
         profile = self._profile
-        factors = {code: (profile.city_factor(code), profile.chip_factor(code)) for code in chips}
+        every = {code for codes in wanted.values() for code in codes}
+        factors = {code: (profile.city_factor(code), profile.chip_factor(code)) for code in every}
         keys: dict[str, _Keys] = {}
         for label, codes in wanted.items():
             cities: dict[bytes, list[str]] = {}
             for code in codes:
                 cities.setdefault(factors[code][0], []).append(code)
-            raw: dict[str, bytes] = {}
+            of_label = keys[label] = _Keys(self._suite)
             for city, of_city in cities.items():
                 derived = self._masters.chip_keys(label, city, [factors[c][1] for c in of_city])
-                raw.update(zip(of_city, derived, strict=True))
-            keys[label] = _Keys(raw, {})
+                of_label.raw.update(zip(of_city, derived, strict=True))
         return keys
 
-    def _answer(self, request: ChipRequest, source: _Source, keys: Mapping[str, _Keys]) -> Answer:
-        code = request.chip.identification_code
-        first = keys[source.masters[0]]
-        key = first.ready.get(code)
-        if key is None:
-            key = first.ready[code] = self._suite.ready(first.raw[code])
-        version = source.version
-        match request:
-            case KeyChange():
-                new = keys[source.masters[1]].raw[code]
-                key_id = self._slots[request.usage].key_id
-                apdu = cryptograms.write_key(key, new, version, key_id, request.challenge)
-                return Answer(data=apdu, version=version)
+    def _answer(
+        self,
+        source: _Source,
+        members: Members,
+        keys: Mapping[str, _Keys],
+        answers: list[Answer],
+    ) -> None:
+        """All requests of one source, which are of one kind and one usage."""
+        version, ready = source.version, keys[source.masters[0]].ready
+        first: ChipRequest = members[0][1]
+        match first:
+            case KeyChange(usage=usage):
+                new = keys[source.masters[1]].raw
+                written = KeyWriter(self._suite, version, self._slots[usage].key_id).command
+                for at, request, code in members:
+                    apdu = written(ready(code), new[code], request.challenge)
+                    answers[at] = Answer(apdu, "", "", version)
             case Authenticate():
-                answer = cryptograms.answer_challenge(key, request.challenge)
-                return Answer(data=answer, version=version)
-            case Prove():
-                wanted = cryptograms.answer_challenge(key, request.random)
-                proven = hmac.compare_digest(wanted, request.response)
-            case ProveCheckValue():
-                proven = hmac.compare_digest(cryptograms.check_value(key), request.value)
-        return Answer(difference="" if proven else request.usage, version=version)
+                for at, request, code in members:
+                    answer = answer_challenge(ready(code), request.challenge)
+                    answers[at] = Answer(answer, "", "", version)
+            case Prove(usage=usage):
+                proven, differs = Answer(version=version), Answer(b"", usage, "", version)
+                for at, request, code in members:
+                    wanted = answer_challenge(ready(code), request.random)
+                    answers[at] = proven if compare_digest(wanted, request.response) else differs
+            case ProveCheckValue(usage=usage):
+                proven, differs = Answer(version=version), Answer(b"", usage, "", version)
+                raw, encipherer = keys[source.masters[0]].raw, self._suite.encipherer
+                block = self._suite.check_block
+                for at, request, code in members:
+                    # A key is asked for its check value once: nothing is kept ready.
+                    value = encipherer(raw[code])(block)[:CHECK_VALUE]
+                    answers[at] = proven if value == request.value else differs
 
 
-def _uses_temporary(request: ChipRequest) -> bool:
-    return isinstance(request, KeyChange) or request.key_set is KeySet.TEMPORARY
-
-
-def _of_standing(standing: KeyStanding, request: ChipRequest, source: _Source) -> str:
-    if standing.replaced and _uses_temporary(request):
-        return Code.KEY_TEMPORARY_REFUSED
-    return Code.KEY_NOT_ACTIVE if source.begun and not standing.begun else ""
+def _alike(requests: Sequence[ChipRequest]) -> Iterable[list[int]]:
+    """The places of requests that differ in chip and content alone: of one kind, set, usage,
+    version and batch."""
+    groups: dict[tuple[type, bool, str, int, str], list[int]] = {}
+    for at, request in enumerate(requests):
+        kind = request.__class__
+        temporary = kind is not KeyChange and request.key_set is KeySet.TEMPORARY  # type: ignore[union-attr]
+        like = (kind, temporary, request.usage, request.version, request.chip.batch_id)
+        places = groups.get(like)
+        if places is None:
+            groups[like] = [at]
+        else:
+            places.append(at)
+    return groups.values()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from actors.hsm.suites import CHECK_VALUE, ReadyKey
+from actors.hsm.suites import ReadyKey, Suite
 
 MAC_LENGTH = 4
+KEY_LENGTH = 16
 
 _WRITE_KEY_CLA, _WRITE_KEY_INS = 0x84, 0xD4
 
@@ -17,24 +18,32 @@ def answer_challenge(key: ReadyKey, challenge: bytes) -> bytes:
 def key_body(loading_key: ReadyKey, new_key: bytes) -> bytes:
     """The enciphered body of WRITE KEY: length ‖ key, padded 80 00… if not whole blocks, ECB."""
     plain = bytes((len(new_key),)) + new_key
-    if len(plain) % loading_key.suite.block:
-        plain = loading_key.suite.pad(plain)
-    return loading_key.encipher(plain)
+    return loading_key.encipher(plain + _fill(loading_key.suite, len(plain)))
 
 
-def write_key(
-    loading_key: ReadyKey, new_key: bytes, version: int, key_id: int, challenge: bytes
-) -> bytes:
-    """The WRITE KEY command `84 D4 version key_id Lc body ‖ MAC(4)`.
+class KeyWriter:
+    """The WRITE KEY commands of one key id and version: `84 D4 version key_id Lc body ‖ MAC(4)`.
 
-    The MAC runs from the card's challenge over CLA INS P1 P2 Lc ‖ body.
+    What is the same for all chips is put together once.
     """
-    body = key_body(loading_key, new_key)
-    length = len(body) + MAC_LENGTH
-    header = bytes((_WRITE_KEY_CLA, _WRITE_KEY_INS, version, key_id, length))
-    return header + body + loading_key.mac(challenge, header + body)[:MAC_LENGTH]
+
+    def __init__(self, suite: Suite, version: int, key_id: int) -> None:
+        self._length = bytes((KEY_LENGTH,))
+        self._fill = _fill(suite, 1 + KEY_LENGTH)
+        body = 1 + KEY_LENGTH + len(self._fill)
+        self._head = bytes((_WRITE_KEY_CLA, _WRITE_KEY_INS, version, key_id, body + MAC_LENGTH))
+        command = bytes(len(self._head) + body)
+        self._padding = suite.pad(command)[len(command) :]
+
+    def command(self, loading_key: ReadyKey, new_key: bytes, challenge: bytes) -> bytes:
+        """The command that puts `new_key` (16 bytes) on a chip with this loading key. The MAC runs
+        from the card's challenge over CLA INS P1 P2 Lc ‖ body."""
+        body = loading_key.encipher(self._length + new_key + self._fill)
+        command = self._head + body
+        mac = loading_key.mac_of_padded(challenge, command + self._padding)
+        return command + mac[:MAC_LENGTH]
 
 
-def check_value(key: ReadyKey) -> bytes:
-    """What the key information of a chip says of a key: 3 bytes."""
-    return key.encipher(key.suite.check_block)[:CHECK_VALUE]
+def _fill(suite: Suite, length: int) -> bytes:
+    """What pads `length` bytes of a key body."""
+    return suite.pad(bytes(length))[length:] if length % suite.block else b""

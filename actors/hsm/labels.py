@@ -18,7 +18,7 @@ FIRST_VERSION = 1
 
 LONGEST_BATCH_ID = 64
 # A batch id may hold colons: usage and version are the last two parts.
-_MASTER = re.compile(r"(formal|temporary:.+):([^:]+):v(\d+)")
+_MASTER = re.compile(r"(formal|temporary:.+|bank:[^:]+):([^:]+):v(\d+)")
 
 
 class BatchIdError(ValueError):
@@ -40,6 +40,11 @@ def formal(usage: str, version: int) -> str:
 def temporary(batch_id: str, usage: str, version: int) -> str:
     """A master of the factory, for one batch."""
     return f"temporary:{checked_batch(batch_id)}:{usage}:v{version}"
+
+
+def kmc(bank: str, version: int) -> str:
+    """The master of a bank from which its chips' keys are made (EMV CPS: KMC)."""
+    return f"bank:{bank}:kmc:v{version}"
 
 
 def data(batch_id: str) -> str:

@@ -23,7 +23,7 @@ from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
 EXPORTABLE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True}
-"""Never read out, and wrapped under a KEK only (docs/decisions/0019)."""
+"""Never read out; it leaves under a KEK only."""
 CAPABILITIES = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
 """ENCRYPT for the check value. It gives nothing away that DERIVE would not."""
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
 from actors.hsm import labels, sealing
+from actors.hsm.bank_channel import BankChannels
+from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.chip_requests import ChipRecords, ChipRequest, ChipRequests
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.masters import Masters, MasterState
 from actors.hsm.pkcs11_masters import Pkcs11Masters
+from actors.hsm.quota import CartonQuota
 from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, KnownAnswer, run_self_test
 from actors.hsm.token import KeyToken, TokenConfig
 from domain.card.profile import Profile
@@ -27,16 +30,19 @@ from domain.provider import (
     KeyAccepted,
     KeyBlockRefused,
     LookUp,
+    OpenChannel,
     Operation,
     ProviderError,
+    ReadChannel,
     RecordUnsealable,
     Request,
     Where,
 )
 
-CHIP_OPERATION = "answer_chips"
-"""Authenticate, KeyChange, Prove, ProveCheckValue."""
 SEALED_OPERATION = "take_sealed_key"
+
+_OF_CHIPS = frozenset(get_args(ChipRequest))
+_OF_CHANNELS = frozenset(get_args(OpenChannel | ReadChannel))
 
 _DIGEST = 32
 _log = structlog.get_logger(__name__)
@@ -64,7 +70,9 @@ class Pkcs11Provider:
         self.masters = masters(self.token)
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
         self._profile = profile
-        self._chips = ChipRequests(self.masters, profile, records)
+        self._quota = quota = CartonQuota(records.carton_quota, records.carton_drawn)
+        self._chips = ChipRequests(self.masters, profile, records, quota)
+        self._banks = BankChannels(self.token, records.carton_bank, quota.admit)
         self._data_keys = sealing.DataKeys(self.token)
         self._own_keys: dict[str, Any] = {}
         self._generation = 0
@@ -93,19 +101,12 @@ class Pkcs11Provider:
         """See `Provider.perform`."""
         answers: list[Answer] = [Answer()] * len(requests)
         with self._serving():
-            places, chips = [], []
+            self._quota.begin_chunk()
+            self._serve(requests, _OF_CHIPS, self._chips.perform, answers)
+            self._serve(requests, _OF_CHANNELS, self._banks.answers, answers)
             for at, request in enumerate(requests):
-                if isinstance(request, ChipRequest):
-                    places.append(at)
-                    chips.append(request)
-                else:
+                if isinstance(request, Compare | LookUp | FormalVersion):
                     answers[at] = self._other(request)
-            if self._permitted(CHIP_OPERATION):
-                for at, answer in zip(places, self._chips.perform(chips), strict=True):
-                    answers[at] = answer
-            else:
-                for at in places:
-                    answers[at] = Answer(refused=Code.KEY_SOFTWARE_FORBIDDEN)
         return answers
 
     def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
@@ -178,6 +179,22 @@ class Pkcs11Provider:
         self._own_keys.clear()
         self.token.close()
 
+    def _serve(
+        self,
+        requests: Sequence[Request],
+        kinds: frozenset[type],
+        perform: Callable[[list[Any]], list[Answer]],
+        answers: list[Answer],
+    ) -> None:
+        """Answer the requests of kinds that need keys in memory, together."""
+        places = [at for at, request in enumerate(requests) if request.__class__ in kinds]
+        if self._software:
+            for at, answer in zip(places, perform([requests[at] for at in places]), strict=True):
+                answers[at] = answer
+        else:
+            for at in places:
+                answers[at] = Answer(refused=Code.KEY_SOFTWARE_FORBIDDEN)
+
     def _permitted(self, operation: str) -> bool:
         return self._software or all(
             o.where is Where.TOKEN for o in self.operations() if o.name == operation
@@ -223,14 +240,16 @@ class Pkcs11Provider:
 
 def known_answers(masters: Masters) -> tuple[KnownAnswer, ...]:
     """What a provider with these masters must answer before it serves."""
-    return (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *masters.known_answers)
+    own = (*SUITE_ANSWERS[masters.suite.name], *TOKEN_ANSWERS, *CHANNEL_ANSWERS)
+    return (*own, *masters.known_answers)
 
 
 def operations(masters: Masters) -> list[Operation]:
     """What a provider with these masters does with keys."""
     return [
         *masters.operations(),
-        Operation(CHIP_OPERATION, Where.SOFTWARE, "keys of chips, for one chunk"),
+        Operation("answer_chips", Where.SOFTWARE, "keys of chips, for one chunk"),
+        Operation("open_channel", Where.SOFTWARE, "PKCS#11 has no GlobalPlatform channel"),
         Operation("seal", Where.TOKEN),
         Operation("unseal", Where.TOKEN),
         Operation("compare", Where.TOKEN),

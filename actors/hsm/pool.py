@@ -21,7 +21,7 @@ import structlog
 from actors import metrics
 from domain.changes import Away, Fault, KeysAway
 from domain.lines import KeyProvider
-from domain.provider import Answer, KeyAccepted, ProviderError, Request
+from domain.provider import Answer, Chip, KeyAccepted, ProviderError, Request
 
 log = structlog.get_logger()
 
@@ -138,7 +138,8 @@ class KeyPool:
         parts: dict[str, list[int]] = {}
         anywhere = []
         for at, request in enumerate(requests):
-            chip = getattr(request, "chip", None)
+            # A channel with a bank's application names its chip inside.
+            chip: Chip | None = getattr(getattr(request, "channel", request), "chip", None)
             if chip is None:
                 anywhere.append(at)
             else:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherAlgorithm
 from cryptography.hazmat.primitives.ciphers.algorithms import AES as AESCipher
 from cryptography.hazmat.primitives.ciphers.algorithms import SM4 as SM4Cipher
 from cryptography.hazmat.primitives.ciphers.modes import CBC, ECB
+from cryptography.hazmat.primitives.hashes import SM3, Hash
 
 CHECK_VALUE = 3
 """Bytes."""
@@ -101,18 +102,22 @@ class ReadyKey:
 
     def mac(self, iv: bytes, data: bytes) -> bytes:
         """See `Suite.mac`."""
+        return self.mac_of_padded(iv, self.suite.pad(data))
+
+    def mac_of_padded(self, iv: bytes, padded: bytes) -> bytes:
+        """`mac` over data that were padded before."""
         block = self.suite.block
         chain = self._chain
         if chain is None:
             key = self.suite.chain_key(self._key)
-            chain = self._chain = self.encipher if key == self._key else self.suite.encipherer(key)
-        padded = self.suite.pad(data)
-        last = len(padded) - block
-        linked = int.from_bytes(self.suite.from_challenge(iv), "big")
+            same = key == self._key
+            chain = self._chain = self.encipher if same else self.suite.encipherer(key)
+        number, last = int.from_bytes, len(padded) - block
+        linked = number(iv.ljust(block, b"\x00"), "big")
         for at in range(0, last, block):
-            linked ^= int.from_bytes(padded[at : at + block], "big")
-            linked = int.from_bytes(chain(linked.to_bytes(block, "big")), "big")
-        linked ^= int.from_bytes(padded[last:], "big")
+            linked ^= number(padded[at : at + block], "big")
+            linked = number(chain(linked.to_bytes(block, "big")), "big")
+        linked ^= number(padded[last:], "big")
         return self.encipher(linked.to_bytes(block, "big"))
 
 
@@ -133,6 +138,13 @@ SM4 = Suite("sm4", 16, (16,), bytes(16), SM4Cipher)
 AES = Suite("aes", 16, (16, 24, 32), b"\x01" * 16, AESCipher)
 
 SUITES = {suite.name: suite for suite in (TRIPLE_DES, SM4, AES)}
+
+
+def sm3(data: bytes) -> bytes:
+    """The digest of GB/T 32905-2016, 32 bytes."""
+    digest = Hash(SM3())
+    digest.update(data)
+    return digest.finalize()
 
 
 def factor_block(factor: bytes) -> bytes:

@@ -149,3 +149,9 @@ class LifeCycle(IntEnum):
     FORMAL_KEYS = 0x07
     PERSONALIZED = 0x0F
     BLOCKED = 0x7F
+
+
+def initialize_update(key_version: int, host_challenge: bytes) -> Command:
+    """INITIALIZE UPDATE of a secure channel (GlobalPlatform Card Specification 2.3.1, E.5.1):
+    `key_version` 0 is the first key set, `host_challenge` has 8 bytes."""
+    return Command(0x80, 0x50, key_version, 0x00, host_challenge, le=0)

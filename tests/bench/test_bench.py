@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent, one_process, results, stations, whole_centre
+from bench import agent, keys, one_process, results, stations, whole_centre
 from bench.chips import TURNS_OF_A_CARD
 from bench.intake import take_in
 from centre.home import initialise
@@ -41,7 +41,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     compared = agent.measure(place, tray, lines.lines[0].script, 1, 2)
     offered = asyncio.run(offer_in_process(place))
     spent = whole_centre.processor_seconds({os.getpid(): "gateway"}, os.getpid())
-    return results.gather(lines, compared, [whole_centre.Carried(LOAD, offered, spent)], 0.0)
+    prepared = keys.measure(place / "keys", 1)
+    carried = [whole_centre.Carried(LOAD, offered, spent)]
+    return results.gather(lines, compared, carried, prepared, 0.0)
 
 
 def test_every_figure_is_measured(measured: results.Results) -> None:

@@ -148,6 +148,9 @@ class Records:
     def carton_drawn(self, carton_id: str) -> list[str]:
         return [identification_code(77)] if carton_id == "begun-2" else []
 
+    def carton_bank(self, carton_id: str) -> str:
+        return ""
+
     def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
         self.asked.append(identification_codes)
         return {c: self.standings[c] for c in identification_codes if c in self.standings}

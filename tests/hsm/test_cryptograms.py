@@ -79,7 +79,8 @@ def test_write_key_opens_on_the_card_side(
     suite: str, loading: bytes, new: bytes, challenge: bytes, version: int, key_id: int
 ) -> None:
     """What the centre sends, a chip takes: version, key id and key come out as they went in."""
-    apdu = cryptograms.write_key(SUITES[suite].ready(loading), new, version, key_id, challenge)
+    writer = cryptograms.KeyWriter(SUITES[suite], version, key_id)
+    apdu = writer.command(SUITES[suite].ready(loading), new, challenge)
     assert CARDS[suite].open_write_key(loading, challenge, apdu) == (version, key_id, new)
 
 
