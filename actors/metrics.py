@@ -13,7 +13,7 @@ import prometheus_client as prometheus
 
 from domain.provider import (
     Answer,
-    KeyBlockRefused,
+    KeyRefused,
     RecordUnsealable,
     Request,
 )
@@ -63,6 +63,7 @@ REQUESTS: dict[type[Request], str] = {
     kind: "_".join(re.findall("[A-Z][a-z]*", kind.__name__)).lower() for kind in get_args(Request)
 }
 """What one `perform` is made of, by name."""
+ON_CHUNKS = ("seal", "unseal", "index", "import_temporary_keys", "sign")
 
 
 def laps(line: str) -> Callable[[str], None]:
@@ -80,13 +81,14 @@ def laps(line: str) -> Callable[[str], None]:
 
 
 def provider_call(operation: str, method: Callable[..., Any], args: Sequence[Any]) -> Any:
-    """Call `method` of a provider, whose last argument is the chunk, and count what it did."""
+    """Call `method` of a provider and count what it did: of an operation on a chunk, which is its
+    last argument, each; else one act on keys."""
     with PROVIDER_CALL_SECONDS.labels(operation).time():
         try:
             answers = method(*args)
         except Exception as e:
-            result = "refused" if isinstance(e, KeyBlockRefused | RecordUnsealable) else "failed"
-            for kind, n in _asked(operation, args[-1]).items():
+            result = "refused" if isinstance(e, KeyRefused | RecordUnsealable) else "failed"
+            for kind, n in _asked(operation, args).items():
                 PROVIDER_OPERATIONS.labels(kind, result).inc(n)
             raise
     if operation == "perform":
@@ -97,7 +99,8 @@ def provider_call(operation: str, method: Callable[..., Any], args: Sequence[Any
         for (kind, result), n in done.items():
             PROVIDER_OPERATIONS.labels(kind, result).inc(n)
     else:
-        PROVIDER_OPERATIONS.labels(operation, "done").inc(len(answers))
+        n = len(answers) if operation in ON_CHUNKS else 1
+        PROVIDER_OPERATIONS.labels(operation, "done").inc(n)
     return answers
 
 
@@ -111,7 +114,7 @@ def expect_chip_line(line: str) -> None:
 
 def expect_provider() -> None:
     """The same of a provider."""
-    for operation in ("seal", "unseal", "index", "import_temporary_keys", "sign"):
+    for operation in ON_CHUNKS:
         PROVIDER_CALL_SECONDS.labels(operation)
         for result in ("done", "refused", "failed"):
             PROVIDER_OPERATIONS.labels(operation, result)
@@ -121,11 +124,12 @@ def expect_provider() -> None:
             PROVIDER_OPERATIONS.labels(operation, result)
 
 
-def _asked(operation: str, chunk: Any) -> Counter[str]:
-    """The operations of a chunk of which nothing was done; a key block counts as one."""
+def _asked(operation: str, args: Sequence[Any]) -> Counter[str]:
+    """The operations of a call of which nothing was done; a key block counts as one."""
     if operation == "perform":
-        return Counter(REQUESTS[type(request)] for request in chunk)
-    return Counter({operation: 1 if isinstance(chunk, bytes) else len(chunk)})
+        return Counter(REQUESTS[type(request)] for request in args[-1])
+    one = operation not in ON_CHUNKS or isinstance(args[-1], bytes)
+    return Counter({operation: 1 if one else len(args[-1])})
 
 
 def _result(answer: Answer) -> str:

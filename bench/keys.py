@@ -100,7 +100,9 @@ def _measured(
     config = token_config(place / "token", place / "pin")
     with KeyToken(config) as token:
         masters = kind(token)
-        ceremony.generate_keys(token, profile, masters)
+        ceremony.generate_keys(token)
+        for slot in profile.keys:
+            masters.generate(labels.formal(slot.usage, VERSION), MasterState.ACTIVE)
         for slot in profile.keys:
             label = labels.temporary(BATCH, slot.usage, profile.temporary_version)
             masters.create(label, os.urandom(16), MasterState.ACTIVE)

@@ -26,8 +26,8 @@ from actors.qa.inspection import Inspection
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
+from bench.masters import home_with_keys
 from centre.config import Config
-from centre.home import initialise
 from centre.wiring import make_chip_line, now, token_config
 from counterparts.factory import Delivery, make_delivery
 from domain.card.profile import load_profile
@@ -228,7 +228,7 @@ class Measured:
 
 def measure(place: Path, rounds: int, cards: int) -> Measured:
     """`rounds` of `cards` each, after one that warms up and before one under the profiler."""
-    config = initialise(place / "home")
+    config = home_with_keys(place / "home")
     pem = config.transport_public_key.read_bytes()
     # 30 more than needed: faults are planted in a few.
     delivery = make_delivery(5, (rounds + 2) * cards + 30, place / "delivery", pem)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from bench.chips import BenchError
 from bench.intake import take_in
+from bench.masters import home_with_keys
 from bench.stations import Job, Load, Offered
 from centre.config import Config
-from centre.home import initialise
 from centre.running import state_of
 from counterparts.factory import make_delivery
 
@@ -38,7 +38,7 @@ class Carried:
 def measure(place: Path, loads: Sequence[Load]) -> list[Carried]:
     """Bring a centre up in `place`, take a delivery in, and put each load on it in turn. Raises
     BenchError if the centre does not start or a card goes wrong."""
-    config = initialise(place / "home")
+    config = home_with_keys(place / "home")
     pem = config.transport_public_key.read_bytes()
     # 30 more than needed: faults are planted in a few.
     cards = sum(load.cards for load in loads) + 30

@@ -9,6 +9,7 @@ any moment, the same command goes on from where the ledger and the chips stand.
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import socket
 import sys
@@ -20,6 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.hsm import labels
+from actors.hsm.components import seal_part
+from actors.hsm.custody import Custody
+from actors.hsm.formal_sets import FormalSets
+from actors.hsm.token import KeyToken
 from centre import logs
 from centre.config import Config
 from centre.demo_people import DemoError, People, ask_tray, python, run_program
@@ -27,7 +33,10 @@ from centre.demo_screen import Screen
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
+from centre.wiring import make_masters, token_config
+from domain.card.profile import load_profile
 from domain.places import DRAWN, Line, held
+from domain.provider import KeyState
 from ledger.queries import Queries
 from ledger.summary import summary
 
@@ -74,7 +83,28 @@ def prepare_home(demo: Demo) -> Config:
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
     logs.configure(home / "log" / "demo.log", "json")
-    return initialise(home)
+    config = initialise(home)
+    _bring_formal_keys(config)
+    return config
+
+
+def _bring_formal_keys(config: Config) -> None:
+    """TO BE REPLACED by two custodians in sessions of their own: until acts of two people are
+    there, the demo itself brings random components of the province's masters."""
+    profile = load_profile(config.profile)
+    pem = config.transport_public_key.read_bytes()
+    with KeyToken(token_config(config)) as token:
+        masters = make_masters(config, token)
+        if FormalSets(masters, (slot.usage for slot in profile.keys)).active:
+            return
+        custody = Custody(token, masters, profile)
+        wanted = [labels.formal(slot.usage, 1) for slot in profile.keys]
+        for label in wanted:
+            # Random components can't be brought twice: what a killed run staged stays.
+            if not masters.state(label):
+                parts = [seal_part(pem, label, n, secrets.token_bytes(16)) for n in (1, 2)]
+                custody.combine(label, profile.suite, parts)
+        custody.set_state(wanted, KeyState.ACTIVE)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ import grpc
 import pyodbc
 
 from actors.hsm import labels
-from actors.hsm.ceremony import inventory
+from actors.hsm.formal_sets import FormalSets
+from actors.hsm.key_places import KeyPlaces
 from actors.hsm.pkcs11_provider import known_answers, operations
 from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
@@ -248,17 +249,21 @@ def _token(config: Config) -> Finding:
     profile = load_profile(config.profile)
     with KeyToken(token_config(config)) as token:
         masters = make_masters(config, token)
-        held = [entry.label for entry in inventory(token, masters)]
+        held = [entry.label for entry in KeyPlaces(token, masters, profile).inventory()]
+        version = FormalSets(masters, (slot.usage for slot in profile.keys)).active
         answers = known_answers(masters)
         tested = len(list(run_self_test(token.session, answers)))
-    wanted = {labels.formal(k.usage, labels.FIRST_VERSION) for k in profile.keys}
-    missing = sorted((wanted | {labels.TRANSPORT, labels.INDEX, labels.HEAD}) - set(held))
+    missing = sorted(set(labels.OWN) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     note = (
         f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(answers)};"
         f" 密钥 keys: {keys}"
     )
+    note += (
+        f"; 正式密钥 formal keys: v{version}" if version
+        else "; 无启用的正式密钥 no formal keys are active"
+    )  # fmt: skip
     if missing:
         note += f"; 缺少 missing: {', '.join(missing)}"
     return Finding(

@@ -9,8 +9,7 @@ from actors.hsm.ceremony import export_head_public_key, export_transport_public_
 from actors.hsm.token import KeyToken, create_token, write_pin_file
 from centre.config import TEMPLATE, Config, load
 from centre.running import write_whole
-from centre.wiring import make_masters, now, token_config
-from domain.card.profile import load_profile
+from centre.wiring import now, token_config
 from ledger.commit import Ledger
 
 DIRECTORIES = ("exchange", "inbox", "keys", "lists", "log", "return", "run")
@@ -20,8 +19,9 @@ OWNER_ONLY = ("inbox", "keys")
 def initialise(home: Path) -> Config:
     """Make the home of a centre, or finish one that was interrupted; what is there stays.
 
-    The token, its master keys and the PINs are made here and never leave it: the PIN stands in a
-    0600 file for unattended start, the security officer's PIN likewise.
+    The token, the centre's own keys in it and the PINs are made here: the PIN stands in a 0600
+    file for unattended start, the security officer's PIN likewise. Masters are not: they come in
+    components of two custodians.
     """
     home.mkdir(parents=True, exist_ok=True)
     for name in DIRECTORIES:
@@ -39,7 +39,7 @@ def initialise(home: Path) -> Config:
         config.pin_file.with_name("so-pin").read_text(encoding="ascii"),
     )
     with KeyToken(token_config(config)) as token:
-        generate_keys(token, load_profile(config.profile), make_masters(config, token))
+        generate_keys(token)
         write_whole(config.transport_public_key, export_transport_public_key(token))
         write_whole(config.head_public_key, export_head_public_key(token))
     Ledger(config.ledger, now).close()

@@ -80,6 +80,14 @@ class Code(StrEnum):
     KEY_BLOCK_BAD = "KEY_BLOCK_BAD"
     KEY_CHECK_VALUE_DIFFERS = "KEY_CHECK_VALUE_DIFFERS"
     KEY_BLOCK_REPEATED_DIFFERENT = "KEY_BLOCK_REPEATED_DIFFERENT"
+    KEY_LABEL_BAD = "KEY_LABEL_BAD"
+    KEY_PART_BAD = "KEY_PART_BAD"
+    KEY_WEAK = "KEY_WEAK"
+    KEY_EXISTS_DIFFERENT = "KEY_EXISTS_DIFFERENT"
+    KEY_STATE = "KEY_STATE"
+    KEY_SET_INCOMPLETE = "KEY_SET_INCOMPLETE"
+    KEY_STAYS = "KEY_STAYS"
+    KEY_BACKUP_BAD = "KEY_BACKUP_BAD"
     RECORD_UNSEALABLE = "RECORD_UNSEALABLE"
     # A station's machines
     FEEDER_EMPTY = "FEEDER_EMPTY"
@@ -260,6 +268,24 @@ WORDS: dict[Code, Words] = {
     Code.KEY_CHECK_VALUE_DIFFERS: Words("密钥校验值不符", "check value differs", "ask the factory"),
     Code.KEY_BLOCK_REPEATED_DIFFERENT: Words(
         "该批次已有其他密钥", "other keys of this batch are in the token", "ask the factory"
+    ),
+    Code.KEY_LABEL_BAD: Words(
+        "密钥标识或算法不符", "no such kind of key, or not in this suite", "check label and suite"
+    ),
+    Code.KEY_PART_BAD: Words(
+        "密钥分量无法使用", "a key component can't be used", "seal the components anew"
+    ),
+    Code.KEY_WEAK: Words("弱密钥", "a weak key", "分量作废，重新生成 make new components"),
+    Code.KEY_EXISTS_DIFFERENT: Words(
+        "同名密钥已存在且不同", "another key has this label", "use the next version"
+    ),
+    Code.KEY_STATE: Words("密钥状态不允许", "the key is not in that state", "centre key inventory"),
+    Code.KEY_SET_INCOMPLETE: Words(
+        "密钥组不完整", "a set of keys goes together", "补齐该版本密钥 complete the version"
+    ),
+    Code.KEY_STAYS: Words("该密钥不得导出", "this key never leaves", "leave it out"),
+    Code.KEY_BACKUP_BAD: Words(
+        "密钥备份文件无效", "the key backup was changed", "use another copy of the file"
     ),
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from domain.changes import Changes, Committed
 from domain.codes import Code, next_step
-from domain.provider import Answer, KeyAccepted, Request
+from domain.provider import Answer, KeyAccepted, KeyEntry, KeyState, Request
 from domain.turns import CentreTurn, StationTurn
 
 
@@ -156,6 +156,29 @@ class KeyProvider(Protocol):
         ...
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]: ...
+
+
+class KeyCustodian(Protocol):
+    """The custody of keys (`domain.provider.KeyCustody`) as a line reaches it. All but
+    `inventory` raise KeyRefused."""
+
+    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry: ...
+
+    async def part_value(self, suite: str, part: bytes) -> str: ...
+
+    async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]: ...
+
+    async def destroy(self, labels: Sequence[str]) -> None: ...
+
+    async def inventory(self) -> list[KeyEntry]: ...
+
+    async def export(self, labels: Sequence[str], kek_version: int) -> bytes: ...
+
+    async def backup(self, kek_version: int) -> bytes: ...
+
+    async def restore(self, blob: bytes) -> list[KeyEntry]: ...
+
+    async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]: ...
 
 
 class InventoryLine(Protocol):

@@ -1,7 +1,9 @@
-"""What a key provider does for a line: whole operations on chunks, never keys.
+"""What a key provider does for a line: whole operations on chunks, never keys. And how its keys
+are kept: `KeyCustody`.
 
 A provider is one process with one HSM session. It takes ids and returns protected bytes.
-`check_key_provider` in `tests/conformance` holds every implementation to this page.
+`check_key_provider` and the checks of `custody_suite` in `tests/conformance` hold every
+implementation to this page.
 """
 
 from __future__ import annotations
@@ -194,6 +196,32 @@ class KeyAccepted:
     check_value: str
 
 
+class KeyState(StrEnum):
+    """The life of a key, in this order and never back. STAGED: it is there, and used for nothing
+    but its check value. ACTIVE: in use. RETIRED: serves only what already carries it.
+
+    The centre's own keys (index, head, transport) are staged until something hangs on them."""
+
+    STAGED = "staged"
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """One line of the key inventory, by `label` (docs/architecture.md). `version` is 0 for keys
+    that have none. `suite`: 3des, sm4, aes; hmac (index), rsa (transport), ecdsa (head).
+    `check_value` is hex, 3 bytes: of 3DES and SM4 a block of 00, of AES a block of 01 under the
+    key, of HMAC the code of nothing, of a pair the SHA-256 of its public key."""
+
+    label: str
+    usage: str
+    version: int
+    suite: str
+    state: str
+    check_value: str
+
+
 class Where(StrEnum):
     """TOKEN: no key that the operation uses or makes is ever outside the device. SOFTWARE: a key
     stands in the provider's memory for one call."""
@@ -215,8 +243,9 @@ class ProviderError(Exception):
     """The provider can't work now (device lost, session refused). The call may be repeated."""
 
 
-class KeyBlockRefused(Exception):
-    """A sealed key block was not taken; `code` is one of `domain.codes.Code`."""
+class KeyRefused(Exception):
+    """An act on keys was not done, and nothing has changed; `code` is one of
+    `domain.codes.Code`."""
 
     def __init__(self, code: str, reason: str) -> None:
         # Both, not the text: exceptions are rebuilt from their arguments in another process.
@@ -226,6 +255,10 @@ class KeyBlockRefused(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.reason}"
+
+
+class KeyBlockRefused(KeyRefused):
+    """A sealed key block was not taken."""
 
 
 class RecordUnsealable(Exception):
@@ -281,4 +314,59 @@ class Provider(Protocol):
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """Sign heads of the ledger (SHA-256 digests) with the head key (ECDSA P-256, r ‖ s)."""
+        ...
+
+
+class KeyCustody(Protocol):
+    """Custody of the keys that a provider uses: the same object, since a process holds one session.
+    Every act may be repeated after an interruption, and then finishes
+    what it began. Who may ask for an act, and that two people did, is the custody line's matter.
+
+    All methods raise KeyRefused, with a code and the label or field at fault, and change nothing;
+    ProviderError when the device can't work now.
+    """
+
+    def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+        """Join the components that custodians sealed for `label` (docs/files.md, Key component)
+        into one key, staged. The same components again get the same answer; others are refused
+        (KEY_EXISTS_DIFFERENT)."""
+        ...
+
+    def part_value(self, suite: str, part: bytes) -> str:
+        """The check value (hex, 3 bytes) of one sealed component, as its custodian computed it."""
+        ...
+
+    def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
+        """Activate or retire keys: staged → active → retired, nothing else. Keys of a set (the
+        formal masters of one version, the temporary ones of a batch) go together. Activating a
+        version retires the one before. Answers every key whose state the act decided."""
+        ...
+
+    def destroy(self, labels: Sequence[str]) -> None:
+        """Destroy staged or retired keys; those that are gone are no error. Whether open work
+        depends on them is asked before, of the ledger (`ledger.key_use`)."""
+        ...
+
+    def inventory(self) -> list[KeyEntry]:
+        """Every key, by label."""
+        ...
+
+    def export(self, labels: Sequence[str], kek_version: int) -> bytes:
+        """The keys `labels`, sealed under the active `kek:v<n>` (docs/files.md, Key backup)."""
+        ...
+
+    def backup(self, kek_version: int) -> bytes:
+        """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay."""
+        ...
+
+    def restore(self, blob: bytes) -> list[KeyEntry]:
+        """Recreate the keys of a backup or an export, with their states, and compare every check
+        value. A key that is there already must be the same and keeps its state; of the centre's
+        own keys one that nothing hangs on is replaced. Answers the keys of the file as they are
+        now. Raises KeyRefused (KEY_BACKUP_BAD) for a file that was changed."""
+        ...
+
+    def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
+        """Take a factory's sealed block, staged until somebody accepts it by `set_state`. Else as
+        `Provider.import_temporary_keys`."""
         ...

@@ -1,172 +1,223 @@
-"""Making the centre's own keys in a token, handing out public keys, and the key inventory.
+"""The centre's own keys in the token: index, head, transport, wrap. `centre init` makes them, and
+no key of anybody else: masters come in components (`custody`).
 
-Everything may be repeated: what is there stays, what an interruption left out is made.
+Everything may be repeated: what is there stays, what an interruption left out is made. A key is
+staged until something hangs on it (`put_in_use`): until then a backup may replace it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
     load_der_public_key,
+    load_pem_public_key,
 )
-from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
-from pkcs11.mechanisms import Mechanism
-from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
+from pkcs11.constants import DEFAULT
+from pkcs11.util.ec import (
+    decode_ec_public_key,
+    encode_ec_public_key,
+    encode_named_curve_parameters,
+)
 
 from actors.hsm import labels
-from actors.hsm.masters import Masters, MasterState, check_value
-from actors.hsm.token import LOCKED_IN, KeyToken
-from domain.card.profile import Profile
-from domain.provider import ProviderError
+from actors.hsm.suites import CHECK_VALUE
+from actors.hsm.token import EXPORTABLE, LOCKED_IN, KeyToken
+from domain.provider import KeyEntry, KeyState, ProviderError
 
 TRANSPORT_BITS = 3072
+SUITES = {labels.INDEX: "hmac", labels.HEAD: "ecdsa", labels.TRANSPORT: "rsa", labels.WRAP: "aes"}
+PAIRS = {
+    # Unwrap only: no command deciphers what comes under this key.
+    labels.TRANSPORT: (KeyType.RSA, MechanismFlag.UNWRAP),
+    labels.HEAD: (KeyType.EC, MechanismFlag.SIGN | MechanismFlag.VERIFY),
+}
+SECRETS = {
+    labels.INDEX: (KeyType.GENERIC_SECRET, MechanismFlag.SIGN),
+    labels.WRAP: (KeyType.AES, MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT),
+}
+_HALVES = (ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY)
+_CURVE = encode_named_curve_parameters("secp256r1")
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class KeyEntry:
-    """One line of the key inventory. `check_value` is hex, 3 bytes: DES and SM4 a block of 00, AES
-    one of 01 under the key, HMAC the code of nothing, a pair the SHA-256 of its public key."""
-
-    label: str
-    usage: str
-    version: int
-    check_value: str
-
-
-def generate_keys(token: KeyToken, profile: Profile, masters: Masters) -> list[KeyEntry]:
-    """Make what is missing of: the wrapping key (AES), an active formal master for each usage of
-    the profile, the transport pair (RSA), the index key (HMAC), the head pair (P-256). Returns
-    the inventory."""
-    with token.alone():
-        if token.find(labels.WRAP) is None:
-            _generate_secret(
-                token, labels.WRAP, KeyType.AES, MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
-            )
-        for slot in profile.keys:
-            label = labels.formal(slot.usage, labels.FIRST_VERSION)
-            if not masters.state(label):
-                masters.generate(label, MasterState.ACTIVE)
-        if token.find(labels.INDEX) is None:
-            _generate_secret(token, labels.INDEX, KeyType.GENERIC_SECRET, MechanismFlag.SIGN)
-        if _pair_missing(token, labels.TRANSPORT):
-            _generate_transport(token)
-        if _pair_missing(token, labels.HEAD):
-            _generate_head(token)
-    return inventory(token, masters)
+def generate_keys(token: KeyToken) -> list[KeyEntry]:
+    """Make what is missing of: the index key (HMAC), the wrap key (AES-256), the transport pair
+    (RSA-3072), the head pair (P-256)."""
+    with token.changing():
+        for label in labels.OWN:
+            if find(token, label) is None:
+                # Half a pair is what an interruption left: it was never handed out, and goes.
+                remove(token, label)
+                _generate(token, label)
+                _log.info("key_generated", label=label)
+        return [entry(token, label) for label in labels.OWN]
 
 
-def _generate_secret(
-    token: KeyToken, label: str, kind: KeyType, capabilities: MechanismFlag
-) -> None:
-    token.session.generate_key(
-        kind,
-        256,
-        store=True,
-        label=label,
-        capabilities=capabilities,
-        template={**LOCKED_IN, Attribute.PRIVATE: True},
-    )
-    _log.info("key_generated", label=label)
+def _generate(token: KeyToken, label: str) -> None:
+    known: dict[str, Any] = {"store": True, "label": label, "id": KeyState.STAGED.encode()}
+    if label in SECRETS:
+        kind, capabilities = SECRETS[label]
+        # What `wrap` seals leaves in another way: it need not.
+        template = LOCKED_IN if label == labels.WRAP else EXPORTABLE
+        token.session.generate_key(kind, 256, capabilities=capabilities, template=template, **known)
+        return
+    kind, capabilities = PAIRS[label]
+    options: dict[str, Any] = {
+        "capabilities": capabilities,
+        "private_template": EXPORTABLE,
+        **known,
+    }
+    if kind is KeyType.RSA:
+        token.session.generate_keypair(kind, TRANSPORT_BITS, **options)
+    else:
+        curve = token.session.create_domain_parameters(
+            kind, {Attribute.EC_PARAMS: _CURVE}, local=True
+        )
+        curve.generate_keypair(**options)
+
+
+def find(token: KeyToken, label: str) -> Any:
+    """The secret or private key `label`; None unless all of it is there."""
+    if label in SECRETS:
+        return token.find(label)
+    public, private = (token.find(label, kind) for kind in _HALVES)
+    return private if public is not None else None
+
+
+def remove(token: KeyToken, label: str) -> None:
+    """Destroy all there is of an own key."""
+    for kind in (ObjectClass.SECRET_KEY, *_HALVES):
+        half = token.find(label, kind)
+        if half is not None:
+            half.destroy()
+
+
+def entry(token: KeyToken, label: str) -> KeyEntry:
+    """The line of an own key in the inventory. Raises ProviderError if it is not there."""
+    key = needed(token, label)
+    state = key[Attribute.ID].decode()
+    return KeyEntry(label, label, 0, SUITES[label], state, _check_value(token, key, label))
+
+
+def needed(token: KeyToken, label: str) -> Any:
+    """The own key `label`. Raises ProviderError."""
+    key = find(token, label)
+    if key is None:
+        raise ProviderError(f"the token has no key {label}: generate the keys first")
+    return key
+
+
+def put_in_use(token: KeyToken, label: str) -> None:
+    """From now on something hangs on this key: no backup replaces it any more."""
+    key = needed(token, label)
+    if key[Attribute.ID] != KeyState.ACTIVE.encode():
+        key[Attribute.ID] = KeyState.ACTIVE.encode()
+        _log.info("key_in_use", label=label)
+
+
+def _check_value(token: KeyToken, key: Any, label: str) -> str:
+    value: bytes
+    if label in PAIRS:
+        value = hashlib.sha256(_public_pem(token, label)).digest()
+    elif label == labels.INDEX:
+        value = key.sign(b"", mechanism=Mechanism.SHA256_HMAC)
+    else:
+        value = key.encrypt(b"\x01" * 16, mechanism=Mechanism.AES_ECB)
+    return value[:CHECK_VALUE].hex().upper()
 
 
 def export_transport_public_key(token: KeyToken) -> bytes:
-    """The key under which factories send their masters: PEM, SubjectPublicKeyInfo."""
-    public = _public(token, labels.TRANSPORT)
-    numbers = RSAPublicNumbers(
-        int.from_bytes(public[Attribute.PUBLIC_EXPONENT], "big"),
-        int.from_bytes(public[Attribute.MODULUS], "big"),
-    )
-    return numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    """The key under which factories and custodians seal: PEM, SubjectPublicKeyInfo."""
+    return _public_pem(token, labels.TRANSPORT)
 
 
 def export_head_public_key(token: KeyToken) -> bytes:
     """The key that checks signed heads of the ledger: PEM, SubjectPublicKeyInfo (P-256)."""
-    public = load_der_public_key(encode_ec_public_key(_public(token, labels.HEAD)))
-    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return _public_pem(token, labels.HEAD)
 
 
-def inventory(token: KeyToken, masters: Masters) -> list[KeyEntry]:
-    """All keys of the token and all masters, by label."""
-    values = {label: masters.check_value(label) for label in masters.labels()}
-    # The whole list first: the module does nothing else while a search is under way.
-    for key in list(token.session.get_objects({Attribute.TOKEN: True})):
-        kind = key[Attribute.CLASS]
-        if kind not in (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY):
-            continue
-        label = key[Attribute.LABEL]
-        if label not in values:
-            values[label] = check_value(_check_block(token, key, kind, label))
-    return [KeyEntry(label, *labels.meaning(label), values[label]) for label in sorted(values)]
+def _public_pem(token: KeyToken, label: str) -> bytes:
+    needed(token, label)
+    half = token.find(label, ObjectClass.PUBLIC_KEY)
+    if label == labels.TRANSPORT:
+        numbers = RSAPublicNumbers(
+            int.from_bytes(half[Attribute.PUBLIC_EXPONENT], "big"),
+            int.from_bytes(half[Attribute.MODULUS], "big"),
+        )
+        return _pem(numbers.public_key())
+    return _pem(load_der_public_key(encode_ec_public_key(half)))
 
 
-def _check_block(token: KeyToken, key: Any, kind: ObjectClass, label: str) -> bytes:
-    if kind == ObjectClass.PRIVATE_KEY:
-        export = {
-            labels.TRANSPORT: export_transport_public_key,
-            labels.HEAD: export_head_public_key,
-        }.get(label)
-        return hashlib.sha256(export(token)).digest() if export else b""
-    value: bytes
-    match key[Attribute.KEY_TYPE]:
-        case KeyType.AES:
-            value = key.encrypt(b"\x01" * 16, mechanism=Mechanism.AES_ECB)
-        case KeyType.GENERIC_SECRET:
-            value = key.sign(b"", mechanism=Mechanism.SHA256_HMAC)
-        case _:
-            value = key.encrypt(bytes(8), mechanism=Mechanism.DES3_ECB)
-    return value
+def _pem(key: Any) -> bytes:
+    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
 
 
-def _public(token: KeyToken, label: str) -> Any:
-    public = token.find(label, ObjectClass.PUBLIC_KEY)
-    if public is None:
-        raise ProviderError(f"the token has no key {label}: generate the keys first")
-    return public
+def wrapped(token: KeyToken, label: str, kek: Any) -> tuple[bytes, str]:
+    """An own key under a KEK, and its public half (PEM; empty for a secret key)."""
+    key = needed(token, label)
+    if label in SECRETS:
+        blob: bytes = kek.wrap_key(key, mechanism=Mechanism.AES_KEY_WRAP)
+        return blob, ""
+    blob = kek.wrap_key(key, mechanism=Mechanism.AES_KEY_WRAP_PAD)
+    return blob, _public_pem(token, label).decode()
 
 
-def _pair_missing(token: KeyToken, label: str) -> bool:
-    """Whether a pair must be made. Half a pair is what an interruption left: it was never
-    handed out, and goes."""
-    halves = [token.find(label, kind) for kind in (ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY)]
-    if None not in halves:
-        return False
-    for half in halves:
-        if half is not None:
-            half.destroy()
-    return True
+def take_wrapped(
+    token: KeyToken, label: str, blob: bytes, public: str, kek: Any, state: KeyState
+) -> None:
+    """Put an own key of a backup into the place of the one that is there. The public half comes
+    last: cut off before it, there is no key, and the repeat makes it whole."""
+    with token.changing():
+        remove(token, label)
+        _take_wrapped(token, label, blob, public, kek, state)
+    _log.info("key_restored", label=label)
 
 
-def _generate_transport(token: KeyToken) -> None:
-    token.session.generate_keypair(
-        KeyType.RSA,
-        TRANSPORT_BITS,
+def _take_wrapped(
+    token: KeyToken, label: str, blob: bytes, public: str, kek: Any, state: KeyState
+) -> None:
+    secret = label in SECRETS
+    kind, capabilities = SECRETS[label] if secret else PAIRS[label]
+    never = (Attribute.ENCRYPT, Attribute.WRAP, Attribute.VERIFY)
+    kek.unwrap_key(
+        ObjectClass.SECRET_KEY if secret else ObjectClass.PRIVATE_KEY,
+        kind,
+        blob,
         store=True,
-        label=labels.TRANSPORT,
-        # Unwrap only: what comes under this key goes into the token, never into memory.
-        capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
-        private_template=LOCKED_IN,
+        label=label,
+        id=state.encode(),
+        mechanism=Mechanism.AES_KEY_WRAP if secret else Mechanism.AES_KEY_WRAP_PAD,
+        capabilities=capabilities,
+        template=EXPORTABLE if secret else {**EXPORTABLE, **dict.fromkeys(never, DEFAULT)},
     )
-    _log.info("key_generated", label=labels.TRANSPORT)
+    if not secret:
+        token.session.create_object(
+            {
+                **_public_numbers(load_pem_public_key(public.encode())),
+                Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+                Attribute.TOKEN: True,
+                Attribute.PRIVATE: False,
+                Attribute.LABEL: label,
+                Attribute.ID: state.encode(),
+            }
+        )
 
 
-def _generate_head(token: KeyToken) -> None:
-    curve = token.session.create_domain_parameters(
-        KeyType.EC,
-        {Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")},
-        local=True,
-    )
-    curve.generate_keypair(
-        store=True,
-        label=labels.HEAD,
-        capabilities=MechanismFlag.SIGN | MechanismFlag.VERIFY,
-        private_template=LOCKED_IN,
-    )
-    _log.info("key_generated", label=labels.HEAD)
+def _public_numbers(key: Any) -> dict[Attribute, Any]:
+    if isinstance(key, RSAPublicKey):
+        numbers = key.public_numbers()
+        return {
+            Attribute.KEY_TYPE: KeyType.RSA,
+            Attribute.MODULUS: numbers.n.to_bytes(key.key_size // 8, "big"),
+            Attribute.PUBLIC_EXPONENT: numbers.e.to_bytes(3, "big"),
+        }
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {**decode_ec_public_key(der), Attribute.VERIFY: True}

@@ -22,7 +22,7 @@ class FormalSets:
     def __init__(self, masters: Masters, usages: Iterable[str]) -> None:
         states: dict[int, dict[str, str]] = defaultdict(dict)
         for label in masters.labels():
-            if label.startswith(labels.FORMAL):
+            if labels.kind_of(label) is labels.Kind.FORMAL:
                 meaning = labels.meaning(label)
                 states[meaning.version][meaning.usage] = masters.state(label)
         wanted = set(usages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import NamedTuple
 
 TRANSPORT = "transport"
@@ -11,18 +12,15 @@ HEAD = "head"
 WRAP = "wrap"
 """AES-256; seals SM4 masters, which the token has no keys for."""
 
-FORMAL = "formal:"
-"""How labels of the province's masters begin."""
-FIRST_VERSION = 1
-"""Of the province's formal keys."""
-
 LONGEST_BATCH_ID = 64
-# A batch id may hold colons: usage and version are the last two parts.
-_MASTER = re.compile(r"(formal|temporary:.+|bank:[^:]+):([^:]+):v(\d+)")
 
 
 class BatchIdError(ValueError):
     """A batch id that cannot stand in a label."""
+
+
+class LabelError(ValueError):
+    """A label that no key bears."""
 
 
 def checked_batch(batch_id: str) -> str:
@@ -52,14 +50,58 @@ def data(batch_id: str) -> str:
     return f"data:{checked_batch(batch_id)}"
 
 
+def kek(version: int) -> str:
+    """A key encrypting key: what leaves, leaves under it."""
+    return f"kek:v{version}"
+
+
+class Kind(StrEnum):
+    """What a key is for. OWN: the centre's own (index, head, transport, wrap)."""
+
+    FORMAL = "formal"
+    TEMPORARY = "temporary"
+    BANK = "bank"
+    KEK = "kek"
+    DATA = "data"
+    OWN = "own"
+
+
 class Meaning(NamedTuple):
+    """What a label says. Of the versions of one `family` (`formal`, `temporary:<batch>`,
+    `bank:<code>:kmc`, `kek`) one is active at a time. Keys that have none are version 0."""
+
+    kind: Kind
+    family: str
     usage: str
     version: int
 
 
+_MASTERS = (
+    # A batch id may hold colons: usage and version are the last two parts.
+    (Kind.FORMAL, re.compile(r"(formal):([^:]+):v([1-9]\d{0,2})")),
+    (Kind.TEMPORARY, re.compile(r"(temporary:.+):([^:]+):v(\d{1,3})", re.DOTALL)),
+    (Kind.BANK, re.compile(r"(bank:[0-9A-Za-z]{1,16}:(kmc|transport)):v([1-9]\d{0,2})")),
+    (Kind.KEK, re.compile(r"((kek)):v([1-9]\d{0,2})")),
+)
+OWN = (INDEX, HEAD, TRANSPORT, WRAP)
+
+
+def kind_of(label: str) -> Kind | None:
+    """What a key called `label` is for; None for one that is not ours."""
+    try:
+        return meaning(label).kind
+    except LabelError:
+        return None
+
+
 def meaning(label: str) -> Meaning:
-    """The usage and version that a label names; other keys than masters have version 0."""
-    match = _MASTER.fullmatch(label)
-    if match:
-        return Meaning(match[2], int(match[3]))
-    return Meaning(label.partition(":")[0], 0)
+    """What `label` says. Raises LabelError for one that no key of ours bears."""
+    for kind, pattern in _MASTERS:
+        match = pattern.fullmatch(label)
+        if match:
+            return Meaning(kind, match[1], match[2], int(match[3]))
+    if label in OWN:
+        return Meaning(Kind.OWN, label, label, 0)
+    if label.startswith("data:"):
+        return Meaning(Kind.DATA, label, "data", 0)
+    raise LabelError(f"no key is called {label!r}"[:100])

@@ -7,21 +7,13 @@ levels, master → city → chips, and give out keys of chips only, for one call
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import CHECK_VALUE, Suite
-from domain.provider import Operation
+from domain.provider import KeyState, Operation
 
-
-class MasterState(StrEnum):
-    """STAGED: it is there, and used for nothing but its check value. ACTIVE: it serves. RETIRED:
-    it serves chips that carry its version already, and no other."""
-
-    STAGED = "staged"
-    ACTIVE = "active"
-    RETIRED = "retired"
+MasterState = KeyState
 
 
 class Masters(Protocol):
@@ -30,6 +22,8 @@ class Masters(Protocol):
     processes one sees what the other has made."""
 
     suite: Suite
+    exportable: bool
+    """Whether the province's masters may leave under a KEK."""
     known_answers: Sequence[KnownAnswer]
     """What must hold before these masters serve."""
 
@@ -71,6 +65,14 @@ class Masters(Protocol):
     def take_sealed(self, label: str, sealed: bytes, state: str) -> None:
         """Take a key that came sealed under the transport key; it is never exported. NotAKey;
         ValueError if the label is there."""
+        ...
+
+    def wrapped(self, label: str, kek: Any) -> bytes:
+        """The master under a KEK of the token, by AES key wrap (RFC 3394)."""
+        ...
+
+    def take_wrapped(self, label: str, blob: bytes, kek: Any, state: str) -> None:
+        """The inverse of `wrapped`. ValueError if the label is there."""
         ...
 
     def set_state(self, label: str, state: str) -> None:

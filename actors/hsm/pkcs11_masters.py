@@ -17,13 +17,11 @@ from pkcs11.exceptions import PKCS11Error
 from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import TWO_KEYS, KnownAnswer, throw_away
 from actors.hsm.suites import TRIPLE_DES, factor_block
-from actors.hsm.token import LOCKED_IN, KeyToken
+from actors.hsm.token import EXPORTABLE, LOCKED_IN, KeyToken
 from actors.hsm.transport import blamed, unwrap
 from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
-EXPORTABLE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True}
-"""Never read out; it leaves under a KEK only."""
 CAPABILITIES = MechanismFlag.ENCRYPT | MechanismFlag.DERIVE
 """ENCRYPT for the check value. It gives nothing away that DERIVE would not."""
 
@@ -68,6 +66,7 @@ class Pkcs11Masters:
     in the session (not in this process)."""
 
     suite = TRIPLE_DES
+    exportable = True
 
     def __init__(self, token: KeyToken, city_keys: int = _CITY_KEYS) -> None:
         self._token = token
@@ -151,6 +150,25 @@ class Pkcs11Masters:
             self._proven(key)
         _log.info("key_imported", label=label)
 
+    def wrapped(self, label: str, kek: Any) -> bytes:
+        blob: bytes = kek.wrap_key(self._master(label), mechanism=Mechanism.AES_KEY_WRAP)
+        return blob
+
+    def take_wrapped(self, label: str, blob: bytes, kek: Any, state: str) -> None:
+        with self._making(label):
+            kek.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                KeyType.DES2,
+                blob,
+                store=True,
+                label=label,
+                id=_state(state),
+                mechanism=Mechanism.AES_KEY_WRAP,
+                capabilities=CAPABILITIES,
+                template={**EXPORTABLE, Attribute.PRIVATE: True},
+            )
+        _log.info("key_restored", label=label)
+
     def set_state(self, label: str, state: str) -> None:
         with self._token.changing():
             self._master(label)[Attribute.ID] = _state(state)
@@ -184,6 +202,7 @@ class Pkcs11Masters:
             Operation("generate_master", Where.TOKEN),
             Operation("join_components", Where.SOFTWARE, "PKCS#11 joins no keys"),
             Operation("check_value", Where.TOKEN),
+            Operation("back_up", Where.TOKEN),
         ]
 
     def _proven(self, key: Any) -> bytes:

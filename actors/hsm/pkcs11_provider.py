@@ -11,12 +11,12 @@ import structlog
 from pkcs11 import Mechanism, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from actors.hsm import labels, sealing
+from actors.hsm import ceremony, labels, sealing
 from actors.hsm.bank_channel import BankChannels
 from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.chip_requests import ChipRecords, ChipRequest, ChipRequests
-from actors.hsm.key_block import import_key_block, parse_key_block
-from actors.hsm.masters import Masters, MasterState
+from actors.hsm.custody import Custody
+from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.quota import CartonQuota
 from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, KnownAnswer, run_self_test
@@ -28,7 +28,8 @@ from domain.provider import (
     Compare,
     FormalVersion,
     KeyAccepted,
-    KeyBlockRefused,
+    KeyRefused,
+    KeyState,
     LookUp,
     OpenChannel,
     Operation,
@@ -39,8 +40,6 @@ from domain.provider import (
     Where,
 )
 
-SEALED_OPERATION = "take_sealed_key"
-
 _OF_CHIPS = frozenset(get_args(ChipRequest))
 _OF_CHANNELS = frozenset(get_args(OpenChannel | ReadChannel))
 
@@ -48,12 +47,12 @@ _DIGEST = 32
 _log = structlog.get_logger(__name__)
 
 
-class Pkcs11Provider:
+class Pkcs11Provider(Custody):
     """One session with one token, and the masters that live in it or beside it; opened (and
     self-tested) at the first call, after a loss, and after another process changed the keys.
 
-    Keys of chips live in this process for one call (*software-assisted*). Calls from several
-    threads take turns.
+    Keys of chips live in this process for one call (*software-assisted*). It keeps its keys itself
+    (`Custody`). Calls from several threads take turns.
     """
 
     def __init__(
@@ -66,10 +65,9 @@ class Pkcs11Provider:
         software: bool = True,
     ) -> None:
         """`software`: whether what is software-assisted may be done. Nothing is opened here."""
-        self.token = KeyToken(config)
-        self.masters = masters(self.token)
+        token = KeyToken(config)
+        super().__init__(token, masters(token), profile)
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
-        self._profile = profile
         self._quota = quota = CartonQuota(records.carton_quota, records.carton_drawn)
         self._chips = ChipRequests(self.masters, profile, records, quota)
         self._banks = BankChannels(self.token, records.carton_bank, quota.admit)
@@ -130,20 +128,18 @@ class Pkcs11Provider:
 
     def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
         """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
-        parsed = parse_key_block(block, self._profile)
-        if not self._permitted(SEALED_OPERATION):
-            reason = (
-                "[keys] software_assisted is forbidden, and this token has no place for the key"
-            )
-            raise KeyBlockRefused(Code.KEY_SOFTWARE_FORBIDDEN, reason)
-        with self._serving():
-            return import_key_block(self.token, self.masters, parsed, MasterState.ACTIVE)
+        staged = self.stage_temporary_keys(block)
+        if any(key.state == KeyState.STAGED for key in staged):
+            self.set_state([key.label for key in staged], KeyState.ACTIVE)
+        return [KeyAccepted(k.label, k.usage, k.version, k.check_value) for k in staged]
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """See `Provider.sign`. ValueError for a digest that has not 32 bytes."""
         if any(len(digest) != _DIGEST for digest in digests):
             raise ValueError(f"a SHA-256 digest has {_DIGEST} bytes")
         with self._serving():
+            if labels.HEAD not in self._own_keys:
+                ceremony.put_in_use(self.token, labels.HEAD)
             key = self._own_key(labels.HEAD, ObjectClass.PRIVATE_KEY)
             return [key.sign(digest, mechanism=Mechanism.ECDSA) for digest in digests]
 
@@ -178,6 +174,11 @@ class Pkcs11Provider:
         self._data_keys.clear()
         self._own_keys.clear()
         self.token.close()
+
+    def _permit(self, operation: str) -> None:
+        if not self._permitted(operation):
+            reason = f"{operation}: [keys] software_assisted is forbidden, and it is"
+            raise KeyRefused(Code.KEY_SOFTWARE_FORBIDDEN, reason)
 
     def _serve(
         self,

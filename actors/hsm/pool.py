@@ -20,8 +20,8 @@ import structlog
 
 from actors import metrics
 from domain.changes import Away, Fault, KeysAway
-from domain.lines import KeyProvider
-from domain.provider import Answer, Chip, KeyAccepted, ProviderError, Request
+from domain.lines import KeyCustodian, KeyProvider
+from domain.provider import Answer, Chip, KeyAccepted, KeyEntry, KeyState, ProviderError, Request
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ JITTER = (0.8, 1.2)
 """A pause is taken times a random number between these: pools do not come back in step."""
 
 
-class Member(KeyProvider, Protocol):
+class Member(KeyProvider, KeyCustodian, Protocol):
     """One session with the HSM, in a process of its own."""
 
     async def self_test(self) -> list[str]:
@@ -45,12 +45,13 @@ class Member(KeyProvider, Protocol):
 
 
 class KeyPool:
-    """`KeyProvider` over several members; `members` by name, in the order of the ring.
+    """`KeyProvider` and `KeyCustodian` over several members; `members` by name, in the order of the
+    ring.
 
     A member that gives no answer (Away) is taken out, and what it was asked goes to the next at
-    once: every operation may be asked twice. It is tried after growing pauses and comes back by
-    itself, when it has forgotten its handles and passed its self-test. When none is left every call
-    raises KeysAway, until one is back.
+    once: every operation may be asked twice, acts on keys too. It is tried after growing pauses and
+    comes back by itself, when it has forgotten its handles and passed its self-test. When none is
+    left every call raises KeysAway, until one is back.
 
     A Fault (the program failed over what was asked) is asked of one other member: if that one
     answers, the first is taken out; if it fails too, the fault lies in the question.
@@ -121,6 +122,43 @@ class KeyPool:
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await self._ask(self._anyone(), "sign", digests)
         return signatures
+
+    # What custodians do with keys: one member does it, all others see it.
+
+    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+        entry: KeyEntry = await self._change("combine", label, suite, parts)
+        return entry
+
+    async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._change("set_state", labels, state)
+        return entries
+
+    async def destroy(self, labels: Sequence[str]) -> None:
+        await self._change("destroy", labels)
+
+    async def restore(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._change("restore", blob)
+        return entries
+
+    async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._change("stage_temporary_keys", block)
+        return entries
+
+    async def part_value(self, suite: str, part: bytes) -> str:
+        value: str = await self._ask(self._anyone(), "part_value", suite, part)
+        return value
+
+    async def inventory(self) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._ask(self._anyone(), "inventory")
+        return entries
+
+    async def export(self, labels: Sequence[str], kek_version: int) -> bytes:
+        blob: bytes = await self._ask(self._anyone(), "export", labels, kek_version)
+        return blob
+
+    async def backup(self, kek_version: int) -> bytes:
+        blob: bytes = await self._ask(self._anyone(), "backup", kek_version)
+        return blob
 
     # Who is asked.
 

@@ -17,12 +17,16 @@ from actors.hsm.self_test import SM4_BLOCK
 from actors.hsm.stored_masters import Encipher, StoredMasters
 from actors.hsm.suites import CHECK_VALUE, SM4
 from actors.hsm.token import KeyToken
-from domain.provider import Operation, ProviderError, Where
+from domain.codes import Code
+from domain.provider import KeyRefused, Operation, ProviderError, Where
 
 
 class SdfMasters(StoredMasters):
     """`Masters` under KEK `kek_index` of the device behind `library`. At rest a master is its
     check value ‖ the wrapped key, since the standard's wrapping tells no wrong KEK."""
+
+    exportable = False
+    """The device's own backup has them: GM/T 0018 lets none out under another key."""
 
     def __init__(self, token: KeyToken, library: Path, kek_index: int) -> None:
         self._device = SdfDevice(library, kek_index)
@@ -52,6 +56,9 @@ class SdfMasters(StoredMasters):
         wrapped = self._device.generate()
         handle = self._device.unwrapped(wrapped)
         return self._device.encipher(handle, SM4.check_block)[:CHECK_VALUE] + wrapped
+
+    def _value(self, label: str, protected: bytes) -> bytes:
+        raise KeyRefused(Code.KEY_STAYS, f"{label}: it lies in an SDF device")
 
     @contextmanager
     def _master(self, label: str, protected: bytes) -> Iterator[Encipher]:

@@ -21,10 +21,11 @@ from pkcs11.exceptions import (
 )
 
 from actors.hsm import labels
+from actors.hsm.ceremony import put_in_use
 from actors.hsm.token import LOCKED_IN, KeyToken
 from domain.card.profile import Profile
 from domain.card.records import RecordError
-from domain.provider import RecordUnsealable
+from domain.provider import KeyState, RecordUnsealable
 
 _FORMAT = 1
 _NONCE = 12
@@ -66,11 +67,14 @@ class DataKeys:
         with self._token.alone():
             key = self.get(batch_id)
             if key is None:
+                # Records have look-up values, too.
+                put_in_use(self._token, labels.INDEX)
                 key = self._keys[batch_id] = self._token.session.generate_key(
                     KeyType.AES,
                     256,
                     store=True,
                     label=labels.data(batch_id),
+                    id=KeyState.ACTIVE.encode(),
                     capabilities=MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT,
                     template={**LOCKED_IN, Attribute.PRIVATE: True},
                 )

@@ -20,7 +20,7 @@ from actors.hsm.masters import MasterState, check_value
 from actors.hsm.self_test import KnownAnswer
 from actors.hsm.suites import SM4, factor_block
 from actors.hsm.token import KeyToken
-from actors.hsm.transport import unsealed
+from actors.hsm.transport import unsealed, unwrapped_value, wrapped_value
 from domain.provider import Operation, Where
 
 KEY_LENGTH = 16
@@ -36,6 +36,7 @@ class StoredMasters(ABC):
     implementation."""
 
     suite = SM4
+    exportable = True
 
     def __init__(self, token: KeyToken, known_answers: Sequence[KnownAnswer]) -> None:
         self._token = token
@@ -49,6 +50,11 @@ class StoredMasters(ABC):
     @abstractmethod
     def _generate(self, label: str) -> bytes:
         """A new master as it may rest."""
+
+    @abstractmethod
+    def _value(self, label: str, protected: bytes) -> bytes:
+        """A resting master in the memory of this process, to leave under a KEK. Raises KeyRefused
+        (KEY_STAYS) where it never does."""
 
     @abstractmethod
     def _master(self, label: str, protected: bytes) -> AbstractContextManager[Encipher]:
@@ -97,6 +103,14 @@ class StoredMasters(ABC):
         self._make(label, state, lambda: self._protect(label, key))
         _log.info("key_imported", label=label)
 
+    def wrapped(self, label: str, kek: Any) -> bytes:
+        return wrapped_value(self._token, self._value(label, self._find(label)[1]), kek)
+
+    def take_wrapped(self, label: str, blob: bytes, kek: Any, state: str) -> None:
+        key = unwrapped_value(blob, kek)
+        self._make(label, state, lambda: self._protect(label, key))
+        _log.info("key_restored", label=label)
+
     def set_state(self, label: str, state: str) -> None:
         with self._token.changing():
             before = self._objects(label)
@@ -128,6 +142,7 @@ class StoredMasters(ABC):
             Operation("generate_master", Where.SOFTWARE, note),
             Operation("join_components", Where.SOFTWARE, note),
             Operation("check_value", Where.SOFTWARE, note),
+            Operation("back_up", Where.SOFTWARE, note),
         ]
 
     def _opened(self, label: str) -> AbstractContextManager[Encipher]:

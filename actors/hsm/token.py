@@ -35,6 +35,8 @@ SOFTHSM2 = "/usr/lib/softhsm/libsofthsm2.so"
 LABEL = "centre"
 LOCKED_IN = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
 """Of keys that nobody ever reads or takes out."""
+EXPORTABLE = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: True}
+"""Never read out, and wrapped under a KEK only (docs/decisions/0020)."""
 
 _MAKING = "making-"
 _ATTEMPTS = 8

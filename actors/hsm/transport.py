@@ -57,8 +57,8 @@ def blamed(token: KeyToken) -> NotAKey:
     return NotAKey("not a key under the transport key")
 
 
-def unsealed(token: KeyToken, sealed: bytes, length: int) -> bytes:
-    """A sealed key of `length` bytes in the memory of this process: *software-assisted*, for keys
+def unsealed(token: KeyToken, sealed: bytes, length: int | None = None) -> bytes:
+    """A sealed key (of `length` bytes) in the memory of this process: *software-assisted*, for keys
     that the token has no place for (SM4 masters, components). Raises NotAKey."""
     readable = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}
     key = unwrap(token, KeyType.GENERIC_SECRET, sealed, readable)
@@ -66,6 +66,45 @@ def unsealed(token: KeyToken, sealed: bytes, length: int) -> bytes:
         value: bytes = key[Attribute.VALUE]
     finally:
         key.destroy()
-    if len(value) != length:
+    if length is not None and len(value) != length:
         raise NotAKey(f"not a {length}-byte key")
+    return value
+
+
+_PASSING = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: True}
+
+
+def wrapped_value(token: KeyToken, key: bytes, kek: Any) -> bytes:
+    """A key that is in the memory of this process, under a KEK of the token (RFC 3394)."""
+    passing = token.session.create_object(
+        {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+            Attribute.VALUE: key,
+            Attribute.TOKEN: False,
+            **_PASSING,
+        }
+    )
+    try:
+        blob: bytes = kek.wrap_key(passing, mechanism=Mechanism.AES_KEY_WRAP)
+    finally:
+        passing.destroy()
+    return blob
+
+
+def unwrapped_value(blob: bytes, kek: Any) -> bytes:
+    """The inverse of `wrapped_value`."""
+    passing = kek.unwrap_key(
+        ObjectClass.SECRET_KEY,
+        KeyType.GENERIC_SECRET,
+        blob,
+        store=False,
+        mechanism=Mechanism.AES_KEY_WRAP,
+        capabilities=UNUSED,
+        template=_PASSING,
+    )
+    try:
+        value: bytes = passing[Attribute.VALUE]
+    finally:
+        passing.destroy()
     return value

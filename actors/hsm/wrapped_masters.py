@@ -34,13 +34,15 @@ class WrappedMasters(StoredMasters):
     def _generate(self, label: str) -> bytes:
         return self._protect(label, os.urandom(KEY_LENGTH))
 
-    @contextmanager
-    def _master(self, label: str, protected: bytes) -> Iterator[Encipher]:
+    def _value(self, label: str, protected: bytes) -> bytes:
         try:
-            key = sealing.unseal(self._wrapping_key(), label, protected)
+            return sealing.unseal(self._wrapping_key(), label, protected)
         except RecordUnsealable:
             raise ProviderError(f"the master {label} does not open under the key wrap") from None
-        yield SM4.encipherer(key)
+
+    @contextmanager
+    def _master(self, label: str, protected: bytes) -> Iterator[Encipher]:
+        yield SM4.encipherer(self._value(label, protected))
 
     @contextmanager
     def _key(self, key: bytes) -> Iterator[Encipher]:

@@ -12,7 +12,7 @@ import pytest
 from bench import agent, keys, one_process, results, stations, whole_centre
 from bench.chips import TURNS_OF_A_CARD
 from bench.intake import take_in
-from centre.home import initialise
+from bench.masters import home_with_keys
 from counterparts.factory import make_delivery
 
 CARDS = 14
@@ -21,7 +21,7 @@ LOAD = stations.Load(4, 0.83, 1.3, 1.5)
 
 async def offer_in_process(place: Path) -> stations.Offered:
     """The stations of the bench at real doors, behind which the lines are in this process."""
-    config = initialise(place / "home")
+    config = home_with_keys(place / "home")
     pem = config.transport_public_key.read_bytes()
     delivery = make_delivery(6, 60, place / "stations", pem)
     lines = one_process.Lines(config)

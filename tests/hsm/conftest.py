@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from tests.hsm.place import DES3, Home, make_home
+from tests.hsm.place import DES3, Home, bring_formal_keys, make_home
 
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory: pytest.TempPathFactory, sdf_library: Path) -> Home:
-    """To be copied, not used: its masters are those of `centre init`, and stay so."""
+    """To be copied, not used: as `centre init` leaves it, without masters."""
     return make_home(tmp_path_factory.mktemp("new"), DES3, sdf_library)
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory, new_home: Home) -> Home:
-    return make_home(tmp_path_factory.mktemp("hsm"), DES3, new_home.sdf_library, new_home)
+    home = make_home(tmp_path_factory.mktemp("hsm"), DES3, new_home.sdf_library, new_home)
+    bring_formal_keys(home)
+    return home
 
 
 @pytest.fixture(scope="session")

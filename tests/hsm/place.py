@@ -1,12 +1,15 @@
-"""Tokens in a temporary place, and the kinds of masters, as the tests of this folder use them."""
+"""Tokens in a temporary place, the kinds of masters, and keys that two custodians bring to them."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from actors.hsm import ceremony
+from actors.hsm import ceremony, labels
+from actors.hsm.components import seal_part
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
@@ -20,6 +23,7 @@ from actors.hsm.token import (
 )
 from actors.hsm.wrapped_masters import WrappedMasters
 from domain.card.profile import Profile, load_profile
+from domain.provider import KeyCustody, KeyEntry, KeyState
 from tests.conformance.card_side import Records
 
 PIN, SO_PIN = "test-user-pin", "test-officer-pin"
@@ -59,16 +63,17 @@ def make_masters(kind: str, token: KeyToken, sdf_library: Path) -> Masters:
             return SdfMasters(token, sdf_library, KEK)
 
 
-def make_home(place: Path, kind: str, sdf_library: Path, like: Home | None = None) -> Home:
-    """A new home; with `like` it begins as a copy of that one's token, whose RSA pair is there."""
+def make_home(place: Path, kind: str, sdf_library: Path = Path(), like: Home | None = None) -> Home:
+    """A home as `centre init` leaves it, without masters. With `like` its token is a copy of that
+    one's, whose RSA pair is there already."""
+    profile = load_profile("ssc-3des" if kind == DES3 else "ssc-sm4")
     if like is not None:
         shutil.copytree(like.config.conf.parent, place / "token")
+        config = blank_token(place)
+        return replace(like, config=config, kind=kind, sdf_library=sdf_library, profile=profile)
     config = blank_token(place)
-    profile = load_profile("ssc-3des" if kind == DES3 else "ssc-sm4")
     with KeyToken(config) as token:
-        masters = make_masters(kind, token, sdf_library)
-        ceremony.generate_keys(token, profile, masters)
-        masters.forget()
+        ceremony.generate_keys(token)
         return Home(
             config,
             kind,
@@ -80,7 +85,40 @@ def make_home(place: Path, kind: str, sdf_library: Path, like: Home | None = Non
 
 
 def blank_token(place: Path) -> TokenConfig:
-    """A token without keys."""
+    """A token without keys, if there is none."""
     create_token(place / "token", PIN, SO_PIN)
     write_pin_file(place / "pin", PIN)
     return token_config(place / "token", place / "pin")
+
+
+def sealed_parts(transport: bytes, label: str, components: Iterable[bytes]) -> list[bytes]:
+    """What custodians send: their components of the key `label`, numbered from 1."""
+    return [seal_part(transport, label, n, part) for n, part in enumerate(components, start=1)]
+
+
+def stage_formal_keys(
+    custody: KeyCustody,
+    transport: bytes,
+    profile: Profile,
+    version: int = 1,
+    keys: Mapping[str, bytes] | None = None,
+) -> list[KeyEntry]:
+    """A master for each usage of the profile, from components of two custodians: random ones, or
+    such that they give `keys`, by usage."""
+    entries = []
+    for slot in profile.keys:
+        label, one = labels.formal(slot.usage, version), os.urandom(16)
+        key = keys[slot.usage] if keys else os.urandom(16)
+        other = bytes(a ^ b for a, b in zip(one, key, strict=True))
+        parts = sealed_parts(transport, label, (one, other))
+        entries.append(custody.combine(label, profile.suite, parts))
+    return entries
+
+
+def bring_formal_keys(home: Home, keys: Mapping[str, bytes] | None = None) -> None:
+    """The province's keys, active: what everything needs that makes cards; `keys` by usage, else
+    random ones."""
+    provider = home.provider()
+    staged = stage_formal_keys(provider, home.transport_public_key, home.profile, keys=keys)
+    provider.set_state([key.label for key in staged], KeyState.ACTIVE)
+    provider.close()

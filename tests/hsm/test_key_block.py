@@ -12,7 +12,7 @@ import pytest
 from Crypto.Cipher import PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
-from actors.hsm import ceremony, labels
+from actors.hsm import labels
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from domain.codes import Code
 from domain.provider import KeyBlockRefused
@@ -50,11 +50,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
 def _of_batch(provider: Pkcs11Provider, batch_id: str) -> list[str]:
     provider.self_test()
     prefix = f"temporary:{batch_id}:"
-    return [
-        e.label
-        for e in ceremony.inventory(provider.token, provider.masters)
-        if e.label.startswith(prefix)
-    ]
+    return [e.label for e in provider.inventory() if e.label.startswith(prefix)]
 
 
 @pytest.mark.parametrize("what", SPOILED)

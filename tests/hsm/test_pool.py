@@ -20,6 +20,8 @@ from domain.provider import (
     Compare,
     KeyAccepted,
     KeyChange,
+    KeyRefused,
+    KeyState,
     ProviderError,
     Request,
 )
@@ -103,6 +105,12 @@ class Scripted:
         taken: list[KeyAccepted] = await self._plain("import_temporary_keys", [])
         return taken
 
+    def __getattr__(self, name: str) -> Any:
+        """Acts on keys."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_: self._plain(name, None)
+
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await self._plain("sign", list(digests))
         return signatures
@@ -143,7 +151,8 @@ def change(carton: str, serial: int) -> KeyChange:
 
 
 def pool_of(*members: Scripted, clock: Clock | None = None) -> KeyPool:
-    return KeyPool({m.name: m for m in members}, (clock or Clock()).sleep)
+    named: dict[str, Any] = {m.name: m for m in members}
+    return KeyPool(named, (clock or Clock()).sleep)
 
 
 CHUNK: list[Request] = [
@@ -272,18 +281,23 @@ def test_a_fault_of_the_question_takes_nobody_out_and_one_of_a_member_that_one()
 
 
 def test_a_change_of_keys_is_made_by_one_and_seen_by_all() -> None:
-    """The others forget what they remember; one that can't be told is out, and told on return."""
+    """The others forget what they remember; one that can't be told is out, and told on return. An
+    act that is refused takes nobody out."""
     members = [Scripted(f"p{n}") for n in range(3)]
 
     async def run() -> None:
         clock = Clock()
         pool = pool_of(*members, clock=clock)
-        await pool.import_temporary_keys(b"")
-        changed = [m for m in members if "import_temporary_keys" in m.asked]
+        await pool.set_state(["formal:MK:v1"], KeyState.RETIRED)
+        changed = [m for m in members if "set_state" in m.asked]
         assert len(changed) == 1
         assert all("refresh" in m.asked for m in members)
         members[2].sick = Away("stopped")
         await pool.import_temporary_keys(b"")
+        assert pool.out == ["p2"]
+        members[0].sick = members[1].sick = KeyRefused(Code.KEY_UNKNOWN, "no such key")
+        with pytest.raises(KeyRefused):
+            await pool.destroy(["formal:MK:v1"])
         assert pool.out == ["p2"]
         members[2].sick = None
         await clock.over()

@@ -17,7 +17,7 @@ import pytest
 from pkcs11 import Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error
 
-from actors.hsm import ceremony, labels
+from actors.hsm import labels
 from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.pkcs11_masters import KNOWN_ANSWERS as MASTERS_ANSWERS
 from actors.hsm.pkcs11_provider import Pkcs11Provider
@@ -38,7 +38,7 @@ from domain.provider import (
 from tests.conformance.card_side import Factory, Records, identification_code
 from tests.conformance.provider_specimen import Specimen
 from tests.conformance.provider_suite import check_key_provider
-from tests.hsm.place import DES3, KINDS, SDF, Home, make_home
+from tests.hsm.place import DES3, KINDS, SDF, Home, bring_formal_keys, make_home
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,6 +48,7 @@ def test_conformance(tmp_path: Path, new_home: Home, kind: str) -> None:
     @contextmanager
     def make() -> Iterator[Specimen]:
         home = make_home(tmp_path, kind, new_home.sdf_library, new_home)
+        bring_formal_keys(home)
         records = Records()
         provider = home.provider(records)
         try:
@@ -210,8 +211,8 @@ with KeyToken(TokenConfig(module, Path(conf), label, Path(pin_file))) as token:
 
 
 def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -> None:
-    """Of every secret and private key in the token the value is refused, and of all but the
-    province's masters, which are backed up under a KEK, wrapping, too."""
+    """Of every secret and private key in the token the value is refused. Only keys of a backup
+    may leave wrapped, and the transport key, which is public, wraps nothing."""
     provider.seal("secret", [("order", b"x")])
     provider.import_temporary_keys(
         Factory.of("secret", home.profile).sealed(home.transport_public_key)
@@ -234,15 +235,15 @@ def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -
         with pytest.raises(PKCS11Error):
             key[secret]
         assert key[Attribute.SENSITIVE]
-        is_master = key[Attribute.LABEL].startswith("formal:")
-        assert key[Attribute.EXTRACTABLE] is is_master
+        label = key[Attribute.LABEL]
+        leaves = label.startswith("formal:") or label in ("index", "head", "transport")
+        assert key[Attribute.EXTRACTABLE] is leaves
         with pytest.raises(PKCS11Error):
             key[Attribute.SENSITIVE] = False
-        if not is_master:
-            with pytest.raises(PKCS11Error):
-                transport.wrap_key(key)
+        if not leaves:
             with pytest.raises(PKCS11Error):
                 key[Attribute.EXTRACTABLE] = True
+    assert not transport[Attribute.WRAP]
 
 
 def test_transport_key_only_unwraps(provider: Pkcs11Provider) -> None:
@@ -260,7 +261,7 @@ def test_inventory_names_every_key_with_its_check_value(
     """Label, usage, version and check value: the factory's as given, the same after reopening."""
     factory = Factory.of("inventory:of-one", home.profile)
     accepted = provider.import_temporary_keys(factory.sealed(home.transport_public_key))
-    entries = {entry.label: entry for entry in ceremony.inventory(provider.token, provider.masters)}
+    entries = {entry.label: entry for entry in provider.inventory()}
     for key in accepted:
         entry = entries[key.label]
         assert (entry.usage, entry.version) == (key.usage, key.version)
@@ -270,7 +271,7 @@ def test_inventory_names_every_key_with_its_check_value(
     assert all(len(entry.check_value) == 6 for entry in entries.values())
     provider.close()
     provider.self_test()
-    assert {e.label: e for e in ceremony.inventory(provider.token, provider.masters)} == entries
+    assert {e.label: e for e in provider.inventory()} == entries
 
 
 def test_refusals_cross_a_process_boundary() -> None:

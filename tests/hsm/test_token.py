@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.hsm import ceremony, token
-from actors.hsm.pkcs11_masters import Pkcs11Masters
+from actors.hsm import ceremony, labels, token
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import KeyToken, create_token
 from domain.card.profile import load_profile
@@ -23,13 +22,12 @@ from tests.hsm.place import PIN, SO_PIN, Home, blank_token
 def test_making_a_token_twice_changes_nothing(tmp_path: Path) -> None:
     """The second call keeps the keys of the first, and what an interruption left behind goes."""
     config = blank_token(tmp_path)
-    profile = load_profile("ssc-3des")
     with KeyToken(config) as first:
-        before = ceremony.generate_keys(first, profile, Pkcs11Masters(first))
+        before = ceremony.generate_keys(first)
     (tmp_path / "token" / "making-left").mkdir()
     create_token(tmp_path / "token", PIN, SO_PIN)
     with KeyToken(config) as again:
-        assert ceremony.generate_keys(again, profile, Pkcs11Masters(again)) == before
+        assert ceremony.generate_keys(again) == before
     (tmp_path / "token" / "tokens").rename(tmp_path / "kept")
     create_token(tmp_path / "token", PIN, SO_PIN)
     assert not (tmp_path / "token" / "making-left").exists()
@@ -76,7 +74,7 @@ def test_a_wrong_pin_is_tried_once(tmp_path: Path) -> None:
         assert "another-pin" not in str(refused.value)
     config.pin_file.write_text(PIN)
     with KeyToken(config) as fresh:
-        assert ceremony.inventory(fresh, Pkcs11Masters(fresh)) == []
+        assert not list(fresh.session.get_objects())
 
 
 def test_one_session_a_process(home: Home, provider: Pkcs11Provider) -> None:
@@ -94,14 +92,12 @@ _GENERATE = """
 import sys
 from pathlib import Path
 from actors.hsm import ceremony
-from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.token import KeyToken, TokenConfig
-from domain.card.profile import load_profile
 module, conf, label, pin_file = sys.argv[1:]
 with KeyToken(TokenConfig(module, Path(conf), label, Path(pin_file))) as token:
     token.session
     print("open", flush=True)
-    ceremony.generate_keys(token, load_profile("ssc-3des"), Pkcs11Masters(token))
+    ceremony.generate_keys(token)
 """
 
 
@@ -109,7 +105,6 @@ def test_key_generation_is_finished_after_kills(tmp_path: Path) -> None:
     """Killed (SIGKILL) after so many keys, at whatever point of the next, generation goes on
     where it was: what was there stays, and in the end every key is there once."""
     config = blank_token(tmp_path)
-    profile = load_profile("ssc-3des")
     arguments = [config.module, str(config.conf), config.label, str(config.pin_file)]
     for kills in range(6):
         with subprocess.Popen(
@@ -123,11 +118,11 @@ def test_key_generation_is_finished_after_kills(tmp_path: Path) -> None:
                 process.stdout.readline()
             process.send_signal(signal.SIGKILL)
     with KeyToken(config) as survivor:
-        masters = Pkcs11Masters(survivor)
-        before = ceremony.inventory(survivor, masters)
-        after = ceremony.generate_keys(survivor, profile, masters)
+        made = [label for label in labels.OWN if ceremony.find(survivor, label) is not None]
+        before = [ceremony.entry(survivor, label) for label in made]
+        after = ceremony.generate_keys(survivor)
         assert ceremony.export_transport_public_key(survivor)
         assert ceremony.export_head_public_key(survivor)
-    usages = sorted(slot.usage for slot in profile.keys)
-    assert sorted(e.usage for e in after) == sorted([*usages, "transport", "head", "index", "wrap"])
+    assert [entry.label for entry in after] == list(labels.OWN)
+    assert before
     assert all(entry in after for entry in before)

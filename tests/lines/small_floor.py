@@ -15,13 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.hsm import ceremony, labels
-from actors.hsm.masters import MasterState
-from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
-from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
-from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
@@ -44,6 +39,7 @@ from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.social_memory import KeyWritten
 from station_agents.virtual.tray_file import Plastic, read_tray
+from tests.hsm.place import DES3, WRAPPED, bring_formal_keys, make_home
 from tests.ledger.scanning import scan_packages
 
 PROFILE = "ssc-3des"
@@ -117,26 +113,17 @@ class SmallFloor:
         profile_id: str = PROFILE,
         formal: Mapping[str, bytes] | None = None,
     ) -> SmallFloor:
-        """`formal`: the province's masters by usage; without them they are made in the token, and
-        nobody knows them."""
+        """`formal`: the province's masters by usage; without them nobody knows them."""
         profile = load_profile(profile_id)
-        places = {"3des": Pkcs11Masters, "sm4": WrappedMasters}[profile.suite]
         place.mkdir(parents=True, exist_ok=True)
-        create_token(place / "token", "test-user-pin", "test-officer-pin")
-        write_pin_file(place / "pin", "test-user-pin")
-        config = token_config(place / "token", place / "pin")
-        with KeyToken(config) as token:
-            masters = places(token)
-            ceremony.generate_keys(token, profile, masters)
-            for usage, key in (formal or {}).items():
-                label = labels.formal(usage, labels.FIRST_VERSION)
-                masters.destroy(label)
-                masters.create(label, key, MasterState.ACTIVE)
-            pem = ceremony.export_transport_public_key(token)
-        (place / "transport.pem").write_bytes(pem)
+        home = make_home(place, DES3 if profile.suite == "3des" else WRAPPED)
+        bring_formal_keys(home, formal)
+        (place / "transport.pem").write_bytes(home.transport_public_key)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
-        provider = Pkcs11Provider(config, profile, LedgerChipRecords(place / "ledger.db"), places)
+        provider = Pkcs11Provider(
+            home.config, profile, LedgerChipRecords(place / "ledger.db"), home.masters
+        )
         floor = cls(place, ledger, queries, provider, Nearby(provider), lots, profile)
         floor.restart_lines()
         return floor

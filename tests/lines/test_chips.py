@@ -8,7 +8,6 @@ from collections import Counter
 
 import pytest
 
-from actors.hsm import labels
 from counterparts.factory import Delivery
 from counterparts.faults import Fault
 from domain.card.profile import load_profile
@@ -24,7 +23,7 @@ PROFILE = load_profile("ssc-3des")
 
 
 def is_formal(chip: Chip) -> bool:
-    return {k.version for k in chip.plastic.memory.social.keys.values()} == {labels.FIRST_VERSION}
+    return {k.version for k in chip.plastic.memory.social.keys.values()} == {1}
 
 
 def good_chips(floor: SmallFloor, delivery: Delivery) -> list[Chip]:
