@@ -232,7 +232,10 @@ def _token(config: Config) -> Finding:
     missing = sorted(set(labels.OWN) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
-    note = f"自检 self test {tested}/{len(answers)}; 密钥 keys: {keys}"
+    note = (
+        f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(answers)};"
+        f" 密钥 keys: {keys}"
+    )
     note += (
         f"; 正式密钥 formal keys: v{version}" if version
         else "; 无启用的正式密钥 no formal keys are active"

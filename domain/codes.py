@@ -126,6 +126,7 @@ class Code(StrEnum):
     # Inside the centre
     LINE_AWAY = "LINE_AWAY"
     LINE_IDLE = "LINE_IDLE"
+    KEY_PROVIDER_AWAY = "KEY_PROVIDER_AWAY"
     RECEIVER_MISSING = "RECEIVER_MISSING"
     UNAVAILABLE = "UNAVAILABLE"
     BUSY = "BUSY"
@@ -415,6 +416,11 @@ WORDS: dict[Code, Words] = {
         "部件未就绪", "a part is not ready", "自动重启，查看 log/ it starts by itself; see log/"
     ),
     Code.LINE_IDLE: Words("有卡待做而无进展", "cards wait and nothing moves", "查看 log/ see log/"),
+    Code.KEY_PROVIDER_AWAY: Words(
+        "加密机均无应答",
+        "no key provider answers",
+        "检查加密机，恢复后自动续做 look at the HSM: work goes on by itself when it is back",
+    ),
     Code.RECEIVER_MISSING: Words(
         "未配置接收方", "no receiver is configured", "[card_management] address in centre.toml"
     ),

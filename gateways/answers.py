@@ -75,7 +75,7 @@ def answering(handler: Handler[ReplyT]) -> Handler[ReplyT]:
             raise
         except (Away, ProviderError) as e:
             log.warning("door.away", door=handler.__qualname__, error=type(e).__name__)
-            await abort(context, Code.UNAVAILABLE)
+            await abort(context, e.code if isinstance(e, Away) else Code.UNAVAILABLE)
         except Refused as e:
             log.warning("door.refused", door=handler.__qualname__, code=e.code)
             if e.code == Code.COMMAND_DIFFERS:

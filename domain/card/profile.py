@@ -117,7 +117,6 @@ class Profile:
     external_usage: str
     maintenance_usage: str
     temporary_version: int
-    formal_version: int
     fields: Mapping[str, Field]
     city_suffix: bytes
     low_counter: int
@@ -198,7 +197,6 @@ def parse_profile(t: Mapping[str, Any]) -> Profile:
         external_usage=t["external_usage"],
         maintenance_usage=t["maintenance_usage"],
         temporary_version=t["temporary_version"],
-        formal_version=t["formal_version"],
         fields=fields,
         city_suffix=t["city_suffix"].encode("ascii"),
         low_counter=t["low_counter"],

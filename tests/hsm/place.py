@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,22 +106,28 @@ def sealed_parts(transport: bytes, label: str, components: Iterable[bytes]) -> l
 
 
 def stage_formal_keys(
-    custody: KeyCustody, transport: bytes, profile: Profile, version: int = 1
+    custody: KeyCustody,
+    transport: bytes,
+    profile: Profile,
+    version: int = 1,
+    keys: Mapping[str, bytes] | None = None,
 ) -> list[KeyEntry]:
-    """A master for each usage of the profile, from random components of two custodians."""
-    return [
-        custody.combine(
-            label,
-            profile.suite,
-            sealed_parts(transport, label, (os.urandom(16), os.urandom(16))),
-        )
-        for label in (labels.formal(slot.usage, version) for slot in profile.keys)
-    ]
+    """A master for each usage of the profile, from components of two custodians: random ones, or
+    such that they give `keys`, by usage."""
+    entries = []
+    for slot in profile.keys:
+        label, one = labels.formal(slot.usage, version), os.urandom(16)
+        key = keys[slot.usage] if keys else os.urandom(16)
+        other = bytes(a ^ b for a, b in zip(one, key, strict=True))
+        parts = sealed_parts(transport, label, (one, other))
+        entries.append(custody.combine(label, profile.suite, parts))
+    return entries
 
 
-def bring_formal_keys(home: Home) -> None:
-    """The province's keys, active: what everything needs that makes cards."""
+def bring_formal_keys(home: Home, keys: Mapping[str, bytes] | None = None) -> None:
+    """The province's keys, active: what everything needs that makes cards; `keys` by usage, else
+    random ones."""
     provider = home.provider()
-    staged = stage_formal_keys(provider, home.transport_public_key, home.profile)
+    staged = stage_formal_keys(provider, home.transport_public_key, home.profile, keys=keys)
     provider.set_state([key.label for key in staged], KeyState.ACTIVE)
     provider.close()
