@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from centre.chip import Chip
-from domain.codes import in_words, next_step
+from domain.words import in_words, next_step
 from station_agents.pcsc import ReaderSeen
 
 _KEYS = {

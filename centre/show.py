@@ -15,7 +15,7 @@ from rich.table import Table
 from centre.config import Config
 from centre.running import state_of
 from centre.watch import ask_floor
-from domain.codes import in_words, next_step
+from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
 from ledger.lots import LotState, lots_of
 from ledger.queries import Queries

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from centre.config import Config
 from centre.watch import Frame, Standing, line_name, look, quiet, since, stands_still
-from domain.codes import WORDS, Code, next_step
+from domain.codes import Code
+from domain.words import WORDS, next_step
 from ledger.queries import Queries
 from stubs.operator_pb2 import FloorState, ReaderState, StationState
 

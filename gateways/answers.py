@@ -10,9 +10,10 @@ import grpc
 import structlog
 
 from domain.changes import Away, Refused
-from domain.codes import WORDS, Code, next_step
+from domain.codes import Code
 from domain.lines import Receipt, RefusedRecord
 from domain.provider import ProviderError
+from domain.words import WORDS, next_step
 from stubs import common_pb2 as pb
 
 log = structlog.get_logger()
