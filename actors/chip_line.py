@@ -74,12 +74,14 @@ class Outcome(Generic[SessionT]):
 @dataclass(frozen=True)
 class Prepared(Generic[SessionT]):
     """A turn ready to be decided: `finish` gets the provider's answers, in order. When the
-    provider refuses one of them (no key, no quota) the station waits and asks again. `claim`
+    provider refuses one of them (no key, no quota) the station waits and asks again, unless
+    `refusals` says what becomes of a turn that is refused with this code. `claim`
     names the card, as far as it is known: one chunk decides one turn of each."""
 
     finish: Callable[[Sequence[Answer], Writing], Outcome[SessionT]]
     requests: Sequence[Request] = field(default=())
     claim: str = ""
+    refusals: Mapping[str, Callable[[Writing], Outcome[SessionT]]] = field(default_factory=dict)
 
 
 class Held(Exception):
@@ -246,7 +248,7 @@ class ChipLine(Generic[SessionT, FactsT]):
         except Away as e:
             log.warning("line.away", line=self.line, reason=str(e))
             self.forget()
-            return self._after_failure(fresh, writing)
+            return self._after_failure(fresh, writing, e.code)
         except Refused as e:
             # Another instance, or a stale picture: look at the ledger and the chips again.
             log.warning("line.refused", line=self.line, code=e.code, detail=e.detail)
@@ -279,15 +281,13 @@ class ChipLine(Generic[SessionT, FactsT]):
         return chosen
 
     def _after_failure(
-        self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing
+        self, fresh: Sequence[tuple[StationTurn, SessionT | None]], writing: Writing, code: str
     ) -> list[Outcome[SessionT]]:
         """Nothing was released. Before a commit was tried the same turn may come again; after
         that its effect is not known, so the chip is read anew."""
         if writing.empty:
-            return [
-                Outcome(Wait(RETRY_MILLISECONDS, Code.UNAVAILABLE), session) for _, session in fresh
-            ]
-        return [Outcome(Restart(Code.UNAVAILABLE)) for _ in fresh]
+            return [Outcome(Wait(RETRY_MILLISECONDS, code), session) for _, session in fresh]
+        return [Outcome(Restart(code)) for _ in fresh]
 
     def _prepare(
         self, turn: StationTurn, session: SessionT | None, facts: FactsT
@@ -337,6 +337,8 @@ def _finish(
     session: SessionT | None,
 ) -> Outcome[SessionT]:
     refused = next((a.refused for a in answers if a.refused), "")
+    if refused in prepared.refusals:
+        return prepared.refusals[refused](writing)
     if refused:
         return Outcome(Wait(REFUSED_MILLISECONDS, refused), session)
     return prepared.finish(answers, writing)

@@ -47,9 +47,16 @@ PROVIDER_OPERATIONS = prometheus.Counter(
     ["operation", "result"],
 )
 
+MEMBER_IN = prometheus.Gauge(
+    "card_centre_key_member_in",
+    "1 while this process asks a key provider of the pool, 0 while it has taken it out",
+    ["member"],
+)
+
 # Finding a series by its labels takes longer than counting.
 call_seconds = cache(CALL_SECONDS.labels)
 chunk_turns = cache(CHUNK_TURNS.labels)
+member_in = cache(MEMBER_IN.labels)
 _part_seconds = cache(CHUNK_PART_SECONDS.labels)
 
 REQUESTS: dict[type[Request], str] = {

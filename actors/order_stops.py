@@ -14,10 +14,11 @@ from typing import Any
 from actors.receiving import receipt_from_json, receipt_to_json
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.factory_return import is_id
 from domain.lines import OrderAct, OrdersCommand, Receipt, RefusedRecord
 from domain.places import PACKED, PACKING, READ_AGAIN, Line, Standing, held, work
+from domain.words import WORDS
 from ledger.digests import digest_of
 from ledger.queries import OrderState
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType, Update
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.lines import ClosePackage, Receipt, RefusedRecord
 from domain.places import PACKED, PACKING, Line
+from domain.words import WORDS
 
 PACKAGE_SIZE = 200
 

@@ -21,9 +21,10 @@ import structlog
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from actors import metrics
-from domain.changes import Away, Changes, Committed, Refused
+from actors.hsm.pool import KeyPool
+from domain.changes import Away, Changes, Committed, Fault, Refused
 from domain.codes import Code
-from domain.lines import LedgerDoor
+from domain.lines import KeyProvider, LedgerDoor
 from domain.provider import (
     Answer,
     KeyEntry,
@@ -31,6 +32,7 @@ from domain.provider import (
     KeyState,
     Provider,
     ProviderError,
+    RecordUnsealable,
     Request,
 )
 from ledger.commit import Ledger
@@ -43,6 +45,8 @@ PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between tries; the last one repeats."""
 COMMIT_TRIES = 6
 CALL_SECONDS = 30.0
+PROVIDER_SECONDS = 15.0
+"""Within which a key provider answers a chunk, its session opened anew included."""
 OPTIONS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 0, "num_cpus": 0}
 
 
@@ -57,28 +61,28 @@ def fault_of(task: asyncio.Task[None] | None, name: str) -> str:
 
 async def ask(method: Any, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     """Call an actor's method. What our code raised comes back as it was; a dead, restarting or
-    silent actor, and a fault inside it, are Away."""
+    silent actor is Away, a fault inside it Fault."""
     try:
         async with asyncio.timeout(seconds):
             return await method.remote(*args)
     except TimeoutError:
         raise Away("no answer in time") from None
     except RayTaskError as e:
-        if isinstance(e.cause, Away | Refused | KeyRefused):
+        if isinstance(e.cause, Away | Refused | KeyRefused | RecordUnsealable):
             raise e.cause from None
         log.error("actor.fault", error=type(e.cause).__name__)
-        raise Away(f"a fault inside an actor: {type(e.cause).__name__}") from None
+        raise Fault(f"a fault inside an actor: {type(e.cause).__name__}") from None
     except (RayError, GetTimeoutError) as e:
         raise Away(type(e).__name__) from None
 
 
-async def call(actor: Any, method: str, *args: Any) -> Any:
+async def call(actor: Any, method: str, *args: Any, seconds: float = CALL_SECONDS) -> Any:
     """Call `method` of what stands behind a shell, through the shell's own `call`; as `ask`.
 
     Arguments and answer travel as bytes: Ray's serialiser, which can carry functions too, is a
     Python class and takes several times as long over our dataclasses.
     """
-    return unpacked(await ask(actor.call, method, packed(args)))
+    return unpacked(await ask(actor.call, method, packed(args), seconds=seconds))
 
 
 def packed(value: Any) -> bytes:
@@ -148,6 +152,10 @@ class RayLedger:
         raise Away("the ledger does not answer")
 
 
+ABOUT_THE_SESSION = ("self_test", "refresh")
+"""Methods of a provider that are no operations on keys, and are not counted as such."""
+
+
 class ProviderShell:
     """One HSM session in one process. A lost session is opened again by the next call."""
 
@@ -165,7 +173,10 @@ class ProviderShell:
                 self._prepare()
                 self._provider = self._make()
                 metrics.expect_provider()
-            return metrics.provider_call(name, getattr(self._provider, name), args)
+            method = getattr(self._provider, name)
+            if name in ABOUT_THE_SESSION:
+                return method()
+            return metrics.provider_call(name, method, args)
         except ProviderError as e:
             raise Away(f"the key provider: {e}") from None
 
@@ -175,76 +186,100 @@ class ProviderShell:
 
 
 class RayProvider:
-    """`KeyProvider` over a provider actor. Its operations change nothing that matters twice
-    (importing the same block again answers the same), so they are simply asked again."""
+    """A member of the pool over a provider actor. Its operations change nothing that matters twice
+    (the same act on keys again answers the same), so they are simply asked again."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
+    async def _call(self, method: str, *args: Any) -> Any:
+        return await call(self._actor, method, *args, seconds=PROVIDER_SECONDS)
+
     async def perform(self, requests: Sequence[Request]) -> list[Answer]:
-        answers: list[Answer] = await call(self._actor, "perform", list(requests))
+        answers: list[Answer] = await self._call("perform", list(requests))
         return answers
 
     async def seal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        sealed: list[bytes] = await call(self._actor, "seal", batch_id, list(records))
+        sealed: list[bytes] = await self._call("seal", batch_id, list(records))
         return sealed
 
     async def unseal(self, batch_id: str, records: Sequence[tuple[str, bytes]]) -> list[bytes]:
-        plain: list[bytes] = await call(self._actor, "unseal", batch_id, list(records))
+        plain: list[bytes] = await self._call("unseal", batch_id, list(records))
         return plain
 
     async def index(self, values: Sequence[str]) -> list[str]:
-        found: list[str] = await call(self._actor, "index", list(values))
+        found: list[str] = await self._call("index", list(values))
         return found
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
-        signatures: list[bytes] = await call(self._actor, "sign", list(digests))
+        signatures: list[bytes] = await self._call("sign", list(digests))
         return signatures
+
+    async def self_test(self) -> list[str]:
+        held: list[str] = await self._call("self_test")
+        return held
+
+    async def refresh(self) -> None:
+        await self._call("refresh")
 
     # `KeyCustodian`.
 
     async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
-        entry: KeyEntry = await call(self._actor, "combine", label, suite, list(parts))
+        entry: KeyEntry = await self._call("combine", label, suite, list(parts))
         return entry
 
     async def part_value(self, suite: str, part: bytes) -> str:
-        value: str = await call(self._actor, "part_value", suite, part)
+        value: str = await self._call("part_value", suite, part)
         return value
 
     async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await call(self._actor, "set_state", list(labels), state)
+        entries: list[KeyEntry] = await self._call("set_state", list(labels), state)
         return entries
 
     async def destroy(self, labels: Sequence[str]) -> None:
-        await call(self._actor, "destroy", list(labels))
+        await self._call("destroy", list(labels))
 
     async def inventory(self) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await call(self._actor, "inventory")
+        entries: list[KeyEntry] = await self._call("inventory")
         return entries
 
     async def export(self, labels: Sequence[str], kek_version: int) -> bytes:
-        blob: bytes = await call(self._actor, "export", list(labels), kek_version)
+        blob: bytes = await self._call("export", list(labels), kek_version)
         return blob
 
     async def backup(self, kek_version: int) -> bytes:
-        blob: bytes = await call(self._actor, "backup", kek_version)
+        blob: bytes = await self._call("backup", kek_version)
         return blob
 
     async def restore(self, blob: bytes) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await call(self._actor, "restore", blob)
+        entries: list[KeyEntry] = await self._call("restore", blob)
         return entries
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await call(self._actor, "stage_temporary_keys", block)
+        entries: list[KeyEntry] = await self._call("stage_temporary_keys", block)
         return entries
+
+
+def key_pool(providers: Sequence[str]) -> KeyPool:
+    """A pool over the provider actors of these names. Raises Away while one was not started."""
+    return KeyPool({name: RayProvider(handle(name)) for name in providers})
 
 
 class MakeLine(Protocol):
     """Builds a line from its door, its eyes, its provider and its epoch."""
 
     def __call__(
-        self, ledger: LedgerDoor, queries: Queries, provider: RayProvider, epoch: int
+        self, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
     ) -> Any: ...
+
+
+def health_of_keys(keys: KeyPool, note: str) -> dict[str, Any]:
+    """State, note and code of a part that asks these providers: ready, or paused without keys."""
+    if keys.out:
+        note = f"{note}; key providers out: {', '.join(keys.out)}"
+    if keys.away:
+        return {"state": "paused", "note": note, "code": str(Code.KEY_PROVIDER_AWAY)}
+    return {"state": "ready", "note": note}
 
 
 class LineShell:
@@ -260,9 +295,11 @@ class LineShell:
         make: MakeLine,
         prepare: Callable[[], None],
         stepping: bool,
+        providers: Sequence[str],
     ) -> None:
         self._name, self._path, self._make = name, Path(ledger_path), make
-        self._prepare, self._stepping = prepare, stepping
+        self._prepare, self._stepping, self._providers = prepare, stepping, providers
+        self._keys: KeyPool | None = None
         self._line: Any = None
         self._door: RayLedger | None = None
         self._task: asyncio.Task[None] | None = None
@@ -277,8 +314,9 @@ class LineShell:
     async def health(self) -> dict[str, Any]:
         """Also starts the line: the first call after a restart does."""
         self._start()
-        state = "ready" if self._line is not None else "loading"
-        return {"pid": os.getpid(), "state": state, "note": self._note}
+        if self._line is None or self._keys is None:
+            return {"pid": os.getpid(), "state": "loading", "note": self._note}
+        return {"pid": os.getpid(), **health_of_keys(self._keys, self._note)}
 
     def _start(self) -> None:
         if self._task is None or self._task.done():
@@ -313,7 +351,8 @@ class LineShell:
         epoch = await call(actor, "open_epoch", self._name)
         self._door = RayLedger(actor, self._name, epoch)
         queries = Queries(self._path)
-        self._line = self._make(self._door, queries, RayProvider(handle("provider")), epoch)
+        self._keys = key_pool(self._providers)
+        self._line = self._make(self._door, queries, self._keys, epoch)
         self._note = f"epoch {epoch}"
         log.info("line.ready", line=self._name, epoch=epoch)
 

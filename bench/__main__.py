@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from bench import agent, one_process, results, whole_centre
+from bench import agent, keys, one_process, results, whole_centre
 from bench.stations import Load
 from centre import logs
 
@@ -30,11 +30,14 @@ class Size:
     """The last is the load of the aim."""
     warm_seconds: float = 3.0
     seconds: float = 10.0
+    key_rounds: int = 15
 
 
 def run(size: Size, place: Path) -> results.Results:
     """Measure everything, in the empty directory `place`; the figures."""
     busy = os.getloadavg()[0]
+    click.echo("零 keys of chips, and the ciphers beneath")
+    prepared = keys.measure(place / "keys", size.key_rounds)
     click.echo("一 floor, lines and chips in one process")
     lines = one_process.measure(place / "lines", size.rounds, size.cards)
     click.echo("二 the agent and a bare loop through pcscd")
@@ -47,7 +50,7 @@ def run(size: Size, place: Path) -> results.Results:
         for stations in size.stations
     ]
     carried = whole_centre.measure(place / "centre", loads)
-    return results.gather(lines, compared, carried, busy)
+    return results.gather(lines, compared, carried, prepared, busy)
 
 
 @click.command()

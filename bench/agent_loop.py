@@ -28,7 +28,6 @@ from station_agents.agent import configure_logs
 from station_agents.feeder import TrayFeeder
 from station_agents.journal import Journal
 from station_agents.pausing import Stopping
-from station_agents.pcsc import Service
 from station_agents.reader import Reader
 from station_agents.session import Session, Station
 from stubs import station_pb2 as pb
@@ -84,10 +83,8 @@ def as_agent(reader: str, control: Path, journal: Journal, script: Script, cards
     """Seconds that the agent took for `cards` runs of `script`."""
     stopping = Event()
     centre = Centre(script, WARM + cards, stopping)
-    service = Service(stopping)
     station = Station("station-1", STAGES, centre, journal, stopping)
-    Session(station, Reader(service, reader, stopping), TrayFeeder(control, 0, stopping)).run()
-    service.close()
+    Session(station, Reader(reader, stopping), TrayFeeder(control, 0, stopping)).run()
     return centre.seconds
 
 

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+import click
 
 from actors.hsm import ceremony, labels
 from actors.hsm.masters import Masters, MasterState
@@ -27,6 +30,7 @@ from actors.hsm.suites import Suite
 from actors.hsm.token import KeyToken, create_token, token_config, write_pin_file
 from actors.hsm.wrapped_masters import WrappedMasters
 from bench.chips import BenchError
+from centre import logs
 from domain.card.profile import Profile, load_profile
 from domain.provider import (
     Authenticate,
@@ -197,3 +201,10 @@ def _bare_chip(
         linked ^= int.from_bytes(padded[-size:], "big")
         written.append(apdu + encipher(linked.to_bytes(size, "big"))[:4])
         suite.encipherer(new)(suite.check_block)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        logs.configure(Path(directory) / "bench.log", "json")
+        for figures in measure(Path(directory) / "keys", 15):
+            click.echo(str(figures))

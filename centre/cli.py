@@ -17,7 +17,7 @@ import grpc
 from centre import running, show
 from centre.config import ConfigError, load
 from centre.key_commands import key
-from centre.looks import doctor, find, kat, watch
+from centre.looks import chip, doctor, find, kat, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 from centre.people_commands import act, login, logout, people, whoami
 
@@ -139,7 +139,9 @@ def verify(home: Path, ledger: Path | None) -> None:
     sys.exit(0 if report.ok else REFUSED)
 
 
-for command in (find, watch, doctor, kat, login, logout, whoami, people, act, key):
+for command in (
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+):  # fmt: skip
     main.add_command(command)
 
 

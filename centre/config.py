@@ -35,6 +35,9 @@ conf = "keys/softhsm2.conf"
 token = "centre"
 # For unattended start the PIN stands in this file, readable by its owner alone (0600).
 pin_file = "keys/pin"
+# Sessions with the token, a process each, that work side by side; one that fails is taken out and
+# comes back by itself.
+sessions = 2
 # The make of chip, see domain/card/profiles.
 profile = "ssc-3des"
 # Where the masters of an SM4 profile live: "wrapped", sealed under a key of the token, which is not
@@ -84,6 +87,9 @@ format = "json"
 """
 
 
+MAX_SESSIONS = 16
+
+
 class ConfigError(Exception):
     """The configuration can't be used; the message names the place and what to write there."""
 
@@ -102,6 +108,7 @@ class Config:
     conf: Path
     token: str
     pin_file: Path
+    sessions: int
     profile: str
     sdf_library: Path | None
     """None: SM4 masters are sealed under a key of the token."""
@@ -113,6 +120,11 @@ class Config:
     max_records_per_file: int
     list_fonts: ListFonts
     log_format: str
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The names of the key providers, one for each session with the token."""
+        return tuple(f"provider-{n}" for n in range(self.sessions))
 
     @property
     def head_public_key(self) -> Path:
@@ -212,6 +224,7 @@ def load(home: Path) -> Config:
         conf=home / t["keys"].take("conf", str),
         token=t["keys"].take("token", str),
         pin_file=home / t["keys"].take("pin_file", str),
+        sessions=t["keys"].take("sessions", int),
         profile=t["keys"].take("profile", str),
         sdf_library=_sdf_library(home, t["keys"].take("sm4_device", str)),
         sdf_kek=t["keys"].take("sdf_kek", int),
@@ -243,6 +256,8 @@ def _check(config: Config) -> None:
         raise ConfigError(
             f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
         )
+    if not 0 < config.sessions <= MAX_SESSIONS:
+        raise ConfigError(f"[keys] sessions: 1 to {MAX_SESSIONS}")
     if config.sdf_library is not None and not config.sdf_library.exists():
         raise ConfigError(f'[keys] sm4_device: {config.sdf_library} does not exist; or "wrapped"')
     if config.sdf_kek < 1:

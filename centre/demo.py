@@ -230,7 +230,6 @@ class _Opening:
             self._keep(
                 station,
                 [*self._demo.station_command, "--station", station, "--door", door,
-                 "--contexts", "reader",
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
                  "--metrics", str(self._config.targets),

@@ -19,8 +19,9 @@ from centre.demo_terminal import DemoError
 from centre.options import AWAY
 from centre.running import state_of, write_whole
 from counterparts.packer import Packer
-from domain.codes import Code, in_words
+from domain.codes import Code
 from domain.places import PACKED, PACKING, VAULT
+from domain.words import in_words
 from ledger.queries import Queries
 
 START_SECONDS = 120.0

@@ -17,7 +17,7 @@ import pyodbc
 from actors.hsm import labels
 from actors.hsm.formal_sets import FormalSets
 from actors.hsm.key_places import KeyPlaces
-from actors.hsm.pkcs11_provider import known_answers
+from actors.hsm.pkcs11_provider import known_answers, operations
 from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
@@ -28,7 +28,7 @@ from centre.running import state_of
 from centre.watch import ask_floor
 from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
-from domain.provider import ProviderError
+from domain.provider import ProviderError, Where
 from ledger.connection import LedgerUnusable, connect, driver
 from ledger.progress import open_outbox
 from ledger.queries import Queries
@@ -165,6 +165,7 @@ def _config(home: Path, findings: list[Finding]) -> Config | None:
 def _home(config: Config) -> Iterator[Finding]:
     yield _guarded("ledger", "台账 ledger", f"centre init --home {config.home}", _ledger, config)
     yield _guarded("token", "加密机 token", _token_mend(config), _token, config)
+    yield _operations(config)
     yield pin(config)
     yield _guarded("people", "人员 people", "centre people list", standing, config)
     free = shutil.disk_usage(config.home).free
@@ -227,10 +228,14 @@ def _token(config: Config) -> Finding:
         version = FormalSets(masters, (slot.usage for slot in profile.keys)).active
         answers = known_answers(masters)
         tested = len(list(run_self_test(token.session, answers)))
+        masters.forget()
     missing = sorted(set(labels.OWN) - set(held))
     kinds = Counter(label.partition(":")[0] for label in held)
     keys = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
-    note = f"自检 self test {tested}/{len(answers)}; 密钥 keys: {keys}"
+    note = (
+        f"会话 sessions {config.sessions}; 自检 self test {tested}/{len(answers)};"
+        f" 密钥 keys: {keys}"
+    )
     note += (
         f"; 正式密钥 formal keys: v{version}" if version
         else "; 无启用的正式密钥 no formal keys are active"
@@ -241,6 +246,22 @@ def _token(config: Config) -> Finding:
         "token", "加密机 token", State.MEND if missing else State.OK, note,
         f"centre init --home {config.home}" if missing else "",
         present=True, configured=not missing, reachable=True, software_assisted=True,
+    )  # fmt: skip
+
+
+def _operations(config: Config) -> Finding:
+    """Where the configured provider does what it does; nothing is opened for it."""
+    done = operations(make_masters(config, KeyToken(token_config(config))))
+    software = [o.name for o in done if o.where is Where.SOFTWARE]
+    if config.software_assisted:
+        note = f"机内 in the token {len(done) - len(software)}；软件辅助 in memory {len(software)}"
+    else:
+        note = f"禁止软件辅助，停用 forbidden in memory, these stop: {', '.join(software)}"
+    return Finding(
+        "operations", "密钥操作 key operations",
+        State.OK if config.software_assisted or not software else State.NOTICE, note,
+        configured=True, software_assisted=config.software_assisted and bool(software),
+        operations=done,
     )  # fmt: skip
 
 

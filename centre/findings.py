@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from domain.provider import Operation
 
 
 class State(StrEnum):
@@ -30,3 +33,5 @@ class Finding:
     configured: bool | None = None
     reachable: bool | None = None
     software_assisted: bool | None = None
+    operations: Sequence[Operation] = ()
+    """Of a key provider: what it does with keys, and where."""

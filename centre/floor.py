@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 
+from actors.hsm.pool import KeyPool
 from actors.hsm.token import write_softhsm_conf
-from actors.shell import LedgerShell, LineShell, ProviderShell, RayProvider, ask, call, start
+from actors.shell import LedgerShell, LineShell, ProviderShell, ask, call, key_pool, start
 from centre import logs, metrics, ray_runtime
 from centre.config import Config
 from centre.gateway_actor import GatewayShell
@@ -90,6 +91,7 @@ class Floor:
 
     config: Config
     actors: dict[str, Any]
+    keys: KeyPool
 
     @classmethod
     def start(cls, config: Config, wiring: Wiring, listen: str) -> Floor:
@@ -99,13 +101,16 @@ class Floor:
         path = str(config.ledger)
         actors = {
             "ledger": start("ledger", LedgerShell, path, now, prepare("ledger")),
-            "provider": start("provider", ProviderShell, wiring.provider, prepare("provider")),
         }
+        for name in config.providers:
+            actors[name] = start(name, ProviderShell, wiring.provider, prepare(name))
         for line, make in wiring.lines.items():
             stepping = line in STEPPING
-            actors[line] = start(line, LineShell, line, path, make, prepare(line), stepping)
+            actors[line] = start(
+                line, LineShell, line, path, make, prepare(line), stepping, config.providers
+            )
         actors["gateway"] = start("gateway", GatewayShell, config, listen, prepare("gateway"))
-        return cls(config, actors)
+        return cls(config, actors, key_pool(config.providers))
 
     async def ping(self) -> dict[str, dict[str, Any]]:
         """The state of every actor: ready, loading or away, with its process id."""
@@ -125,7 +130,7 @@ class Floor:
         if not links:
             return 0
         digests = [heads.head_digest(k["line"], k["number"], k["hash"], k["at"]) for k in links]
-        signatures = await RayProvider(self.actors["provider"]).sign(digests)
+        signatures = await self.keys.sign(digests)
         signed = [heads.signed_head(k, s) for k, s in zip(links, signatures, strict=True)]
         heads.append_head_file(self.config.head_file, signed)
         await call(self.actors["ledger"], "record_heads", signed)

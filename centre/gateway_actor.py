@@ -9,7 +9,8 @@ from typing import Any
 
 import structlog
 
-from actors.shell import PAUSES, RayLine, RayProvider, fault_of, handle
+from actors.hsm.pool import KeyPool
+from actors.shell import PAUSES, RayLine, fault_of, handle, health_of_keys, key_pool
 from centre.config import Config
 from domain.card.profile import load_profile
 from domain.changes import Away
@@ -31,14 +32,16 @@ class GatewayShell:
         self._task: asyncio.Task[None] | None = None
         self._note = "not started"
         self._ready = False
+        self._keys: KeyPool | None = None
 
     async def health(self) -> dict[str, Any]:
         """Also opens the doors: the first call after a restart does."""
         if self._task is None or self._task.done():
             self._note = fault_of(self._task, "gateway") or self._note
             self._task = asyncio.ensure_future(self._run())
-        state = "ready" if self._ready else "loading"
-        return {"pid": os.getpid(), "state": state, "note": self._note}
+        if not self._ready or self._keys is None:
+            return {"pid": os.getpid(), "state": "loading", "note": self._note}
+        return {"pid": os.getpid(), **health_of_keys(self._keys, self._note)}
 
     async def _run(self) -> None:
         self._prepare()
@@ -55,11 +58,13 @@ class GatewayShell:
 
     async def _serve(self) -> None:
         config = self._config
+        if self._keys is None:
+            self._keys = key_pool(config.providers)
         floor = Floor(
             inventory=RayLine(handle(Line.INVENTORY)),
             sorting=RayLine(handle(Line.SORTING)),
             custody=RayLine(handle(Line.CUSTODY)),
-            provider=RayProvider(handle("provider")),
+            provider=self._keys,
             chip_lines={
                 str(line): RayLine(handle(line))
                 for line in (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)

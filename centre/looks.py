@@ -1,12 +1,14 @@
-"""The commands that look and change nothing: `find`, `watch`, `doctor`, `kat`."""
+"""The commands that look and change nothing: `find`, `watch`, `doctor`, `chip`, `kat`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from centre import show
 from centre.config import load
@@ -91,6 +93,56 @@ def find(home: Path, visible: bool) -> None:
 
 
 @click.command()
+@click.option("--reader", metavar="NAME", default="", help="Default: the one with a card.")
+@click.option("--list", "only_list", is_flag=True, help="List the readers of this machine.")
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    help="Socket of another PC/SC service than the machine's own (pcscd.comm).",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1), default=15.0, show_default=True,
+    help="A reader that takes longer hangs.",
+)  # fmt: skip
+@json_option
+@reporting
+def chip(reader: str, only_list: bool, socket: Path | None, seconds: float, as_json: bool) -> None:
+    """What lies in a reader of this machine: profile, keys, holder (masked), what is wrong.
+
+    It reads only: no authentication, no PIN, no write. Exit code 0 if nothing wrong is seen, 1 if
+    something is, 2 if it is not clear which reader, 3 if the chip cannot be reached (reader empty,
+    busy or failing, no PC/SC service). Example: centre chip --reader "R00 00 00" --json
+    """
+    from centre import chip_screen
+    from centre.chip import Chip, Wrong
+    from centre.chip_reader import LOST, ReaderUnclear, choose, read, use_service
+    from domain.codes import Code
+    from station_agents.pcsc import ServiceLost, look_at_readers
+
+    use_service(socket)
+    try:
+        if only_list:
+            readers = look_at_readers()
+            if as_json:
+                click.echo(json.dumps([asdict(r) for r in readers], ensure_ascii=False))
+            else:
+                chip_screen.show_readers(readers, show.console)
+            return
+        found = read(choose(reader), seconds)
+    except ReaderUnclear as e:
+        chip_screen.show_readers(e.readers, Console(stderr=True))
+        raise click.UsageError("请用 --reader 指定读卡器 which reader? --reader NAME") from None
+    except ServiceLost:
+        found = Chip(reader, wrong=[Wrong(Code.PCSC_AWAY)])
+    if as_json:
+        click.echo(json.dumps(chip_screen.facts(found), ensure_ascii=False))
+    else:
+        chip_screen.show(found, show.console)
+    lost = any(w.code in LOST for w in found.wrong)
+    sys.exit(AWAY if lost else REFUSED if found.wrong else 0)
+
+
+@click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--home",
@@ -105,8 +157,6 @@ def kat(file: Path, home: Path | None, as_json: bool) -> None:
     One line a case. Exit code 0 only if all held, 2 if the file cannot be read. No centre has to
     be up. Example: centre kat tests/hsm/vectors/pysim.json
     """
-    from dataclasses import asdict
-
     from centre import kat as known
     from centre import logs
     from centre.kat_operations import bench

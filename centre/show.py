@@ -14,13 +14,16 @@ from rich.table import Table
 
 from centre.config import Config
 from centre.running import state_of
-from domain.codes import in_words, next_step
+from centre.watch import ask_floor
+from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
 from ledger.lots import LotState, lots_of
 from ledger.queries import Queries
 from ledger.verify import Report
 from scheduler.calendar import Calendar
 from scheduler.clocks import WaitsFor, open_clocks
+from stubs.common_pb2 import ReaderStatistics
+from stubs.operator_pb2 import FloorState
 
 if TYPE_CHECKING:
     # It examines every part and so imports every room; the other commands shall not wait for that.
@@ -33,6 +36,14 @@ console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200
 LOTS = {
     "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
     "nonconforming": "不合格 nonconforming", "state": "状态 state",
+}  # fmt: skip
+
+
+READERS = {
+    "station": "工位 station", "reader": "读卡器 reader", "cards": "卡 cards", "apdus": "命令",
+    "seconds_p50": "秒/卡 p50", "seconds_p95": "p95", "retries": "重试 retries",
+    "power_on_failures": "无应答 silent", "broken": "中断 broken", "hangs": "挂起 hangs",
+    "quarantines": "隔离 quarantines", "code": "状态 state",
 }  # fmt: skip
 
 
@@ -75,8 +86,9 @@ def differences(message: Any) -> None:
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
-    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`) and `clocks`
-    (`scheduler.clocks.Clock`)."""
+    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `clocks`
+    (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
+    not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
         {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
@@ -96,7 +108,26 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
         "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
         "open_packages": queries.packages("p.state = 'open'"),
         "clocks": clock_facts(queries),
+        "readers": _reader_facts(ask_floor(content["listen"])) if content else [],
     }
+
+
+def _reader_facts(floor: FloorState | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "station": station.station_id,
+            "reader": r.reader,
+            "code": r.code,
+            "seconds_away": station.seconds_away,
+            **{
+                field.name: getattr(r.statistics, field.name)
+                for field in ReaderStatistics.DESCRIPTOR.fields
+                if field.name not in ("station_id", "reader")
+            },
+        }
+        for station in (floor.stations if floor else [])
+        for r in station.readers
+    ]
 
 
 def status(facts: Mapping[str, Any]) -> None:
@@ -117,6 +148,12 @@ def status(facts: Mapping[str, Any]) -> None:
         {"place": "位置 place", "reason": "原因 reason", "kind": "卡种 kind", "bank": "银行 bank",
          "bodies": "张 bodies"},
     )  # fmt: skip
+    if facts["readers"]:
+        table(
+            "读卡器 readers",
+            [{**r, "code": in_words(r["code"])} for r in facts["readers"]],
+            READERS,
+        )
     if facts["lots"]:
         table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
     packages_to_scan(facts["open_packages"])
@@ -194,6 +231,13 @@ def diagnosis(found: Diagnosis) -> None:
     for f in found.findings:
         if f.mend:
             console.print(f"{f.words}: {f.mend}", markup=False, soft_wrap=True)
+    operations = [asdict(o) for f in found.findings for o in f.operations]
+    if operations:
+        table(
+            "密钥操作 key operations",
+            operations,
+            {"name": "操作 operation", "where": "何处 where", "note": "说明 note"},
+        )
     rows = [
         {**asdict(p), "close": "关闭 close" if p.exposed else "本机 loopback"} for p in found.ports
     ]

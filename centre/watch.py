@@ -141,7 +141,8 @@ def _parts(frame: Frame) -> Iterator[Standing]:
     for name, health in (frame.state or {}).get("actors", {}).items():
         if health["state"] != "ready":
             seconds = since(health.get("since", ""), frame.at)
-            yield Standing(f"部件 {name}", Code.LINE_AWAY, seconds, str(health.get("note", "")))
+            code = health.get("code", Code.LINE_AWAY)
+            yield Standing(f"部件 {name}", code, seconds, str(health.get("note", "")))
     if frame.floor is None:
         yield Standing("接口 doors", Code.UNAVAILABLE, -1.0)
 

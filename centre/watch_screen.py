@@ -15,9 +15,10 @@ from rich.table import Table
 
 from centre.config import Config
 from centre.watch import Frame, Standing, line_name, look, quiet, since, stands_still
-from domain.codes import WORDS, Code, next_step
+from domain.codes import Code
+from domain.words import WORDS, next_step
 from ledger.queries import Queries
-from stubs.operator_pb2 import FloorState, StationState
+from stubs.operator_pb2 import FloorState, ReaderState, StationState
 
 FRAME_SECONDS = 1.0
 READERS_SHOWN = 24
@@ -48,6 +49,7 @@ LINES = (
 STATIONS = (
     Column("工位 station"), Column("读卡器 reader"), Column("工序 stage", wide=True),
     Column("箱 carton"), Column("卡 cards", right=True, wide=True),
+    Column("秒/卡 s p50/p95", right=True, wide=True), Column("故障 faults", right=True, wide=True),
     Column("上次 last", right=True), Column("状态 state"),
 )  # fmt: skip
 WORKING = "工作 working"
@@ -182,9 +184,18 @@ def _reader_rows(station: StationState) -> Iterator[tuple[str, ...]]:
         code = Code.STATION_AWAY if station.seconds_away else r.code
         code = code or (Code.READER_QUIET if quiet(r) else "")
         yield (
-            r.reader, r.stage, r.carton_id, str(r.cards), _span(r.seconds_since_turn),
-            _short(code) or WORKING,
+            r.reader, r.stage, r.carton_id, str(r.cards), *_counted([r]),
+            _span(r.seconds_since_turn), _short(code) or WORKING,
         )  # fmt: skip
+
+
+def _counted(readers: Sequence[ReaderState]) -> tuple[str, str]:
+    """Seconds a card, and faults, of one reader or of the slowest of several and all together."""
+    counted = [r.statistics for r in readers]
+    p50 = max((s.seconds_p50 for s in counted), default=0.0)
+    p95 = max((s.seconds_p95 for s in counted), default=0.0)
+    faults = sum(s.power_on_failures + s.broken for s in counted)
+    return f"{p50:.1f}/{p95:.1f}" if p95 else "", str(faults or "")
 
 
 def _station_row(station: StationState) -> tuple[str, ...]:
@@ -198,6 +209,7 @@ def _station_row(station: StationState) -> tuple[str, ...]:
         " ".join(sorted({r.stage for r in station.readers} - {""})),
         "",
         str(sum(r.cards for r in station.readers)),
+        *_counted(station.readers),
         _span(last),
         ", ".join(_short(c) for c in codes) or WORKING,
     )

@@ -1,6 +1,6 @@
 """The factory's chips: temporary masters, diversified keys, files; and the sealed key block.
 
-Cryptography of the factory's own, on pycryptodome; it shares nothing with the centre's.
+Cryptography of the factory's own, on pycryptodome and `sm4`; it shares nothing with the centre's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from Crypto.Cipher import DES3, PKCS1_OAEP
 from Crypto.Hash import SHA1
 from Crypto.PublicKey import RSA
 
+from counterparts import sm4
+from counterparts.bank_side import finished
 from counterparts.orders import Order
 from domain.card.profile import Profile
 
@@ -37,25 +39,38 @@ class Chip:
     silent: bool = False
     weak: bool = False
     """Its memory does not hold (docs/files.md, "Tray")."""
+    financial: Mapping[str, Any] | None = None
+    """Its bank's side, as a row of the tray."""
 
 
-def _double_block(key: bytes, factors: bytes) -> bytes:
-    """E(K, F) ‖ E(K, ~F) of each 8-byte factor, one after another."""
+def encipher(suite: str, key: bytes, blocks: bytes) -> bytes:
+    """Whole blocks in ECB, under a key of the profile's suite."""
+    if suite == "sm4":
+        return sm4.encrypt(key, blocks)
+    return DES3.new(key, DES3.MODE_ECB).encrypt(blocks)
+
+
+def _next_level(suite: str, key: bytes, factors: bytes) -> bytes:
+    """The keys that follow from `key` and each 8-byte factor F, one after another: F ‖ ~F
+    enciphered, which is two blocks of 3DES or one of SM4."""
     blocks = b"".join(
         factors[i : i + 8] + bytes(b ^ 0xFF for b in factors[i : i + 8])
         for i in range(0, len(factors), 8)
     )
-    return DES3.new(key, DES3.MODE_ECB).encrypt(blocks)
+    return encipher(suite, key, blocks)
 
 
 def make_masters(profile: Profile, random: Random) -> dict[str, bytes]:
-    """A temporary master (two-key 3DES, odd parity) for each usage of the profile."""
-    return {slot.usage: DES3.adjust_key_parity(random.randbytes(16)) for slot in profile.keys}
+    """A temporary master (two-key 3DES with odd parity, or SM4) for each usage of the profile."""
+    masters = {slot.usage: random.randbytes(16) for slot in profile.keys}
+    if profile.suite == "sm4":
+        return masters
+    return {usage: DES3.adjust_key_parity(key) for usage, key in masters.items()}
 
 
-def check_value(key: bytes) -> bytes:
-    """First 3 bytes of E(K, 8 bytes 00)."""
-    return DES3.new(key, DES3.MODE_ECB).encrypt(bytes(8))[:3]
+def check_value(profile: Profile, key: bytes) -> bytes:
+    """The first 3 bytes of a block of 00 under `key`."""
+    return encipher(profile.suite, key, bytes(profile.block))[:3]
 
 
 def diversify(
@@ -69,7 +84,8 @@ def diversify(
     for city, of_city in by_city.items():
         factors = b"".join(profile.chip_factor(code) for code in of_city)
         for usage, master in masters.items():
-            derived = _double_block(_double_block(master, city), factors)
+            city_key = _next_level(profile.suite, master, city)
+            derived = _next_level(profile.suite, city_key, factors)
             for n, code in enumerate(of_city):
                 keys[code][usage] = derived[n * 16 : n * 16 + 16]
     return dict(keys)
@@ -100,7 +116,7 @@ def key_block(
                 "usage": slot.usage,
                 "version": profile.temporary_version,
                 "wrapped": oaep.encrypt(masters[slot.usage]).hex().upper(),
-                "check_value": check_value(masters[slot.usage]).hex().upper(),
+                "check_value": check_value(profile, masters[slot.usage]).hex().upper(),
             }
             for slot in profile.keys
         ],
@@ -137,6 +153,7 @@ def social_card(profile: Profile, order: Order) -> Chip:
         _files(profile, texts),
         {},
         profile.temporary_version,
+        financial=finished(order),
     )
 
 
@@ -161,25 +178,32 @@ def answer_to_reset(identification_code: str) -> bytes:
 
 def tray_line(profile: Profile, card: str, chip: Chip) -> dict[str, Any]:
     """One card as a line of a tray file (docs/files.md)."""
-    line = {
+    line: dict[str, Any] = {
         "card": card,
         "carton_id": chip.carton_id,
         "face_number": chip.face_number,
         "atr": answer_to_reset(chip.identification_code).hex().upper(),
         "silent": chip.silent,
-        "files": {
-            file: {tag: value.hex().upper() for tag, value in records.items()}
-            for file, records in chip.files.items()
+        "social": {
+            "records": {
+                file: {tag: value.hex().upper() for tag, value in records.items()}
+                for file, records in chip.files.items()
+            },
+            "keys": [
+                {
+                    "id": slot.key_id,
+                    "version": chip.version,
+                    "value": chip.keys[slot.usage].hex().upper(),
+                    "tries": slot.tries,
+                    "tries_left": slot.tries,
+                }
+                for slot in profile.keys
+            ],
+            "pin": [profile.pin.initial, profile.pin.tries, profile.pin.tries],
         },
-        "keys": [
-            {
-                "id": slot.key_id,
-                "version": chip.version,
-                "value": chip.keys[slot.usage].hex().upper(),
-                "tries": slot.tries,
-                "tries_left": slot.tries,
-            }
-            for slot in profile.keys
-        ],
     }
-    return {**line, "weak": True} if chip.weak else line
+    if chip.financial is not None:
+        line["financial"] = chip.financial
+    if chip.weak:
+        line["weak"] = True
+    return line

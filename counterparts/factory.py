@@ -65,7 +65,7 @@ _STAGING = ".delivery.partial"
 
 
 class DeliveryDiffers(Exception):
-    """The directory holds another delivery: of another seed, size or transport key."""
+    """The directory holds another delivery: of another seed, size, profile or transport key."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,13 @@ class Delivery:
 
 
 def make_delivery(
-    seed: int, cards: int, out_dir: Path, transport_public_key_pem: bytes, *, trays: int = 1
+    seed: int,
+    cards: int,
+    out_dir: Path,
+    transport_public_key_pem: bytes,
+    *,
+    trays: int = 1,
+    profile: str = PROFILE,
 ) -> Delivery:
     """Make a delivery of `cards` ordered cards and 2 % temporary ones, or find it made: the same
     arguments give the same bytes, and a repeat does nothing. Killed at any moment, it leaves no
@@ -116,18 +122,21 @@ def make_delivery(
         "seed": seed,
         "cards": cards,
         "trays": trays,
+        "profile": profile,
         "transport_key": hashlib.sha256(transport_public_key_pem).hexdigest(),
     }
     marker = out_dir / "sent" / ".complete"
     if marker.exists():
         if json.loads(marker.read_text(encoding="utf-8"))["made_from"] != made_from:
-            raise DeliveryDiffers(f"{out_dir} holds a delivery of another seed, size or key")
+            raise DeliveryDiffers(
+                f"{out_dir} holds a delivery of another seed, size, profile or key"
+            )
         return load_delivery(out_dir)
     staging = out_dir / _STAGING
     shutil.rmtree(staging, ignore_errors=True)
     (staging / "sent").mkdir(parents=True)
     (staging / "trays").mkdir()
-    _Factory(seed, cards, staging).make(made_from, transport_public_key_pem, trays)
+    _Factory(seed, cards, staging, profile).make(made_from, transport_public_key_pem, trays)
     _put_in_place(staging, out_dir)
     return load_delivery(out_dir)
 
@@ -164,12 +173,12 @@ class _Factory:
     """One delivery in the making. Each purpose draws from a random stream of its own, so that a
     change in one leaves the others as they were."""
 
-    def __init__(self, seed: int, cards: int, staging: Path) -> None:
+    def __init__(self, seed: int, cards: int, staging: Path, profile: str) -> None:
         self._seed = seed
         self._cards = cards
         self._sent = staging / "sent"
         self._trays = staging / "trays"
-        self._profile = load_profile(PROFILE)
+        self._profile = load_profile(profile)
         self._people = People(self._random("people"))
 
     def _random(self, purpose: str) -> Random:
@@ -261,7 +270,7 @@ class _Factory:
         names, ids = [], {}
         for number, load in enumerate(loads, start=1):
             ids.update({n: f"T{number}-{place:06d}" for place, n in enumerate(load, start=1)})
-            head = {"format": "tray/1", "tray_id": f"tray-{number}", "profile": self._profile.id}
+            head = {"format": "tray/2", "tray_id": f"tray-{number}", "profile": self._profile.id}
             lines = (tray_line(self._profile, ids[n], chips[n]) for n in load)
             files.write_lines(self._trays / f"tray-{number}.jsonl", (head, *lines))
             names.append(f"tray-{number}.jsonl")

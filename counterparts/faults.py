@@ -20,6 +20,8 @@ from domain.numbers import IDENTITY_CHECK_DIGITS
 
 FEWEST_CARDS = 60
 UNREGISTERED_BANK = "999"
+ANOTHER_VERSION = 1
+"""Of keys that are not the factory's."""
 SEEDS_WITH_A_WEAK_SERIES = frozenset({2})
 """In these deliveries the chips of one bank come from a bad wafer: every second one passes the
 full check, and fails when it is read again."""
@@ -145,7 +147,7 @@ class Spoiler:
                 return replace(chip, silent=True)
             case Fault.FOREIGN_FORMAL_KEYS:
                 keys = {k.usage: self._random.randbytes(16) for k in self._profile.keys}
-                return replace(chip, keys=keys, version=self._profile.formal_version)
+                return replace(chip, keys=keys, version=ANOTHER_VERSION)
             case Fault.OTHER_PERSON if other is not None:
                 theirs = social_card(self._profile, other).files[HOLDER_FILE]
                 return replace(chip, files={**chip.files, HOLDER_FILE: theirs})

@@ -12,7 +12,8 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from counterparts import files
-from domain.codes import WORDS, Code
+from domain.codes import Code
+from domain.words import WORDS
 from stubs.card_management_pb2 import CentreReturnPart, CentreReturnRecord
 from stubs.card_management_pb2_grpc import (
     CentreReturnsServicer,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from domain.codes import Code
 from domain.places import Movement
 
 Row = Mapping[str, Any]
@@ -214,3 +215,16 @@ class Refused(Exception):
 class Away(Exception):
     """A part that is needed does not answer now; what was asked may or may not have happened
     and can be asked again under the same id."""
+
+    code = Code.UNAVAILABLE
+    """What who waits for it is told."""
+
+
+class KeysAway(Away):
+    """No key provider is left: what needs keys pauses until one is back."""
+
+    code = Code.KEY_PROVIDER_AWAY
+
+
+class Fault(Away):
+    """A part met a fault of its program over what it was asked: asked again it may fail again."""

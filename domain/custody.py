@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from domain.codes import Code, in_words
+from domain.codes import Code
 from domain.lines import Receipt
 from domain.provider import KeyState
+from domain.words import in_words
 
 SHORTEST_PASSWORD = 12
 LONGEST_PASSWORD = 200

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from domain.card.profile import Profile, is_identification_code
 from domain.card.records import RecordError
 from domain.changes import canonical_json
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.lines import RefusedRecord
 from domain.numbers import (
     PROVINCES,
@@ -25,6 +25,7 @@ from domain.numbers import (
     is_social_card_number,
 )
 from domain.registers import is_branch, load_banks
+from domain.words import WORDS
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,9 +12,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from domain.changes import Changes, Committed
-from domain.codes import Code, next_step
+from domain.codes import Code
 from domain.provider import Answer, KeyEntry, KeyState, Request
 from domain.turns import CentreTurn, StationTurn
+from domain.words import next_step
 
 
 @dataclass(frozen=True)

@@ -300,6 +300,14 @@ class Provider(Protocol):
         The same block again changes nothing. Raises KeyBlockRefused."""
         ...
 
+    def self_test(self) -> list[str]:
+        """The names of the known answers that hold. Raises ProviderError if one does not."""
+        ...
+
+    def refresh(self) -> None:
+        """Forget what is remembered of the token's keys: another session changed them."""
+        ...
+
     def operations(self) -> list[Operation]:
         """What this provider does with keys, and where; nothing is opened for it."""
         ...

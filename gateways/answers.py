@@ -10,9 +10,10 @@ import grpc
 import structlog
 
 from domain.changes import Away, Refused
-from domain.codes import WORDS, Code, next_step
+from domain.codes import Code
 from domain.lines import Receipt, RefusedRecord
 from domain.provider import ProviderError
+from domain.words import WORDS, next_step
 from stubs import common_pb2 as pb
 
 log = structlog.get_logger()
@@ -75,7 +76,7 @@ def answering(handler: Handler[ReplyT]) -> Handler[ReplyT]:
             raise
         except (Away, ProviderError) as e:
             log.warning("door.away", door=handler.__qualname__, error=type(e).__name__)
-            await abort(context, Code.UNAVAILABLE)
+            await abort(context, e.code if isinstance(e, Away) else Code.UNAVAILABLE)
         except Refused as e:
             log.warning("door.refused", door=handler.__qualname__, code=e.code)
             if e.code == Code.COMMAND_DIFFERS:

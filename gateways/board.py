@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from domain.codes import Code
 from domain.turns import CentreTurn, NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
+from stubs.common_pb2 import ReaderStatistics
 
 MOST_STATIONS = 1_000
 MOST_READERS = 64
@@ -31,6 +32,8 @@ class ReaderSeen:
     code: str = ""
     since: float = 0.0
     cards: int = 0
+    statistics: ReaderStatistics | None = None
+    """What its station has counted of it."""
     until_verdict: bool = False
     """The code is a restart's: a chip that is opened again and again has no other sign."""
 
@@ -85,6 +88,12 @@ class Board:
         if seen is not None:
             seen.wait(code, self.clock())
 
+    def counted(self, statistics: ReaderStatistics) -> None:
+        """A station says what it has counted of a reader."""
+        seen = self._reader(statistics.station_id, statistics.reader)
+        if seen is not None:
+            seen.statistics = statistics
+
     def asked(self, turn: StationTurn) -> None:
         """A turn came: its reader works."""
         seen = self._reader(turn.station_id, turn.reader)
@@ -102,13 +111,15 @@ class Board:
         if seen is None:
             return
         match reply.content:
+            case Verdict(next_stage, _, _):
+                seen.code = ""
+                seen.cards += not next_stage
+            case _ if seen.code in _MACHINES:
+                pass  # said after this turn was asked: a turn that broke off is answered later
             case Wait(_, code):
                 seen.wait(code, self.clock())
             case Restart(code) if code != Code.OK:
                 seen.wait(code, self.clock(), until_verdict=True)
-            case Verdict(next_stage, _, _):
-                seen.code = ""
-                seen.cards += not next_stage
             case _ if not seen.until_verdict:
                 seen.code = ""
 
@@ -142,5 +153,10 @@ class Board:
         self.outbox = {k: v for k, v in self.outbox.items() if k in open_ids}
 
 
-_MACHINES = frozenset({Code.FEEDER_EMPTY, Code.FEEDER_AWAY, Code.READER_AWAY, Code.PCSC_AWAY})
+_MACHINES = frozenset(
+    {
+        Code.FEEDER_EMPTY, Code.FEEDER_AWAY, Code.READER_AWAY, Code.READER_QUARANTINED,
+        Code.PCSC_AWAY,
+    }
+)  # fmt: skip
 """What a station says of its machines: a turn from the reader takes it back."""

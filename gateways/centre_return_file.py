@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from domain.codes import WORDS, Code
+from domain.codes import Code
+from domain.words import WORDS
 from gateways.layouts import load_layout
 
 LAYOUT = load_layout("centre_return")

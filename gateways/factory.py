@@ -9,11 +9,12 @@ import grpc
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.factory_return import is_id
 from domain.lines import Note, NoteCarton, Receipt, RefusedRecord
 from domain.places import Kind
 from domain.registers import load_banks, load_divisions
+from domain.words import WORDS
 from gateways.answers import answering, receipt_to_wire, refusal
 from gateways.floor import Floor
 from stubs import common_pb2

@@ -170,6 +170,7 @@ def _stations(board: Board) -> list[StationState]:
                     code=r.code,
                     seconds_waiting=now - r.since if r.code else 0.0,
                     cards=r.cards,
+                    statistics=r.statistics,
                 )
                 for r in station.readers.values()
             ],

@@ -7,9 +7,10 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.factory_return import FactoryRecord, is_id
 from domain.lines import Receipt, RefusedRecord
+from domain.words import WORDS
 from gateways.factory_returns import FramedReturn, Unread
 from gateways.framing import FrameRefused
 from gateways.layouts import BadLine, load_layout

@@ -141,6 +141,9 @@ class StationDoor(StationServicer):
                 for news in message.readers:
                     self._meet(news.station_id, stream)
                     self._board.news(news.station_id, news.reader, news.code)
+                for counted in message.statistics:
+                    self._meet(counted.station_id, stream)
+                    self._board.counted(counted)
                 await stream.room()
                 if self._closing:
                     return

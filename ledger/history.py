@@ -9,10 +9,11 @@ from typing import Any
 
 from domain.card.profile import is_identification_code
 from domain.changes import EventType
-from domain.codes import Code, in_words
+from domain.codes import Code
 from domain.places import DRAWN, PACKED, PACKING, SHREDDER, VAULT, Line
 from domain.registers.branches import branch_name, is_branch
 from domain.registers.loading import load_divisions
+from domain.words import in_words
 from ledger.connection import as_json
 from ledger.lots import lots_of
 from ledger.queries import Queries

@@ -1,7 +1,8 @@
 """The station agent: `python -m station_agents --station ID --door HOST:PORT ...`.
 
-One thread a reader, since a PC/SC call blocks; one stream to the centre for all of them, in the
-main thread's event loop. SIGTERM or SIGINT: the segments in hand are finished, their answers
+One thread and one PC/SC context a reader, since a PC/SC call blocks and may hang; one stream to the
+centre for all of them, in the main thread's event loop, which also notices readers that hang.
+SIGTERM or SIGINT: the segments in hand are finished, their answers
 sent, the chips stay where they lie, exit 0.
 """
 
@@ -14,6 +15,7 @@ import logging
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
@@ -26,8 +28,9 @@ from station_agents import metrics
 from station_agents.door import Door
 from station_agents.feeder import TrayFeeder
 from station_agents.journal import Journal
-from station_agents.pcsc import Service, service_socket
-from station_agents.reader import Reader
+from station_agents.pcsc import service_socket
+from station_agents.quarantine import Quarantine, Rule
+from station_agents.reader import Patience, Reader
 from station_agents.session import Session, Station, nothing
 from telemetry.endpoint import open_endpoint, withdraw
 
@@ -35,6 +38,8 @@ STAGES: Final = ("key_replacement", "inspection", "sampling")
 # For a segment in hand: 20 commands of a slow chip.
 _FINISH_SECONDS: Final = 20.0
 _SEND_SECONDS: Final = 2.0
+_HANG_SECONDS: Final = 30.0
+_COUNT_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -44,6 +49,25 @@ def _reader(text: str) -> tuple[str, int]:
     if not equals or not name or not re.fullmatch(r"[0-9]{1,3}", number):
         raise argparse.ArgumentTypeError('"READER NAME=INDEX IN THE TRAY" is wanted')
     return name, int(number)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 86_400:
+        raise argparse.ArgumentTypeError("seconds are wanted, more than 0")
+    return seconds
+
+
+def _part(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[0-9]{1,4}/[0-9]{1,4}", text):
+        raise argparse.ArgumentTypeError("N/M is wanted, as in 6/20")
+    some, of = map(int, text.split("/"))
+    if some > of or not of:
+        raise argparse.ArgumentTypeError("N/M with N up to M is wanted")
+    return some, of
 
 
 def _door(text: str) -> str:
@@ -73,10 +97,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--log-format", choices=("json", "people"), default="json", help="日志格式")
     parser.add_argument("--metrics", type=Path, metavar="DIR",
                         help="监控目标目录 (HOME/prometheus/targets of the centre)")  # fmt: skip
-    parser.add_argument(
-        "--contexts", choices=("process", "reader"), default="process",
-        help="one PC/SC context for the process, or one a reader: chips then run side by side",
-    )  # fmt: skip
+    parser.add_argument("--card-seconds", type=_seconds, default=Patience.seconds, metavar="S",
+                        help="等待卡片上电 (until a card shows itself; %(default)s)")  # fmt: skip
+    parser.add_argument("--hang-seconds", type=_seconds, default=_HANG_SECONDS, metavar="S",
+                        help="无应答多久即隔离 (hangs so long; %(default)s)")  # fmt: skip
+    parser.add_argument("--quarantine-silent", type=int, default=Rule.silent, metavar="N",
+                        help="隔离：连续无应答芯片 (silent in a row; 3, 0: off)")  # fmt: skip
+    parser.add_argument("--quarantine-failures", type=_part, metavar="N/M",
+                        default=(Rule.failures, Rule.of),
+                        help="隔离：最近 M 张失败 N 张 (failed; 6/20, 0/1: off)")  # fmt: skip
     arguments = parser.parse_args(argv)
     for what, values in (
         ("reader", [name for name, _ in arguments.readers]),
@@ -123,44 +152,64 @@ async def work(arguments: argparse.Namespace, at: Callable[[str], None] = nothin
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     door = Door(arguments.door)
-    service = Service(
-        stopping, readers=len(arguments.readers), one_each=arguments.contexts == "reader"
-    )
+    rule = Rule(arguments.quarantine_silent, *arguments.quarantine_failures)
     with contextlib.closing(Journal(arguments.journal)) as journal:
-        station = Station(arguments.station, arguments.stages, door, journal, stopping, at)
+        station = Station(
+            arguments.station, arguments.stages, door, journal, stopping, at, Quarantine(rule)
+        )
         feeders = [TrayFeeder(arguments.control, i, stopping) for _, i in arguments.readers]
-        threads = [
-            Thread(
-                target=Session(station, Reader(service, name, stopping), feeder).run,
-                name=name,
-                # A call to a driver that hangs can't be ended; it must not hold the exit up.
-                daemon=True,
-            )
+        patience = Patience(seconds=arguments.card_seconds)
+        sessions = [
+            Session(station, Reader(name, stopping, patience), feeder)
             for (name, _), feeder in zip(arguments.readers, feeders, strict=True)
         ]
+        # A call that hangs can't be ended; it must not hold the exit up.
+        threads = [Thread(target=session.run, daemon=True) for session in sessions]
         stream = asyncio.create_task(door.run())
+        watching = asyncio.create_task(_watch(sessions, station, door, arguments.hang_seconds))
         for thread in threads:
             thread.start()
-        log.info("agent.started", door=arguments.door,
-                 readers=[t.name for t in threads], pcsc=service_socket())  # fmt: skip
+        names = [name for name, _ in arguments.readers]
+        log.info("agent.started", door=arguments.door, readers=names, pcsc=service_socket())
         await told.wait()
         log.info("agent.stopping")
         stopping.set()
         door.stop()
         for feeder in feeders:
             feeder.close()
-        at_rest = await asyncio.to_thread(_join, threads)
+        at_rest = await asyncio.to_thread(_join, threads, sessions, arguments.hang_seconds)
+        watching.cancel()
         await door.close(_SEND_SECONDS)
         await stream
-        if at_rest:
-            service.close()
+    for session in sessions:
+        log.info("reader.statistics", **session.statistics.row())
     log.info("agent.stopped", at_rest=at_rest)
     return at_rest
 
 
-def _join(threads: Sequence[Thread]) -> bool:
-    for thread in threads:
-        thread.join(_FINISH_SECONDS)
+async def _watch(
+    sessions: Sequence[Session], station: Station, door: Door, hang_seconds: float
+) -> None:
+    """Notice readers that hang, and tell the centre now and then what was counted."""
+    to_count = 0.0
+    while True:
+        pause = min(1.0, hang_seconds / 4)
+        await asyncio.sleep(pause)
+        for session in sessions:
+            session.watch(hang_seconds)
+        to_count -= pause
+        if to_count <= 0:
+            to_count = _COUNT_SECONDS
+            for session in sessions:
+                door.count(session.statistics.to_wire(station.station_id))
+
+
+def _join(threads: Sequence[Thread], sessions: Sequence[Session], hang_seconds: float) -> bool:
+    """Wait for all readers but those that hang; whether every one came to rest."""
+    for thread, session in zip(threads, sessions, strict=True):
+        end = time.monotonic() + _FINISH_SECONDS
+        while thread.is_alive() and time.monotonic() < end and not session.watch(hang_seconds):
+            thread.join(min(0.2, hang_seconds))
     return not any(thread.is_alive() for thread in threads)
 
 
@@ -173,7 +222,7 @@ def main(argv: Sequence[str] | None = None, at: Callable[[str], None] = nothing)
             arguments.log_file.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(arguments.log_file.open("a", encoding="utf-8", buffering=1))
         configure_logs(file, arguments.log_format, arguments.station)
-        metrics.expect(arguments.stages)
+        metrics.expect(arguments.stages, [name for name, _ in arguments.readers])
         if arguments.metrics is not None:
             open_endpoint(arguments.metrics, arguments.station)
             stack.callback(withdraw, arguments.metrics, arguments.station)

@@ -20,6 +20,7 @@ import structlog
 from station_agents.metrics import DOOR_CONNECTED
 from station_agents.pausing import Stopping
 from stubs import station_pb2 as pb
+from stubs.common_pb2 import ReaderStatistics
 from stubs.station_pb2_grpc import StationStub
 
 log = structlog.get_logger()
@@ -55,6 +56,8 @@ class Door:
         self._outgoing: list[pb.StationTurn] = []
         self._news: dict[str, pb.ReaderNews] = {}
         self._standing: dict[str, pb.ReaderNews] = {}
+        self._changed: dict[str, ReaderStatistics] = {}
+        self._statistics: dict[str, ReaderStatistics] = {}
         self._wake = asyncio.Event()
         self._written = asyncio.Event()
         self._written.set()
@@ -86,6 +89,15 @@ class Door:
         if self._connected:
             self._news[news.reader] = news
             self._wake.set()
+
+    def count(self, statistics: ReaderStatistics) -> None:
+        """What was counted of a reader so far; a new stream begins with that of all. In the loop's
+        thread."""
+        if self._statistics.get(statistics.reader) != statistics:
+            self._statistics[statistics.reader] = statistics
+            if self._connected:
+                self._changed[statistics.reader] = statistics
+                self._wake.set()
 
     def _submit(self, asked: _Asked) -> None:
         if self._stopped:
@@ -142,6 +154,7 @@ class Door:
         DOOR_CONNECTED.set(0)
         self._outgoing.clear()
         self._news.clear()
+        self._changed.clear()
         self._written.set()
 
     async def _stream(self, call: Any) -> None:
@@ -152,6 +165,7 @@ class Door:
         DOOR_CONNECTED.set(1)
         self._outgoing = [asked.turn for asked in self._unanswered.values()]
         self._news = dict(self._standing)
+        self._changed = dict(self._statistics)
         self._wake.set()
         tasks = {
             asyncio.create_task(work)
@@ -171,14 +185,17 @@ class Door:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._outgoing or self._news:
+            while self._outgoing or self._news or self._changed:
                 now = self._outgoing[:_TURNS_PER_MESSAGE]
                 del self._outgoing[:_TURNS_PER_MESSAGE]
                 # After the turns: what a reader's last turn broke off with comes before why.
-                news = [] if self._outgoing else list(self._news.values())
-                if news:
+                message = pb.StationTurns(turns=now)
+                if not self._outgoing:
+                    message.readers.extend(self._news.values())
+                    message.statistics.extend(self._changed.values())
                     self._news.clear()
-                await call.write(pb.StationTurns(turns=now, readers=news))
+                    self._changed.clear()
+                await call.write(message)
             self._written.set()
 
     async def _read(self, call: Any) -> None:

@@ -19,11 +19,14 @@ class ReaderState(StrEnum):
     ASKING = "asking"  # a turn is on its way to the centre and back
     WAITING = "waiting"  # the centre said: ask again later
     FAILED = "failed"  # broke off, and begins anew
+    QUARANTINED = "quarantined"  # hangs, or failed too often
 
+
+PRESENTATION_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120)
 
 READERS = prometheus.Gauge(
     "card_centre_readers",
-    "Readers of the station by state: empty, working, asking, waiting, failed",
+    "Readers of the station by state: empty, working, asking, waiting, failed, quarantined",
     ["state"],
 )
 BROKEN_OFF = prometheus.Counter(
@@ -35,7 +38,7 @@ PRESENTATION_SECONDS = prometheus.Histogram(
     "card_centre_presentation_seconds",
     "One card at one stage, from power-on to its verdict: good, rejected or held",
     ["stage", "result"],
-    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 120),
+    buckets=PRESENTATION_BUCKETS,
 )
 TURN_PART_SECONDS = prometheus.Histogram(
     "card_centre_station_turn_seconds",
@@ -43,7 +46,19 @@ TURN_PART_SECONDS = prometheus.Histogram(
     ["stage", "part"],
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
-APDUS = prometheus.Counter("card_centre_apdus_total", "Commands that chips answered")
+APDUS = prometheus.Counter("card_centre_apdus_total", "Commands that chips answered", ["reader"])
+CARD_SECONDS = prometheus.Histogram(
+    "card_centre_reader_card_seconds",
+    "One card in its reader, all stages, from its first power-on to its stack",
+    ["reader"],
+    buckets=PRESENTATION_BUCKETS,
+)
+READER_FAILURES = prometheus.Counter(
+    "card_centre_reader_failures_total",
+    "What went wrong at a reader: retry (a power-on tried again), power_on (a chip that answered"
+    " none), broken (a session that broke off), hang, quarantine",
+    ["reader", "failure"],
+)
 LAST_VERDICT = prometheus.Gauge(
     "card_centre_last_verdict_timestamp_seconds",
     "When the station last had a verdict for a card; before the first, when it started",
@@ -57,6 +72,7 @@ FEEDERS_AWAY = prometheus.Gauge(
 
 # Finding a series by its labels takes longer than counting.
 _part_seconds = cache(TURN_PART_SECONDS.labels)
+apdus_of = cache(APDUS.labels)
 _states: dict[str, ReaderState] = {}
 LAST_VERDICT.set_to_current_time()
 
@@ -69,12 +85,17 @@ def _count(state: ReaderState) -> int:
     return sum(s is state for s in list(_states.values()))
 
 
-def expect(stages: Iterable[str]) -> None:
+def expect(stages: Iterable[str], readers: Iterable[str]) -> None:
     """Every series of the station from the start, at 0: a rate sees the first event only so."""
     for state in ReaderState:
         READERS.labels(state).set_function(partial(_count, state))
-    for error in ("Again", "CardRemoved", "ReaderError", "ReaderLost", "ServiceLost"):
+    for error in ("Again", "CardRemoved", "ReaderError", "ReaderHung", "ReaderLost", "ServiceLost"):
         BROKEN_OFF.labels(error)
+    for reader in readers:
+        apdus_of(reader)
+        CARD_SECONDS.labels(reader)
+        for failure in ("retry", "power_on", "broken", "hang", "quarantine"):
+            READER_FAILURES.labels(reader, failure)
     for stage in stages:
         for part in ("centre", "chip"):
             _part_seconds(stage, part)

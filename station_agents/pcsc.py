@@ -1,14 +1,15 @@
-"""The PC/SC service as this process sees it: its context, and a new one after a restart.
+"""The PC/SC service as one reader sees it: a context of its own, and a new one after a restart.
 
 A context dies with the service (pcscd) that gave it, and every card handle with the context. The
-first reader that notices reports it (`lost`); the next that needs one gets a new context. The
-client library of pcscd does one call at a time on a context, a wait for a card included.
+client library of pcscd does one call at a time on a context; while one hangs, whoever wants the
+same context holds up the whole process. So each reader has its own (decision 11).
 """
 
 from __future__ import annotations
 
 import os
-from threading import Event, Lock
+from dataclasses import dataclass
+from threading import Event
 from typing import Final
 
 import structlog
@@ -88,71 +89,97 @@ class ReaderLost(ReaderError):
 
 
 class ServiceLost(ReaderError):
-    """The PC/SC service went away; `Service.await_return` waits until it is back."""
+    """The PC/SC service went away; `Context.await_return` waits until it is back."""
 
     broken = "reader"
 
 
-class Service:
-    """The contexts of this process: one for all its readers, or, with `one_each`, one a reader.
+class ReaderHung(ReaderError):
+    """The reader did not answer for so long that it was given up; it has come back since."""
 
-    Calls on one context follow one another, so readers that share one also share the time of
-    their chips. Tried with two readers: chips that take 20 ms a command did 47 commands a second
-    through one context and 96 through two.
-    """
 
-    def __init__(self, stopping: Event, *, readers: int = 1, one_each: bool = False) -> None:
-        self.shared = readers > 1 and not one_each
-        """Whether several readers use one context."""
-        self._one_each = one_each
+class Context:
+    """One reader's way to the service. One thread uses it."""
+
+    def __init__(self, reader: str, stopping: Event) -> None:
+        self._reader = reader
         self._stopping = stopping
-        self._lock = Lock()
-        self._contexts: dict[str, int] = {}
+        self._context: int | None = None
 
-    def context(self, reader: str) -> int:
-        """The context for `reader`. Raises ServiceLost while the service does not answer."""
-        name = reader if self._one_each else ""
-        with self._lock:
-            context = self._contexts.get(name)
-            if context is None:
-                code, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
-                if code != SUCCESS:
-                    raise ServiceLost("no context", _code(code))
-                self._contexts[name] = context
-            return context
+    def get(self) -> int:
+        """The context. Raises ServiceLost while the service does not answer."""
+        if self._context is None:
+            code, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+            if code != SUCCESS:
+                raise ServiceLost("no context", _code(code))
+            self._context = context
+        return self._context
 
-    def lost(self, context: int) -> None:
-        """`context` died. Repeated by every reader that used it: the first one counts, and a
-        context that has taken its place meanwhile is left alone."""
-        with self._lock:
-            for name, known in list(self._contexts.items()):
-                if known == context:
-                    del self._contexts[name]
-                    scard.SCardReleaseContext(context)
+    def lost(self) -> bool:
+        """Whether the service that gave the context is gone; the next one is then another."""
+        if self._context is not None:
+            code, _ = scard.SCardListReaders(self._context, [])
+            # A service without any reader answers with that code.
+            if code == SUCCESS or _code(code) == _code(scard.SCARD_E_NO_READERS_AVAILABLE):
+                return False
+        self.close()
+        return True
 
-    def alive(self, context: int) -> bool:
-        """Whether the service that gave `context` answers."""
-        code, _ = scard.SCardListReaders(context, [])
-        # A service without any reader answers with that code.
-        return code == SUCCESS or _code(code) == _code(scard.SCARD_E_NO_READERS_AVAILABLE)
+    def has_reader(self) -> bool:
+        """Whether the service knows the reader now. Raises ServiceLost."""
+        code, readers = scard.SCardListReaders(self.get(), [])
+        if code != SUCCESS and self.lost():
+            raise ServiceLost("the PC/SC service is away", _code(code))
+        return code == SUCCESS and self._reader in readers
 
-    def await_return(self, reader: str) -> None:
+    def await_return(self) -> None:
         """Until the service gives a context again, with growing pauses. Raises Stopping."""
         pause = GrowingPause(self._stopping, 0.05, 2.0)
         while True:
             try:
-                self.context(reader)
+                self.get()
                 return
             except ServiceLost as e:
-                log.info("pcsc.away", reader=reader, code=f"{e.code:08X}")
+                log.info("pcsc.away", reader=self._reader, code=f"{e.code:08X}")
                 pause.take()
 
     def close(self) -> None:
-        """Release the contexts. No reader may use one any more."""
-        with self._lock:
-            for context in self._contexts.values():
-                scard.SCardReleaseContext(context)
-            self._contexts.clear()
+        """Release the context. No handle of it may be used any more."""
+        context, self._context = self._context, None
+        if context is not None:
+            scard.SCardReleaseContext(context)
+
+
+@dataclass(frozen=True)
+class ReaderSeen:
+    """A reader of this machine: whether a card lies there, and whether another program uses it."""
+
+    name: str
+    card: bool
+    in_use: bool
+
+
+def look_at_readers() -> list[ReaderSeen]:
+    """All readers that the service knows. Raises ServiceLost."""
+    code, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_SYSTEM)
+    if code != SUCCESS:
+        raise ServiceLost("no context", _code(code))
+    try:
+        code, names = scard.SCardListReaders(context, [])
+        if code != SUCCESS or not names:
+            return []
+        code, states = scard.SCardGetStatusChange(
+            context, 0, [(name, scard.SCARD_STATE_UNAWARE) for name in names]
+        )
+        if code != SUCCESS:
+            raise ServiceLost("the PC/SC service is away", _code(code))
+    finally:
+        scard.SCardReleaseContext(context)
+    used = scard.SCARD_STATE_EXCLUSIVE | scard.SCARD_STATE_INUSE
+    return [
+        ReaderSeen(name, bool(state & scard.SCARD_STATE_PRESENT), bool(state & used))
+        for name, state, _ in states
+    ]
 
 
 def code_of(value: int) -> int:

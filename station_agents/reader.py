@@ -22,12 +22,15 @@ from station_agents.pcsc import (
     SUCCESS,
     CardRemoved,
     CardSilent,
+    Context,
     ReaderError,
+    ReaderHung,
     ReaderLost,
-    Service,
     ServiceLost,
     code_of,
 )
+from station_agents.statistics import Statistics
+from station_agents.watched import Watched
 
 _ANY_PROTOCOL: Final = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
 # What a command's answer is fetched with (ISO/IEC 7816-4, 11.7.1); the channel is added.
@@ -51,24 +54,23 @@ class Patience:
     tries: int = 3
     """Power-ons before a chip counts as silent."""
     seconds: float = 0.7
-    """Wait for a card to show, after each try but the last."""
-    seconds_after_accident: float = 1.5
-    """The same after reader, service or feeder came back: they too find each other late."""
-    look_seconds: float = 0.05
-    """Between two looks, where the context is shared and can't be kept for a wait."""
+    """Wait for a card to show, after each try but the last; twice as long after reader, service
+    or feeder came back: they too find each other late."""
+    replug_seconds: float = 0.5
+    """Between two looks for a reader that is to be unplugged and plugged in again."""
 
 
 class Reader:
     """The reader called `name`. One thread uses it."""
 
-    def __init__(
-        self, service: Service, name: str, stopping: Event, patience: Patience | None = None
-    ) -> None:
+    def __init__(self, name: str, stopping: Event, patience: Patience | None = None) -> None:
         self.name = name
-        self._service = service
+        self.statistics = Statistics(name)
+        self.watched = Watched()
+        """Around every call to the service; whoever watches it may give a call up."""
+        self._context = Context(name, stopping)
         self._stopping = stopping
         self._patience = patience or Patience()
-        self._context = 0
         self._handle: int | None = None
         self._pci: object = scard.SCARD_PCI_T0
         self._after_accident = True
@@ -76,10 +78,10 @@ class Reader:
     def power_on(self) -> bytes:
         """Power the chip off and on, so that it stands as after its insertion; its ATR.
 
-        Raises CardSilent after three tries, ReaderLost, ServiceLost, Stopping.
+        Raises CardSilent after three tries, ReaderLost, ReaderHung, ServiceLost, Stopping.
         """
         patience = self._patience
-        seconds = patience.seconds_after_accident if self._after_accident else patience.seconds
+        seconds = patience.seconds * (2 if self._after_accident else 1)
         code = 0
         for tries_left in range(patience.tries - 1, -1, -1):
             try:
@@ -91,9 +93,12 @@ class Reader:
                 self._after_accident = False
                 return self._atr()
             self._drop()
+            if tries_left:
+                self.statistics.power_on_repeated()
             if code in CARD_ABSENT and tries_left:
                 self._await_card(seconds)
         self._after_accident = False
+        self.statistics.power_on_failed()
         raise CardSilent("no answer to power-on", code)
 
     def _cycle_power(self, *, blindly: bool = False) -> int:
@@ -105,19 +110,19 @@ class Reader:
         """
         held_before = self._handle is not None
         if not held_before:
-            self._context = self._service.context(self.name)
             share = scard.SCARD_SHARE_DIRECT if blindly else scard.SCARD_SHARE_EXCLUSIVE
-            code, handle, _ = scard.SCardConnect(
-                self._context, self.name, share, 0 if blindly else _ANY_PROTOCOL
-            )
+            with self.watched:
+                code, handle, _ = scard.SCardConnect(
+                    self._context.get(), self.name, share, 0 if blindly else _ANY_PROTOCOL
+                )
             if code != SUCCESS:
                 return self._power_failure(code)
             self._handle = handle
-        code, protocol = scard.SCardReconnect(
-            self._handle, scard.SCARD_SHARE_EXCLUSIVE, _ANY_PROTOCOL, scard.SCARD_UNPOWER_CARD
-        )
-        invalid = code_of(code) == _INVALID_HANDLE
-        if invalid and held_before and self._service.alive(self._context):
+        with self.watched:
+            code, protocol = scard.SCardReconnect(
+                self._handle, scard.SCARD_SHARE_EXCLUSIVE, _ANY_PROTOCOL, scard.SCARD_UNPOWER_CARD
+            )
+        if code_of(code) == _INVALID_HANDLE and held_before and not self._service_lost():
             # The service lives and forgot the handle, as when it saw the card go and come.
             self._handle = None
             return self._cycle_power(blindly=blindly)
@@ -135,7 +140,8 @@ class Reader:
         raise self._error(code)
 
     def _atr(self) -> bytes:
-        code, _, _, _, atr = scard.SCardStatus(self._handle)
+        with self.watched:
+            code, _, _, _, atr = scard.SCardStatus(self._handle)
         if code != SUCCESS:
             error = self._error(code_of(code))
             self._drop()
@@ -147,8 +153,7 @@ class Reader:
         self._after_accident = True
         if code in _CARD_GONE:
             return CardRemoved("the card is gone", code)
-        if code in SERVICE_GONE and not self._service.alive(self._context):
-            self._service.lost(self._context)
+        if code in SERVICE_GONE and self._service_lost():
             return ServiceLost("the PC/SC service is away", code)
         if code == code_of(scard.SCARD_E_NOT_TRANSACTED):
             # Whether the chip has carried out the command is not known.
@@ -158,36 +163,35 @@ class Reader:
     def _await_card(self, seconds: float) -> None:
         """Until the service sees a card there, at most `seconds`. Errors as of `power_on`."""
         end = time.monotonic() + seconds
-        shared = self._service.shared
-        context = self._service.context(self.name)
         known = scard.SCARD_STATE_UNAWARE
         while (left := end - time.monotonic()) > 0:
-            code, states = scard.SCardGetStatusChange(
-                context, 0 if shared else max(1, int(left * 1000)), [(self.name, known)]
-            )
+            with self.watched.waiting(left):
+                code, states = scard.SCardGetStatusChange(
+                    self._context.get(), max(1, int(left * 1000)), [(self.name, known)]
+                )
             if code == SUCCESS:
                 if states[0][1] & scard.SCARD_STATE_PRESENT:
                     return
                 known = states[0][1] & ~scard.SCARD_STATE_CHANGED
             elif code_of(code) != _TIMEOUT:
-                self._context = context
                 raise self._error(code_of(code))
-            # A call that waits would keep the context from the other readers as long.
-            wait(self._stopping, min(left, self._patience.look_seconds) if shared else 0)
+            wait(self._stopping, 0)
+
+    def _service_lost(self) -> bool:
+        with self.watched:
+            return self._context.lost()
 
     def transmit(self, apdu: list[int]) -> list[int]:
         """Send one command; data and the two bytes of the status word.
 
         61xx is followed by GET RESPONSE, 6Cxx by the same command with the right Le (ISO/IEC
         7816-4, 5.6): neither reaches the caller. Raises CardRemoved, ReaderLost, ServiceLost, or
-        ReaderError when nobody knows whether the chip carried the command out.
+        ReaderError (ReaderHung) when nobody knows whether the chip carried the command out.
         """
-        code, response = scard.SCardTransmit(self._handle, self._pci, apdu)
-        if code != SUCCESS or len(response) < 2:
-            raise self._transmit_failure(code, response)
+        response = self._send(apdu)
         if response[-2] in (0x61, 0x6C):
             return self._whole(apdu, response)
-        return response  # type: ignore[no-any-return]  # pyscard has no types
+        return response
 
     def _whole(self, apdu: list[int], response: Sequence[int]) -> list[int]:
         """Follow 6Cxx once, and 61xx to the end."""
@@ -206,10 +210,16 @@ class Reader:
         return data + list(response[-2:])
 
     def _send(self, apdu: list[int]) -> list[int]:
-        code, response = scard.SCardTransmit(self._handle, self._pci, apdu)
+        try:
+            with self.watched:
+                code, response = scard.SCardTransmit(self._handle, self._pci, apdu)
+        except ReaderHung:
+            self._after_accident = True
+            self._drop()
+            raise
         if code != SUCCESS or len(response) < 2:
             raise self._transmit_failure(code, response)
-        return response  # type: ignore[no-any-return]  # as above
+        return response  # type: ignore[no-any-return]  # pyscard has no types
 
     def _transmit_failure(self, code: int, response: Sequence[int]) -> ReaderError:
         if code == SUCCESS:
@@ -223,7 +233,8 @@ class Reader:
         """Give the handle up; the next power-on makes another."""
         handle, self._handle = self._handle, None
         if handle is not None:
-            scard.SCardDisconnect(handle, scard.SCARD_UNPOWER_CARD)
+            with self.watched:
+                scard.SCardDisconnect(handle, scard.SCARD_UNPOWER_CARD)
 
     def accident(self) -> None:
         """Something on the way to the card came back: the card may show itself late."""
@@ -236,10 +247,48 @@ class Reader:
 
     def await_return(self) -> None:
         """After ServiceLost: until the service is back. Raises Stopping."""
-        self._service.await_return(self.name)
+        self._context.await_return()
+
+    def await_replug(self) -> None:
+        """Until the reader, or the service with all its readers, has gone and come back: it is
+        started anew then. Raises Stopping."""
+        self._drop()
+        known = scard.SCARD_STATE_UNAWARE
+        while known is not None:
+            known = self._state_after(known)
+            wait(self._stopping, 0)
+        while not self._is_there():
+            wait(self._stopping, self._patience.replug_seconds)
+        self._after_accident = True
+
+    def _state_after(self, known: int) -> int | None:
+        """The reader's state once it is another than `known`, or after a while; None if it is
+        gone."""
+        seconds = self._patience.replug_seconds
+        try:
+            with self.watched.waiting(seconds):
+                code, states = scard.SCardGetStatusChange(
+                    self._context.get(), int(seconds * 1000), [(self.name, known)]
+                )
+        except ReaderError:
+            return None
+        if code_of(code) == _TIMEOUT:
+            return known
+        if code != SUCCESS or states[0][1] & scard.SCARD_STATE_UNKNOWN:
+            return None
+        return int(states[0][1] & ~scard.SCARD_STATE_CHANGED)
+
+    def _is_there(self) -> bool:
+        try:
+            with self.watched:
+                return self._context.has_reader()
+        except ReaderError:
+            return False
 
     def close(self) -> None:
         """Leave the card as it lies."""
         handle, self._handle = self._handle, None
-        if handle is not None:
-            scard.SCardDisconnect(handle, scard.SCARD_LEAVE_CARD)
+        with self.watched:
+            if handle is not None:
+                scard.SCardDisconnect(handle, scard.SCARD_LEAVE_CARD)
+            self._context.close()

@@ -2,14 +2,16 @@
 
 A presentation is one opening of one chip at one stage: power on, turn 0, then segment and
 answers in turn until the verdict. Whatever goes wrong, the chip stays where it lies and is opened
-anew as another presentation; only a verdict ejects it.
+anew as another presentation; only a verdict ejects it. A reader that hangs, or whose cards fail too
+often, is in quarantine until it answers again, or was plugged in again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from time import perf_counter
 from typing import Final, NoReturn, Protocol
@@ -23,7 +25,8 @@ from station_agents.feeder import GOOD, EjectUnknown, Feeder, FeederRefused, Loo
 from station_agents.journal import Journal
 from station_agents.metrics import ReaderState, reader_is
 from station_agents.pausing import GrowingPause, Stopping, wait
-from station_agents.pcsc import CardSilent, ReaderError, ServiceLost
+from station_agents.pcsc import CardSilent, ReaderError, ReaderHung, ServiceLost
+from station_agents.quarantine import Outcome, Quarantine
 from station_agents.reader import Reader
 from stubs import station_pb2 as pb
 
@@ -60,14 +63,19 @@ class Station:
     """Called with the name of each state that a segment passes: `segment.before` (received),
     `write.before` (a writing segment is in the journal, nothing sent), `write.within` (its first
     step is answered), `write.after` (all are), `segment.after` (journalled, answers not sent)."""
+    quarantine: Quarantine = field(default_factory=Quarantine)
 
 
 class Again(Exception):
     """This presentation is over without a verdict: open the chip again."""
 
 
+class Untrusted(Exception):
+    """The reader gets no more cards until it was plugged in again."""
+
+
 class Session:
-    """The reader `reader` with its `feeder`. `run` in a thread of its own."""
+    """The reader `reader` with its `feeder`. `run` in a thread of its own, `watch` from another."""
 
     def __init__(self, station: Station, reader: Reader, feeder: Feeder) -> None:
         self._station = station
@@ -76,7 +84,14 @@ class Session:
         self._again = GrowingPause(station.stopping, 0.05, 2.0)
         self._feeder_came_back = 0
         self._standing: str | None = None
+        self._in_hand: pb.StationTurn | None = None
+        """The turn that the segment which runs now will send."""
+        self._writes = False
+        self._broke_off = False
+        self._silent: Look | None = None
         self._log = structlog.get_logger().bind(reader=reader.name)
+        self.statistics = reader.statistics
+        station.quarantine.begin(reader.name)
 
     def _stand(self, code: str) -> None:
         """Tell the centre, if it is news, why this reader does not work; empty: it works."""
@@ -107,6 +122,11 @@ class Session:
                     self._log.warning("pcsc.lost", code=f"{e.code:08X}")
                     self._stand(Code.PCSC_AWAY)
                     self._reader.await_return()
+                except Untrusted as e:
+                    self._sit_out(str(e))
+                except ReaderHung:
+                    self._log.info("reader.answers_again")
+                    self._again.take()
                 except ReaderError as e:
                     self._log.warning("reader.failed", error=type(e).__name__, reason=str(e))
                     self._stand(Code.READER_AWAY)
@@ -123,7 +143,50 @@ class Session:
                     self._again.take()
             except Stopping:
                 break
-        self._reader.close()
+        with contextlib.suppress(ReaderHung):
+            self._reader.close()
+
+    def watch(self, seconds: float) -> bool:
+        """Whether the reader hangs: its call under way takes longer than `seconds`. When that is
+        new, the centre is told: what the chip has done is unknown."""
+        return self._reader.watched.give_up(seconds, self._tell_hung)
+
+    def _tell_hung(self) -> None:
+        # The session's thread waits in the call, and can't come back before this is done.
+        self._log.error("reader.hangs", code=Code.READER_QUARANTINED)
+        self.statistics.hung()
+        turn, self._in_hand = self._in_hand, None
+        if turn is not None:
+            turn.answers.broken = ReaderHung.broken
+            self._broke_off = True
+            self.statistics.broke_off()
+            self._station.door.tell(turn)
+        self._quarantined()
+        if turn is not None:
+            try:
+                self._finished(turn)
+            except OSError as e:
+                self._log.error("journal.failed", error=type(e).__name__)
+
+    def _quarantined(self) -> None:
+        self.statistics.quarantined()
+        reader_is(self._reader.name, ReaderState.QUARANTINED)
+        self._stand(Code.READER_QUARANTINED)
+
+    def _sit_out(self, why: str) -> None:
+        """Until somebody has unplugged the reader and plugged it in again. Raises Stopping."""
+        self._log.error("reader.quarantined", code=Code.READER_QUARANTINED, reason=why)
+        self._quarantined()
+        self._reader.await_replug()
+        self._log.info("reader.released")
+        self._silent = None
+        self._station.quarantine.begin(self._reader.name)
+
+    def _note(self, outcome: Outcome) -> None:
+        """Raises Untrusted."""
+        why = self._station.quarantine.note(self._reader.name, outcome)
+        if why:
+            raise Untrusted(why)
 
     def _serve_card(self) -> None:
         """The card that lies in the reader, from its opening to a stack."""
@@ -140,7 +203,12 @@ class Session:
         if self._feeder.came_back != self._feeder_came_back:
             self._feeder_came_back = self._feeder.came_back
             self._reader.accident()
+            self._broke_off = False  # not by the reader's fault
+        if self._broke_off:
+            self._broke_off = False
+            self._note(Outcome.BROKEN)
         stage = self._station.stages[0]
+        laid_in = perf_counter()
         while True:
             began = perf_counter()
             verdict = self._present(stage, look)
@@ -152,9 +220,13 @@ class Session:
         # A stage that is done elsewhere: the card goes on with the good ones.
         stack = verdict.stack or (GOOD if verdict.next_stage else "")
         self._feeder.eject(stack, look.ticket)
+        self.statistics.card_done(perf_counter() - laid_in)
+        if self._silent != look:
+            self._note(Outcome.ANSWERED)
 
     def _present(self, stage: str, look: Look) -> pb.Verdict:
-        """One presentation. Raises Again, ReaderError, Stopping, or what the feeder raises."""
+        """One presentation. Raises Again, Untrusted, ReaderError, Stopping, or what the feeder
+        raises."""
         presentation = str(uuid.uuid4())
         log = self._log.bind(presentation=presentation, stage=stage)
         turn = pb.StationTurn(
@@ -170,6 +242,9 @@ class Session:
             if self._feeder.look() != look or self._feeder.came_back != self._feeder_came_back:
                 raise Again("silent, but not the card that was looked at") from None
             log.warning("chip.silent", code=f"{e.code:08X}")
+            if self._silent != look:  # not for the same card again
+                self._silent = look
+                self._note(Outcome.SILENT)
             turn.no_answer.CopyFrom(
                 pb.NoAnswer(
                     carton_id=look.carton_id, face_number=look.face_number, ticket=look.ticket
@@ -228,6 +303,7 @@ class Session:
             station.journal.released(turn.presentation, turn.stage, following.number, names)
             at("write.before")
         failure: Exception | None = None
+        self._in_hand, self._writes = following, segment.writes
         try:
             if segment.writes:
                 go_on = self._run_steps(segment.steps[:1], answers)
@@ -237,20 +313,28 @@ class Session:
                 at("write.after")
             else:
                 self._run_steps(segment.steps, answers)
+        except ReaderHung:
+            raise  # it was told and journalled when the reader was given up
         except ReaderError as e:
             failure, answers.broken = e, e.broken
         except Exception as e:  # noqa: BLE001  # what was done has to be on record all the same
             failure, answers.broken = e, "unknown"
-        metrics.APDUS.inc(len(answers.steps))
-        if segment.writes:
-            words = [answer.status_word for answer in answers.steps]
-            station.journal.finished(
-                turn.presentation, turn.stage, following.number, words, answers.broken
-            )
+        finally:
+            self._in_hand = None
+            self.statistics.answered(len(answers.steps))
+        self._finished(following)
         at("segment.after")
         if failure is not None:
             self._break_off(following, failure)
         return following
+
+    def _finished(self, turn: pb.StationTurn) -> None:
+        """The segment whose answers `turn` has is over, whatever came of it."""
+        if self._writes:
+            words = [answer.status_word for answer in turn.answers.steps]
+            self._station.journal.finished(
+                turn.presentation, turn.stage, turn.number, words, turn.answers.broken
+            )
 
     def _run_steps(self, steps: Sequence[pb.Step], answers: pb.Answers) -> bool:
         """Run steps until one is answered with an unexpected status word; whether none was."""
@@ -266,6 +350,8 @@ class Session:
         return True
 
     def _break_off(self, turn: pb.StationTurn, failure: Exception) -> NoReturn:
+        self._broke_off = not isinstance(failure, ServiceLost)
+        self.statistics.broke_off()
         # Its answer would be about a chip that may lie elsewhere by now: it is not awaited.
         self._station.door.tell(turn)
         raise failure

@@ -6,25 +6,33 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
+from actors.chip_line import Outcome, verdict
+from actors.hsm.replacement_script import Identity
+from actors.hsm.replacement_state import Session
 from domain.bodies import Body, Writing
 from domain.changes import EventType
 from domain.codes import UNADVISED, Code
 from domain.groups import Group, GroupKey
 from domain.places import (
+    DRAWN,
     SURPLUS_READ,
     Account,
     Kind,
     Line,
+    Standing,
     held,
     rejected,
     transit,
     work,
 )
+from domain.turns import StationTurn
 from ledger.counts import carton_rows
-from ledger.queries import Carton, Queries
+from ledger.queries import Carton, Identified, Queries
 
 LINE = Line.KEY_REPLACEMENT
 ISSUED = transit(Line.INVENTORY, LINE)
+WORK = work(LINE)
+DONE = transit(LINE, Line.INSPECTION)
 HELD = UNADVISED | {Code.FORMAL_KEYS_FOREIGN, Code.CANCELLED}
 
 
@@ -68,7 +76,7 @@ class CartonWork:
             if carton is None:
                 continue
             bodies = self._queries.bodies(
-                "b.carton_id = ? and b.place in (?, ?)", carton_id, ISSUED, work(LINE)
+                "b.carton_id = ? and b.place in (?, ?)", carton_id, ISSUED, WORK
             )
             issued = self._queries.one(
                 "select count(*) as n from body where carton_id = ?"
@@ -91,6 +99,20 @@ class CartonWork:
 
     def is_temporary(self, carton_id: str) -> bool:
         return self.carton(carton_id).kind == Kind.TEMPORARY_CARD
+
+    def why_not(self, carton_id: str, identity: Identity, known: Identified) -> str:
+        """Why the floor may not work on this chip at all; empty if it may."""
+        temporary = self.is_temporary(carton_id)
+        if known.refused_code and not known.order_id:
+            return known.refused_code
+        if known.order_id and temporary:
+            return Code.WRONG_KIND
+        if known.order_id:
+            # On hold it is finished all the same, and waits at sorting.
+            return Code.CANCELLED if known.stopped == Code.CANCELLED else ""
+        if identity.is_temporary_card:
+            return "" if temporary else Code.WRONG_KIND
+        return Code.NOT_IN_RETURN
 
     def has_unbound(self, carton_id: str) -> bool:
         """Whether the carton has a body whose chip is not known yet."""
@@ -120,8 +142,10 @@ class CartonWork:
         order_id: str,
         ticket: str,
         station: str,
+        detail: str = "",
     ) -> str:
-        """Move a card out of work with a reason; answers the stack where it goes. A card beyond
+        """Move a card out of work with a reason (`detail`: of what, such as the usage of a key);
+        answers the stack where it goes. A card beyond
         the count becomes a body of its own, held."""
         state = self._cartons[carton_id]
         body = body or self.take(carton_id, writing)
@@ -134,7 +158,7 @@ class CartonWork:
         writing.change(
             body,
             EventType.BODY_HELD if is_held else EventType.BODY_REJECTED,
-            {"station": station},
+            {"station": station, "detail": detail} if detail else {"station": station},
             place=held(LINE) if is_held else rejected(LINE),
             condition=code,
             live=is_held,
@@ -192,3 +216,37 @@ class CartonWork:
             ticket=ticket,
         )
         writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))
+
+
+def release(turn: StationTurn, session: Session, body: Body, writing: Writing) -> Body:
+    """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
+    stays bound, whatever happens: only a look at the chip tells what was written."""
+    assert session.identity is not None
+    assert session.known is not None
+    return writing.change(
+        body,
+        EventType.KEY_WRITE_RELEASED,
+        {
+            "station": turn.station_id,
+            "reader": turn.reader,
+            "keys": list(session.remaining),
+            "version": session.version,
+        },
+        identification_code=session.identity.identification_code,
+        order_id=session.known.order_id,
+        destination=session.known.branch or body.destination,
+        lease=body.lease + 1,
+        released=True,
+    )
+
+
+def seen_before(body: Body) -> Outcome[Session]:
+    """A chip that this line is done with: on to the stage that waits for it, or to the stack
+    where it belongs."""
+    if body.place == DONE:
+        return Outcome(verdict("", Code.OK, Line.INSPECTION))
+    if body.place == DRAWN:
+        return Outcome(verdict("", Code.OK, Line.SAMPLING))
+    if body.standing in (Standing.REJECTED, Standing.HELD):
+        return Outcome(verdict(str(body.standing), body.condition))
+    return Outcome(verdict("good"))

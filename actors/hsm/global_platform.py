@@ -118,9 +118,7 @@ def _coded(channel: SecureChannel, dgi: Dgi) -> bytes:
     if dgi.secret:
         whole = len(value) % channel.suite.block == 0
         value = channel.encipher_secret(value if whole else channel.suite.pad(value))
-    length = len(value).to_bytes(1, "big")
-    if len(value) > 0xFE:
-        length = b"\xff" + len(value).to_bytes(2, "big")
+    length = bytes((len(value),)) if len(value) < 0xFF else b"\xff" + len(value).to_bytes(2, "big")
     return dgi.number.to_bytes(2, "big") + length + value
 
 

@@ -24,7 +24,7 @@ from domain.codes import Code
 from domain.provider import KeyAccepted, KeyBlockRefused
 
 LARGEST_BLOCK = 64 * 1024
-"""Bytes; a block of six keys under RSA-3072 has about 5,500."""
+"""Bytes; a block of eight keys under RSA-3072 has about 7,300."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class Pkcs11Provider(Custody):
         token = KeyToken(config)
         super().__init__(token, masters(token), profile)
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
-        quota = CartonQuota(records.carton_quota, records.carton_drawn)
+        self._quota = quota = CartonQuota(records.carton_quota, records.carton_drawn)
         self._chips = ChipRequests(self.masters, profile, records, quota)
         self._banks = BankChannels(self.token, records.carton_bank, quota.admit)
         self._data_keys = sealing.DataKeys(self.token)
@@ -82,8 +82,12 @@ class Pkcs11Provider(Custody):
         with self._lock:
             self._close()
 
+    def refresh(self) -> None:
+        """See `Provider.refresh`: session objects that hang on the old keys go with the session."""
+        self.close()
+
     def self_test(self) -> list[str]:
-        """The names of the known answers that hold. Raises SelfTestFailed (a ProviderError)."""
+        """See `Provider.self_test`."""
         with self._serving():
             return list(run_self_test(self.token.session, self.known_answers))
 
@@ -95,6 +99,7 @@ class Pkcs11Provider(Custody):
         """See `Provider.perform`."""
         answers: list[Answer] = [Answer()] * len(requests)
         with self._serving():
+            self._quota.begin_chunk()
             self._serve(requests, _OF_CHIPS, self._chips.perform, answers)
             self._serve(requests, _OF_CHANNELS, self._banks.answers, answers)
             for at, request in enumerate(requests):

@@ -1,82 +1,55 @@
 """The key replacement line: temporary social keys become formal ones (articles 11(10), 28(7)).
 
-A session begins by reading the chip: identity, category, key versions, a challenge. What was
-written before a crash shows in the versions, so that no key is written blindly twice. The
-loading key comes last: a chip whose loading key is formal is formal altogether. The commit that
-binds chip, order and body precedes the first WRITE KEY; the commit of the result precedes the
-verdict.
+A session begins by reading the chip: identity, category, keys, a challenge. What was written before
+a crash shows in the versions (`replacement_state`), so no key is written blindly twice. The loading
+key comes last: with it the temporary keys are gone, since each lay where its formal one lies now.
+Then the versions are read back, and every key is proven as the profile says; a session that broke
+off in between proves all of them anew. The commit that binds chip, order and body precedes the
+first WRITE KEY; the commit of the result precedes the verdict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
-from actors.hsm.carton_work import CartonWork
+from actors.hsm.carton_work import DONE, WORK, CartonWork, release, seen_before
 from actors.hsm.replacement_script import (
     CHALLENGE_BYTES,
     Identity,
     authenticate_segment,
+    external_segment,
+    external_usages,
     identify_segment,
-    key_state,
     proof_segment,
+    proofs,
     read_identity,
     read_keys,
     write_segment,
 )
-from domain.bodies import Body, Writing
+from actors.hsm.replacement_state import Facts, KeyState, Session, is_low, key_state
+from domain.bodies import Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
-from domain.places import DRAWN, Line, Standing, transit, work
-from domain.provider import Answer, Authenticate, Chip, KeyChange, KeySet, Prove
-from domain.turns import NoAnswer, Opening, StationTurn
+from domain.places import Line
+from domain.provider import (
+    Answer,
+    Authenticate,
+    Chip,
+    FormalVersion,
+    KeyChange,
+    KeySet,
+    ProveCheckValue,
+    Request,
+)
+from domain.turns import NoAnswer, Opening, Restart, StationTurn
 from ledger.queries import Identified, Queries
 
-DONE = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
-WORK = work(Line.KEY_REPLACEMENT)
 TAKEN_BACK_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True)
-class Session:
-    """Where one presentation stands. `remaining`: usages still to be written, loading key last;
-    `identity` and `known` are set once the chip was read."""
-
-    carton_id: str
-    face_number: str
-    ticket: str
-    segment: Segment
-    go_on: str
-    identity: Identity | None = None
-    known: Identified | None = None
-    body: Body | None = None
-    remaining: tuple[str, ...] = ()
-    random: bytes = b""
-    face_value: str = ""
-    """Look-up value of the number on the face."""
-
-    @property
-    def claim(self) -> str:
-        """Names the card as far as it is known (see `Prepared`)."""
-        if self.identity is not None:
-            return self.identity.identification_code
-        if self.known is not None:
-            return self.known.identification_code
-        return f"{self.carton_id} {self.ticket}" if self.ticket else ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a chunk needs to know: cartons in work, chips by identification code, orders by the
-    number printed on the face."""
-
-    identified: Mapping[str, Identified] = field(default_factory=dict)
-    faces: Mapping[str, Identified] = field(default_factory=dict)
-    tickets: Mapping[tuple[str, str], Body] = field(default_factory=dict)
 
 
 class KeyReplacement(ChipLine[Session, Facts]):
@@ -154,7 +127,9 @@ class KeyReplacement(ChipLine[Session, Facts]):
             return self._authenticated(turn, session, answers)
         if session.go_on == "written":
             return self._written(turn, session, answers)
-        return self._proven(turn, session, answers)
+        if session.go_on == "proven":
+            return self._proven(turn, session, answers)
+        return self._checked(turn, session, answers)
 
     async def step(self) -> bool:
         """Take back into work what was held for want of a record, once a correction has brought
@@ -189,30 +164,49 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if known.order_id and session.face_number and face_order != known.order_id:
             return self._two_cards_in_one(turn, session, by_face)
         if body is not None and body.place not in (WORK, *self._cartons.before_work):
-            return Prepared(lambda _a, _w: _seen_before(body))
+            return Prepared(lambda _a, _w: seen_before(body))
         batch_id = self._cartons.carton(session.carton_id).batch_id
         if known.order_id and known.order_batch != batch_id:
             # Its order stands in the return of its own batch, not with a body of this one.
             return self._apart(turn, replace(session, known=None), Code.OTHER_BATCH)
-        reason = self._why_not(session.carton_id, identity, known)
+        reason = self._cartons.why_not(session.carton_id, identity, known)
         if not reason and state.formal and not (body and body.released):
             reason = Code.FORMAL_KEYS_FOREIGN
         if reason or state.reason:
             return self._apart(turn, session, reason or state.reason)
-        chip = self._chip(session)
-        if not state.temporary:
-            random = self._random(8)
-            segment = proof_segment(self._profile, random)
-            after = replace(session, segment=segment, go_on="proven", random=random)
-            return Prepared(lambda _a, _w: Outcome(segment, after), claim=after.claim)
+        return self._begin(turn, session, identity, state)
+
+    def _begin(
+        self, turn: StationTurn, session: Session, identity: Identity, state: KeyState
+    ) -> Prepared[Session]:
+        """Authenticate for the keys that are to be written, or prove those that are: in the version
+        that the chip carries already, else in the one that is active."""
+        chip, loading = self._chip(session), self._profile.loading_usage
+        requests: list[Request] = [FormalVersion()]
+        refusals: dict[str, Callable[[Writing], Outcome[Session]]] = {}
+        if state.formal:
+            # Whatever the value: a version that the province does not have is refused.
+            at = self._profile.key(state.formal[0]).key_id
+            value = identity.keys[at].check_value
+            requests = [ProveCheckValue(chip, state.formal[0], state.version, value)]
+            refusals[Code.KEY_UNKNOWN] = lambda writing: self._set_apart(
+                turn, session, Code.KEYS_MIXED, writing
+            )
+        if state.temporary:
+            requests.append(Authenticate(chip, KeySet.TEMPORARY, loading, identity.challenge))
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            segment = authenticate_segment(self._profile, given[0].data)
-            return Outcome(segment, replace(session, segment=segment, go_on="authenticated"))
+            after = replace(session, version=given[0].version)
+            if not state.temporary:
+                random = self._random(self._profile.block)
+                segment = proof_segment(self._profile, random)
+                return Outcome(
+                    segment, replace(after, segment=segment, go_on="proven", random=random)
+                )
+            segment = authenticate_segment(self._profile, given[1].data, session.remaining[0])
+            return Outcome(segment, replace(after, segment=segment, go_on="authenticated"))
 
-        usage = self._profile.loading_usage
-        asked = Authenticate(chip, KeySet.TEMPORARY, usage, identity.challenge)
-        return Prepared(finish, [asked], session.claim)
+        return Prepared(finish, requests, session.claim, refusals)
 
     def _authenticated(
         self, turn: StationTurn, session: Session, answers: Answers
@@ -230,16 +224,17 @@ class KeyReplacement(ChipLine[Session, Facts]):
         if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
             return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
         usage, later = session.remaining[0], session.remaining[1:]
-        random = b"" if later else self._random(8)
+        following = later[0] if later else ""
+        random = b"" if later else self._random(self._profile.block)
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            segment = write_segment(self._profile, usage, given[0].data, random)
+            segment = write_segment(self._profile, usage, given[0].data, following, random)
             body = session.body
             if first:
                 body = body or self._cartons.take(session.carton_id, writing)
                 if body is None:
                     return self._set_apart(turn, session, Code.OVER_COUNT, writing)
-                body = self._release(turn, session, body, writing)
+                body = release(turn, session, body, writing)
             return Outcome(
                 segment,
                 replace(
@@ -253,80 +248,91 @@ class KeyReplacement(ChipLine[Session, Facts]):
             )
 
         chip = self._chip(session)
-        return Prepared(finish, [KeyChange(chip, usage, challenge.data)], session.claim)
+        asked = KeyChange(chip, usage, challenge.data, session.version)
+        refusals: dict[str, Callable[[Writing], Outcome[Session]]] = {}
+        if first:
+            # Another version was activated since: the chip is begun anew, in that one.
+            refusals[Code.KEY_NOT_ACTIVE] = lambda _w: Outcome(Restart(Code.GUARD_FAILED))
+        return Prepared(finish, [asked], session.claim, refusals)
 
     def _written(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
-        if answers.complete(session.segment):
-            if session.remaining:
-                return self._write_next(turn, session, answers, first=False)
+        failed = answers.failed_step(session.segment)
+        if failed is not None and failed[0] is session.segment.steps[0]:
+            usage = failed[0].name.removeprefix("write key ")
+            return self._apart(turn, session, Code.KEY_WRITE_REFUSED, usage)
+        if not session.remaining:
             return self._proven(turn, session, answers)
-        return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
+        if failed is not None:
+            return self._apart(turn, session, Code.KEY_WRITE_REFUSED, failed[0].name)
+        return self._write_next(turn, session, answers, first=False)
 
     def _proven(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
-        """All keys are written: the versions must be formal, and the chip must prove the key of
-        INTERNAL AUTHENTICATE."""
-        body = session.body
-        assert body is not None
-        answer = answers.of(session.segment, "internal authenticate")
-        state = key_state(self._profile, read_keys(session.segment, answers))
-        proof = answer.data if answer else b""
-        if (
-            not answers.complete(session.segment)
-            or len(proof) != CHALLENGE_BYTES
-            or state.temporary
-        ):
-            return self._apart(turn, session, Code.KEY_NOT_PROVEN)
+        """All keys are written: read back they must be formal, of one version, and each must be the
+        one that was meant."""
+        profile, keys = self._profile, read_keys(session.segment, answers)
+        failed = answers.failed_step(session.segment)
+        if failed is not None or not answers.complete(session.segment):
+            return self._not_proven(turn, session, failed[0].name if failed else "")
+        if not key_state(profile, keys).is_whole(session.version):
+            return self._not_proven(turn, session, "versions")
+        checked = external_usages(profile)
+        low = [usage for usage in checked if is_low(profile, keys, profile.key(usage))]
+        if low:
+            return self._not_proven(turn, session, " ".join(low))
+        session = replace(session, unproven=checked)
+        asked = proofs(profile, self._chip(session), session.version, keys, session.random,
+                       session.segment, answers)  # fmt: skip
+        return self._check_next(turn, session, answers, asked)
+
+    def _check_next(
+        self, turn: StationTurn, session: Session, answers: Answers, asked: list[Request]
+    ) -> Prepared[Session]:
+        """Have the chip check the next key that it is to check; without one it is finished. `asked`
+        is what the provider has to prove before."""
+        chip, proven = self._chip(session), len(asked)
+        if session.unproven:
+            usage, later = session.unproven[0], session.unproven[1:]
+            challenge = answers.of(session.segment, "get challenge")
+            if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
+                return self._not_proven(turn, session, usage)
+            asked = [*asked, Authenticate(chip, KeySet.FORMAL, usage, challenge.data,
+                                          session.version)]  # fmt: skip
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            if given[0].difference:
-                return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing)
-            station = {"station": turn.station_id}
-            # What reads it next knows it again by this, should its chip fall silent.
-            ticket = session.ticket or body.ticket
-            writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
-            return Outcome(verdict("", Code.OK, Line.INSPECTION))
+            wrong = [answer.difference for answer in given if answer.difference]
+            if wrong:
+                return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing, " ".join(wrong))
+            if not session.unproven:
+                return self._replaced(turn, session, writing)
+            segment = external_segment(
+                self._profile, usage, given[proven].data, later[0] if later else ""
+            )
+            return Outcome(
+                segment, replace(session, segment=segment, go_on="checked", unproven=later)
+            )
 
-        usage = self._profile.internal_usage
-        chip = self._chip(session)
-        asked = Prove(chip, KeySet.FORMAL, usage, session.random, proof)
-        return Prepared(finish, [asked], session.claim)
+        return Prepared(finish, asked, session.claim)
+
+    def _checked(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
+        """The chip has checked a key by EXTERNAL AUTHENTICATE: once, whatever it said."""
+        if not answers.complete(session.segment):
+            failed = answers.failed_step(session.segment)
+            return self._not_proven(turn, session, failed[0].name if failed else "")
+        return self._check_next(turn, session, answers, [])
+
+    def _not_proven(self, turn: StationTurn, session: Session, detail: str) -> Prepared[Session]:
+        return self._apart(turn, session, Code.KEY_NOT_PROVEN, detail.removeprefix("prove "))
 
     # What is written down.
 
-    def _release(self, turn: StationTurn, session: Session, body: Body, writing: Writing) -> Body:
-        """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
-        stays bound, whatever happens: only a look at the chip tells what was written."""
-        assert session.identity is not None
-        assert session.known is not None
-        return writing.change(
-            body,
-            EventType.KEY_WRITE_RELEASED,
-            {
-                "station": turn.station_id,
-                "reader": turn.reader,
-                "keys": list(session.remaining),
-                "version": self._profile.formal_version,
-            },
-            identification_code=session.identity.identification_code,
-            order_id=session.known.order_id,
-            destination=session.known.branch or body.destination,
-            lease=body.lease + 1,
-            released=True,
-        )
-
-    def _why_not(self, carton_id: str, identity: Identity, known: Identified) -> str:
-        """Why the floor may not work on this chip at all; empty if it may."""
-        temporary = self._cartons.is_temporary(carton_id)
-        if known.refused_code and not known.order_id:
-            return known.refused_code
-        if known.order_id and temporary:
-            return Code.WRONG_KIND
-        if known.order_id:
-            # On hold it is finished all the same, and waits at sorting.
-            return Code.CANCELLED if known.stopped == Code.CANCELLED else ""
-        if identity.is_temporary_card:
-            return "" if temporary else Code.WRONG_KIND
-        return Code.NOT_IN_RETURN
+    def _replaced(self, turn: StationTurn, session: Session, writing: Writing) -> Outcome[Session]:
+        body = session.body
+        assert body is not None
+        station = {"station": turn.station_id}
+        # What reads it next knows it again by this, should its chip fall silent.
+        ticket = session.ticket or body.ticket
+        writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
+        return Outcome(verdict("", Code.OK, Line.INSPECTION))
 
     def _two_cards_in_one(
         self, turn: StationTurn, session: Session, by_face: Identified | None
@@ -349,24 +355,27 @@ class KeyReplacement(ChipLine[Session, Facts]):
             # Beyond the count until a recount took it up: now it is set apart for what it is.
             return self._apart(turn, replace(session, body=seen), code)
         if seen is not None:
-            return Prepared(lambda _a, _w: _seen_before(seen))
+            return Prepared(lambda _a, _w: seen_before(seen))
         known = facts.faces.get(session.face_number)
         return self._apart(turn, replace(session, known=known), code)
 
-    def _apart(self, turn: StationTurn, session: Session, code: str) -> Prepared[Session]:
+    def _apart(
+        self, turn: StationTurn, session: Session, code: str, detail: str = ""
+    ) -> Prepared[Session]:
         """Set a card apart with a reason: held when somebody has to decide, rejected else."""
         return Prepared(
-            lambda _a, writing: self._set_apart(turn, session, code, writing), claim=session.claim
+            lambda _a, writing: self._set_apart(turn, session, code, writing, detail),
+            claim=session.claim,
         )
 
     def _set_apart(
-        self, turn: StationTurn, session: Session, code: str, writing: Writing
+        self, turn: StationTurn, session: Session, code: str, writing: Writing, detail: str = ""
     ) -> Outcome[Session]:
         known, identity = session.known, session.identity
         named = identity or known
         body = session.body or (known.body if known else None)
         if body is not None and body.place not in (WORK, *self._cartons.before_work):
-            return _seen_before(body)
+            return seen_before(body)
         stack = self._cartons.set_apart(
             writing,
             session.carton_id,
@@ -377,6 +386,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
             order_id=known.order_id if known else "",
             ticket="" if identity else session.ticket,
             station=turn.station_id,
+            detail=detail,
         )
         return Outcome(verdict(stack, code))
 
@@ -384,15 +394,3 @@ class KeyReplacement(ChipLine[Session, Facts]):
         assert session.identity is not None
         carton = self._cartons.carton(session.carton_id)
         return Chip(session.identity.identification_code, carton.batch_id, session.carton_id)
-
-
-def _seen_before(body: Body) -> Outcome[Session]:
-    """A chip that this line is done with: on to the stage that waits for it, or to the stack
-    where it belongs."""
-    if body.place == DONE:
-        return Outcome(verdict("", Code.OK, Line.INSPECTION))
-    if body.place == DRAWN:
-        return Outcome(verdict("", Code.OK, Line.SAMPLING))
-    if body.standing in (Standing.REJECTED, Standing.HELD):
-        return Outcome(verdict(str(body.standing), body.condition))
-    return Outcome(verdict("good"))

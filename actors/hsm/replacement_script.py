@@ -15,13 +15,15 @@ from domain.card.apdu import (
 )
 from domain.card.profile import (
     KeyInformation,
+    KeySlot,
     Profile,
+    Proof,
     is_identification_code,
     parse_key_information,
 )
 from domain.card.records import RecordError
 from domain.card.segment import Answers, Segment, Step
-from domain.codes import Code
+from domain.provider import Chip, KeySet, Prove, ProveCheckValue, Request
 
 TEMPORARY_CATEGORY = "2"
 CHALLENGE_BYTES = 8
@@ -43,16 +45,6 @@ class Identity:
         return self.category == TEMPORARY_CATEGORY
 
 
-@dataclass(frozen=True)
-class KeyState:
-    """Which keys of a chip are `temporary` (to be written, in the profile's order) and `formal`;
-    `reason` is a code when the set is not one that can be worked on."""
-
-    temporary: tuple[str, ...]
-    formal: tuple[str, ...]
-    reason: str
-
-
 def identity_steps(profile: Profile) -> tuple[Step, ...]:
     """The steps with which every session begins."""
     code, category = profile.fields["identification_code"], profile.fields["card_category"]
@@ -68,34 +60,87 @@ def identify_segment(profile: Profile) -> Segment:
     return Segment((*identity_steps(profile), _CHALLENGE))
 
 
-def authenticate_segment(profile: Profile, cryptogram: bytes) -> Segment:
-    """EXTERNAL AUTHENTICATE with the loading key, and the challenge for the first WRITE KEY."""
+def authenticate_segment(profile: Profile, cryptogram: bytes, first: str) -> Segment:
+    """EXTERNAL AUTHENTICATE with the loading key, and what comes before the WRITE KEY of the
+    usage `first`."""
     key_id = profile.key(profile.loading_usage).key_id
-    return Segment(
-        (
-            Step.of("external authenticate", external_authenticate(key_id, cryptogram)),
-            _CHALLENGE,
-        )
+    authenticate = Step.of("external authenticate", external_authenticate(key_id, cryptogram))
+    return Segment((authenticate, *_challenge_for(profile, first)))
+
+
+def write_segment(
+    profile: Profile, usage: str, apdu: bytes, following: str, random: bytes
+) -> Segment:
+    """One WRITE KEY, and what comes before that of the usage `following`. Without one it is the
+    last, and the proofs begin in the same turn, with `random` (one block)."""
+    after = (
+        _challenge_for(profile, following) if following else proof_segment(profile, random).steps
     )
-
-
-def write_segment(profile: Profile, usage: str, apdu: bytes, random: bytes) -> Segment:
-    """One WRITE KEY. With `random` it is the last one, and the proof follows in the same turn."""
-    write = Step(f"write key {usage}", apdu)
-    if random:
-        return Segment((write, *proof_segment(profile, random).steps), writes=True)
-    return Segment((write, _CHALLENGE), writes=True)
+    return Segment((Step(f"write key {usage}", apdu), *after), writes=True)
 
 
 def proof_segment(profile: Profile, random: bytes) -> Segment:
-    """Read the key versions back and have the chip encipher `random` (8 bytes)."""
-    key_id = profile.key(profile.internal_usage).key_id
-    return Segment(
-        (
-            _KEY_INFORMATION,
-            Step.of("internal authenticate", internal_authenticate(key_id, random)),
-        )
+    """Read versions, counters and check values of all keys back, have the chip encipher `random`
+    (one block), and get the challenge for the first key that it is to check itself."""
+    checked = external_usages(profile)
+    challenge = _challenge_for(profile, checked[0]) if checked else ()
+    return Segment((_KEY_INFORMATION, *internal_steps(profile, random), *challenge))
+
+
+def external_segment(profile: Profile, usage: str, cryptogram: bytes, following: str) -> Segment:
+    """The one EXTERNAL AUTHENTICATE by which the chip proves that it holds the key of `usage`,
+    and the challenge for `following`, if there is another."""
+    key_id = profile.key(usage).key_id
+    prove = Step.of(f"prove {usage}", external_authenticate(key_id, cryptogram))
+    return Segment((prove, *(_challenge_for(profile, following) if following else ())))
+
+
+def internal_steps(profile: Profile, random: bytes) -> tuple[Step, ...]:
+    """INTERNAL AUTHENTICATE by each key that is proven so."""
+    return tuple(
+        Step.of(f"prove {slot.usage}", internal_authenticate(slot.key_id, random))
+        for slot in proven_by(profile, Proof.INTERNAL)
     )
+
+
+def external_usages(profile: Profile) -> tuple[str, ...]:
+    """The keys that are proven by EXTERNAL AUTHENTICATE."""
+    return tuple(slot.usage for slot in proven_by(profile, Proof.EXTERNAL))
+
+
+def proven_by(profile: Profile, proof: Proof) -> tuple[KeySlot, ...]:
+    """The keys that are proven in this way, in the profile's order."""
+    return tuple(slot for slot in profile.keys if slot.proof is proof)
+
+
+def _challenge_for(profile: Profile, usage: str) -> tuple[Step, ...]:
+    """The challenge for a command with the key of `usage`; a key of a DF is written and used while
+    that DF is selected."""
+    df = profile.key(usage).df
+    select = (Step.of("select df", select_application(bytes.fromhex(df)), "9000", "61xx"),)
+    return (*(select if df else ()), _CHALLENGE)
+
+
+def proofs(
+    profile: Profile,
+    chip: Chip,
+    version: int,
+    keys: Mapping[int, KeyInformation],
+    random: bytes,
+    segment: Segment,
+    answers: Answers,
+) -> list[Request]:
+    """What the provider is asked about the check values that a chip tells (`keys`), and about its
+    answers to the `internal_steps` of `segment`."""
+    asked: list[Request] = [
+        ProveCheckValue(chip, slot.usage, version, keys[slot.key_id].check_value)
+        for slot in proven_by(profile, Proof.CHECK_VALUE)
+    ]
+    for slot in proven_by(profile, Proof.INTERNAL):
+        answer = answers.of(segment, f"prove {slot.usage}")
+        response = answer.data if answer else b""
+        asked.append(Prove(chip, KeySet.FORMAL, slot.usage, random, response, version))
+    return asked
 
 
 def read_keys(segment: Segment, answers: Answers) -> Mapping[int, KeyInformation]:
@@ -134,25 +179,3 @@ def read_field(profile: Profile, segment: Segment, answers: Answers, name: str) 
         return field.decode(field.parse(answer.data))
     except RecordError:
         return None
-
-
-def key_state(profile: Profile, keys: Mapping[int, KeyInformation]) -> KeyState:
-    """Sort a chip's keys by version. Mixed sets are workable only as this centre leaves them
-    when it is interrupted: the loading key is still temporary."""
-    temporary, formal, other = [], [], []
-    for slot in profile.keys:
-        version = keys[slot.key_id].version if slot.key_id in keys else None
-        if version == profile.temporary_version:
-            temporary.append(slot.usage)
-        elif version == profile.formal_version:
-            formal.append(slot.usage)
-        else:
-            other.append(slot.usage)
-    reason = ""
-    if other or (profile.loading_usage in formal and temporary):
-        reason = Code.KEYS_MIXED
-    elif temporary and keys[profile.key(profile.loading_usage).key_id].tries_left <= (
-        profile.low_counter
-    ):
-        reason = Code.KEY_COUNTER_LOW
-    return KeyState(tuple(temporary), tuple(formal), reason)

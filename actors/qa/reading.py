@@ -1,6 +1,7 @@
-"""What the stages share that read a whole chip again: its versions must all be formal, its data
-equal to the sealed record of its order (or empty, for a temporary card), and it must prove the
-keys of INTERNAL and EXTERNAL AUTHENTICATE. Nothing is written to the chip.
+"""What the stages share that read a whole chip again: its keys must all be formal, of one version,
+its data equal to the sealed record of its order (or empty, for a temporary card), and it must
+prove its keys by check value, by INTERNAL, and one by EXTERNAL AUTHENTICATE. Nothing is written to
+the chip.
 
 A subclass says which bodies wait for it, where they go, and what it tells the others.
 """
@@ -15,25 +16,26 @@ from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
 from actors.hsm.replacement_script import (
     CHALLENGE_BYTES,
     identity_steps,
-    key_state,
+    internal_steps,
+    proofs,
     read_field,
     read_keys,
 )
+from actors.hsm.replacement_state import is_low, key_state
 from domain.bodies import Body, Writing
 from domain.card.apdu import (
     external_authenticate,
     get_challenge,
-    internal_authenticate,
     read_record,
 )
-from domain.card.profile import Profile
+from domain.card.profile import KeyInformation, Profile
 from domain.card.records import RecordError
 from domain.card.segment import Answers, Segment, Step
 from domain.changes import EventType
 from domain.codes import Code
 from domain.lines import KeyProvider, LedgerDoor
 from domain.places import Line, held, rejected
-from domain.provider import Answer, Authenticate, Chip, Compare, KeySet, Prove, Request
+from domain.provider import Answer, Authenticate, Chip, Compare, KeySet, Request
 from domain.turns import NoAnswer, Opening, StationTurn, Verdict
 from ledger.queries import Identified, Queries
 
@@ -98,7 +100,6 @@ class ReadingLine(ChipLine[Session, Facts]):
                 for f in self._holder_fields
             ),
         )
-        self._internal_key = profile.key(profile.internal_usage).key_id
         self._challenge = Step.of("get challenge", get_challenge())
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
@@ -130,7 +131,7 @@ class ReadingLine(ChipLine[Session, Facts]):
 
     def begin_reading(self, look: Opening) -> Prepared[Session]:
         """Have the chip read; nothing is known of it yet but its face."""
-        random = self._random(8)
+        random = self._random(self._profile.block)
         segment = self._read_segment(random)
         session = Session(segment, "read", random, look)
         return Prepared(lambda _a, _w: Outcome(segment, session))
@@ -159,8 +160,7 @@ class ReadingLine(ChipLine[Session, Facts]):
 
     def _read_segment(self, random: bytes) -> Segment:
         """All that is checked by reading, and the challenge for the last proof."""
-        proof = internal_authenticate(self._internal_key, random)
-        return Segment((*self._reads, Step.of("internal authenticate", proof), self._challenge))
+        return Segment((*self._reads, *internal_steps(self._profile, random), self._challenge))
 
     def code(self, session: Session, answers: Answers) -> str | None:
         return read_field(self._profile, session.segment, answers, "identification_code")
@@ -177,48 +177,48 @@ class ReadingLine(ChipLine[Session, Facts]):
             return Prepared(lambda _a, _w: Outcome(self.elsewhere(body)))
         if known.stopped == Code.CANCELLED and self.line == Line.INSPECTION:
             return Prepared(lambda _a, w: self._hold(w, body, Code.CANCELLED))
-        state = key_state(self._profile, read_keys(session.segment, answers))
-        proof = answers.of(session.segment, "internal authenticate")
+        keys = read_keys(session.segment, answers)
         challenge = answers.of(session.segment, "get challenge")
-        complete = (
-            answers.complete(session.segment)
-            and proof is not None
-            and challenge is not None
-            and len(proof.data) == len(challenge.data) == CHALLENGE_BYTES
-        )
-        if not complete or state.temporary or state.reason:
-            failed = answers.failed_step(session.segment)
-            detail = f"{failed[0].name}: {failed[1].status_word:04X}" if failed else "versions"
+        detail = self._unfit(session, answers, keys)
+        if detail or challenge is None:
             return Prepared(lambda _a, w: self._reject(w, body, Code.KEY_NOT_PROVEN, detail))
-        assert proof is not None
-        assert challenge is not None
-        requests = self._proofs(session, known, body, proof.data, challenge.data)
+        chip = Chip(known.identification_code, body.batch_id, body.carton_id)
+        version, usage = key_state(self._profile, keys).version, self._profile.external_usage
+        requests = proofs(self._profile, chip, version, keys, session.random, session.segment,
+                          answers)  # fmt: skip
+        proven = len(requests)
+        requests.append(Authenticate(chip, KeySet.FORMAL, usage, challenge.data, version))
         foreign = self._prepare_compare(session, answers, known, facts, requests)
-        key_id = self._profile.key(self._profile.external_usage).key_id
+        key_id = self._profile.key(usage).key_id
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
-            if given[0].difference:
-                return self._reject(writing, body, Code.KEY_NOT_PROVEN, given[0].difference)
-            differs = foreign or (given[2].difference if len(given) > 2 else "")
+            wrong = [answer.difference for answer in given[:proven] if answer.difference]
+            if wrong:
+                return self._reject(writing, body, Code.KEY_NOT_PROVEN, " ".join(wrong))
+            differs = foreign or "".join(answer.difference for answer in given[proven:])
             if differs:
                 return self._reject(writing, body, Code.DATA_DIFFERS, differs)
-            segment = Segment(
-                (Step.of("external authenticate", external_authenticate(key_id, given[1].data)),)
-            )
+            cryptogram = external_authenticate(key_id, given[proven].data)
+            segment = Segment((Step.of("external authenticate", cryptogram),))
             after = replace(session, segment=segment, go_on="authenticated", body=body)
             return Outcome(segment, after)
 
         return Prepared(finish, requests)
 
-    def _proofs(
-        self, session: Session, known: Identified, body: Body, proof: bytes, challenge: bytes
-    ) -> list[Request]:
-        chip = Chip(known.identification_code, body.batch_id, body.carton_id)
-        p = self._profile
-        return [
-            Prove(chip, KeySet.FORMAL, p.internal_usage, session.random, proof),
-            Authenticate(chip, KeySet.FORMAL, p.external_usage, challenge),
-        ]
+    def _unfit(self, session: Session, answers: Answers, keys: Mapping[int, KeyInformation]) -> str:
+        """Why the keys of a chip can't be proven, as far as its own words tell; empty if they
+        can: its set is whole, in the version that it carries, and no counter is low."""
+        if not answers.complete(session.segment):
+            failed = answers.failed_step(session.segment)
+            return f"{failed[0].name}: {failed[1].status_word:04X}" if failed else "cut off"
+        state = key_state(self._profile, keys)
+        if not state.is_whole(state.version):
+            return "versions"
+        challenge = answers.of(session.segment, "get challenge")
+        external = self._profile.key(self._profile.external_usage)
+        if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
+            return "get challenge"
+        return external.usage if is_low(self._profile, keys, external) else ""
 
     def _prepare_compare(
         self,

@@ -11,21 +11,30 @@ class SW(IntEnum):
     """Status words (ISO/IEC 7816-4, table 6; LD/T 32-2015 part 5)."""
 
     OK = 0x9000
+    SELECTED_FILE_INVALIDATED = 0x6283
+    AUTHENTICATION_FAILED = 0x6300
     MEMORY_FAILURE = 0x6581
     WRONG_LENGTH = 0x6700
     SECURE_MESSAGING_UNSUPPORTED = 0x6882
+    FILE_OF_ANOTHER_KIND = 0x6981
     SECURITY_STATUS_NOT_SATISFIED = 0x6982
     AUTHENTICATION_BLOCKED = 0x6983
     CHALLENGE_MISSING = 0x6984
     CONDITIONS_NOT_SATISFIED = 0x6985
+    NO_FILE_SELECTED = 0x6986
+    SECURE_MESSAGING_OBJECT_MISSING = 0x6987
     SECURE_MESSAGING_OBJECT_WRONG = 0x6988
     WRONG_DATA = 0x6A80
+    CARD_BLOCKED = 0x6A81
     FILE_NOT_FOUND = 0x6A82
     RECORD_NOT_FOUND = 0x6A83
+    NO_ROOM_IN_FILE = 0x6A84
     WRONG_P1P2 = 0x6A86
     KEY_NOT_FOUND = 0x6A88
+    WRONG_OFFSET = 0x6B00
     INS_UNKNOWN = 0x6D00
     CLA_UNKNOWN = 0x6E00
+    NO_DIAGNOSIS = 0x6F00
     APPLICATION_BLOCKED = 0x9303
 
 
@@ -108,6 +117,12 @@ def internal_authenticate(key_id: int, random: bytes) -> Command:
     return Command(0x00, 0x88, 0x00, key_id, random, le=len(random))
 
 
+def select_file(fid: int) -> Command:
+    """SELECT by file identifier (ISO/IEC 7816-4, 11.2.2): a DF of the environment, or a file of
+    the current DF."""
+    return Command(0x00, 0xA4, 0x00, 0x00, fid.to_bytes(2, "big"))
+
+
 def get_key_information() -> Command:
     """GET DATA of the key information template (tag E0; GlobalPlatform Card Specification 2.3,
     11.3.3.1). That the social application answers it is a property of the card profile."""
@@ -118,3 +133,27 @@ def initialize_update(key_version: int, host_challenge: bytes) -> Command:
     """INITIALIZE UPDATE of a secure channel (GlobalPlatform Card Specification 2.3.1, E.5.1):
     `key_version` 0 is the first key set, `host_challenge` has 8 bytes."""
     return Command(0x80, 0x50, key_version, 0x00, host_challenge, le=0)
+
+
+def get_life_cycle() -> Command:
+    """GET DATA of the life cycle (tag 9F70, as GlobalPlatform names it; a property of the profile);
+    the answer is 9F70 01 and one byte of `LifeCycle`."""
+    return Command(0x80, 0xCA, 0x9F, 0x70, le=0)
+
+
+def get_pin_tries() -> Command:
+    """GET DATA of the PIN try counter (tag 9F17, as EMV names it); the answer is 9F17 01 and the
+    tries left."""
+    return Command(0x80, 0xCA, 0x9F, 0x17, le=0)
+
+
+class LifeCycle(IntEnum):
+    """What a chip says of itself (the values are this profile's own). BLANK: it has no keys.
+    TEMPORARY_KEYS: at least one is the factory's. FORMAL_KEYS: none is. PERSONALIZED: and it bears
+    a holder's data. BLOCKED: its application is."""
+
+    BLANK = 0x01
+    TEMPORARY_KEYS = 0x03
+    FORMAL_KEYS = 0x07
+    PERSONALIZED = 0x0F
+    BLOCKED = 0x7F

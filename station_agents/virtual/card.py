@@ -1,62 +1,51 @@
-"""A social security card's chip: the social application with 3DES keys (LD/T 32-2015 part 5).
+"""A chip: power, the dispatch of commands to the selected application, and memory on file.
 
-It enforces what a chip enforces: a challenge serves one command, error counters count down on
-file, a key is written only under the loading key's authentication and MAC, and a loss of power
-between any two commands leaves either the old memory or the new one.
+What an application does is in its own module; each is an `Application`. A loss of power between
+any two commands leaves either the old memory or the new one.
 """
 
 from __future__ import annotations
 
-import hmac
-import os
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
 
 from domain.card.apdu import SW
 from domain.card.profile import Profile
-from station_agents.virtual.crypto import BLOCK, TwoKeyDes, pad
-from station_agents.virtual.memory import CardMemory, Change, Key, KeyWritten, TriesLeft
-
-KEY_LENGTH: Final = 16
-MAC_LENGTH: Final = 4
-KEY_TYPE_DES: Final = 0x80  # GlobalPlatform Card Specification 2.3, table 11-16
+from station_agents.virtual.command import Command, StatusError, parse
+from station_agents.virtual.financial import FinancialApplication
+from station_agents.virtual.memory import CardMemory, Change
+from station_agents.virtual.social import SocialApplication
 
 
-class Command(NamedTuple):
-    """A parsed command. `le` is 0 for "all there is" and None where it is absent."""
+class Application(Protocol):
+    """One application of a chip. Whatever it remembers outside its memory ends with `forget`."""
 
-    p1: int
-    p2: int
-    data: bytes
-    le: int | None
-    header: bytes
-    """CLA INS P1 P2 Lc as they came, for the MAC."""
+    @property
+    def aids(self) -> Collection[bytes]:
+        """The names by which it is selected, its own and those of its DFs."""
+        ...
 
+    def select(self, aid: bytes) -> bytes:
+        """The application was selected by one of `aids`; its file control information. Raises
+        StatusError."""
+        ...
 
-class StatusError(Exception):
-    """A command ends with a status word other than 9000."""
+    def process(self, command: Command) -> bytes:
+        """The data of the answer to a command other than SELECT by name. Raises StatusError."""
+        ...
 
-    def __init__(self, status_word: int) -> None:
-        super().__init__(f"{status_word:04X}")
-        self.answer = status_word.to_bytes(2, "big")
+    def interrupt(self) -> None:
+        """A command came that no application was asked for (not an APDU, an unknown name)."""
+        ...
+
+    def forget(self) -> None:
+        """Another application was selected, or the power is gone."""
+        ...
 
 
 _OK: Final = SW.OK.to_bytes(2, "big")
-_WRONG_LE: Final = 0x6C00  # the right Le in the low byte (ISO/IEC 7816-4, 5.6)
-_TRIES_LEFT: Final = 0x63C0  # tries left in the low digit
-
-
-def _parse(apdu: bytes) -> Command:
-    """A short APDU (ISO/IEC 7816-4, 5.2), or 6700."""
-    if len(apdu) <= 5:
-        if len(apdu) < 4:
-            raise StatusError(SW.WRONG_LENGTH)
-        return Command(apdu[2], apdu[3], b"", apdu[4] if len(apdu) == 5 else None, apdu)
-    lc = apdu[4]
-    if lc == 0 or len(apdu) not in (5 + lc, 6 + lc):
-        raise StatusError(SW.WRONG_LENGTH)
-    le = apdu[5 + lc] if len(apdu) == 6 + lc else None
-    return Command(apdu[2], apdu[3], apdu[5 : 5 + lc], le, apdu[:5])
+_INS_SELECT: Final = 0xA4
+_BY_NAME: Final = 0x04
 
 
 class VirtualCard:
@@ -78,33 +67,20 @@ class VirtualCard:
         silent: bool = False,
         weak: bool = False,
     ) -> None:
-        self._weak = weak
-        self._external = profile.key(profile.external_usage).key_id
-        self._aid = profile.aid
-        self._loading = profile.key(profile.loading_usage).key_id
-        self._internal = profile.key(profile.internal_usage).key_id
         self._memory = memory
         self._persist = persist
         # A chip that does not answer to power-on has no ATR to show.
         self.atr = b"" if silent else atr
         self._powered = False
-        self._forget()
-        self._handlers: dict[int, tuple[int, Callable[[Command, bytes], bytes]]] = {
-            0xA4: (0x00, self._select),
-            0xB2: (0x00, self._read_record),
-            0xCA: (0x80, self._get_data),
-            0x84: (0x00, self._get_challenge),
-            0x82: (0x00, self._external_authenticate),
-            0x88: (0x00, self._internal_authenticate),
-            0xD4: (0x84, self._write_key),
-        }
-
-    def _forget(self) -> None:
-        self._selected = False
-        self._challenge = b""
-        self._authenticated: set[int] = set()
-        # Key schedules of this session: setting one up costs more than the operation.
-        self._schedules: dict[int, TwoKeyDes] = {}
+        self._until_cut = 0
+        self._cut_after_execution = False
+        applications: list[Application] = [
+            SocialApplication(profile, memory.social, self._change, weak=weak)
+        ]
+        if memory.financial is not None:
+            applications.append(FinancialApplication(memory.financial, self._change))
+        self._by_name = {aid: a for a in applications for aid in a.aids}
+        self._selected: Application | None = None
 
     def power_on(self) -> bytes:
         """Start afresh; the answer to reset, empty from a silent chip."""
@@ -120,151 +96,68 @@ class VirtualCard:
         self._forget()
         self._powered = False
 
+    def cut_power(self, command: int, *, executed: bool) -> None:
+        """Lose power at that command from now on (1 is the next): before anything is done, or,
+        `executed`, once its changes are on file and before its answer leaves."""
+        self._until_cut, self._cut_after_execution = command, executed
+
+    def _forget(self) -> None:
+        if self._selected is not None:
+            self._selected.forget()
+            self._selected = None
+
     def process(self, apdu: bytes) -> bytes:
         """The answer to one command: data and status word; empty if the chip has no power."""
         if not self._powered:
             return b""
-        challenge, self._challenge = self._challenge, b""
+        if self._until_cut:
+            self._until_cut -= 1
+            if not self._until_cut:
+                if self._cut_after_execution:
+                    self._answer(apdu)
+                self.power_off()
+                return b""
+        return self._answer(apdu)
+
+    def _answer(self, apdu: bytes) -> bytes:
         try:
-            command = _parse(apdu)
-            known = self._handlers.get(apdu[1])
-            if known is None:
-                return SW.INS_UNKNOWN.to_bytes(2, "big")
-            cla, handler = known
-            if apdu[0] != cla:
-                return SW.CLA_UNKNOWN.to_bytes(2, "big")
-            if not self._selected and apdu[1] != 0xA4:
-                return SW.CONDITIONS_NOT_SATISFIED.to_bytes(2, "big")
-            return handler(command, challenge) + _OK
+            return self._execute(apdu) + _OK
         except StatusError as e:
             return e.answer
         except OSError:
             return SW.MEMORY_FAILURE.to_bytes(2, "big")
 
+    def _execute(self, apdu: bytes) -> bytes:
+        if self._memory.blocked:
+            raise StatusError(SW.CARD_BLOCKED)
+        try:
+            command = parse(apdu)
+            if command.ins == _INS_SELECT and command.p1 == _BY_NAME:
+                return self._select(command)
+        except StatusError:
+            if self._selected is not None:
+                self._selected.interrupt()
+            raise
+        if self._selected is None:
+            raise StatusError(SW.CONDITIONS_NOT_SATISFIED)
+        return self._selected.process(command)
+
+    def _select(self, command: Command) -> bytes:
+        """SELECT by name (ISO/IEC 7816-4, 11.2.2): whole names only, first occurrence. The file
+        control information is answered where Le asks for it."""
+        if command.cla:
+            raise StatusError(SW.CLA_UNKNOWN)
+        if command.p2:
+            raise StatusError(SW.WRONG_P1P2)
+        application = self._by_name.get(command.data)
+        if application is None:
+            raise StatusError(SW.FILE_NOT_FOUND)
+        if application is not self._selected:
+            self._forget()
+            self._selected = application
+        information = application.select(command.data)
+        return b"" if command.le is None else information
+
     def _change(self, change: Change) -> None:
         self._persist(change)
         self._memory.apply(change)
-
-    def _key(self, key_id: int) -> Key:
-        key = self._memory.keys.get(key_id)
-        if key is None:
-            raise StatusError(SW.KEY_NOT_FOUND)
-        if key.tries_left <= 0:
-            raise StatusError(SW.AUTHENTICATION_BLOCKED)
-        return key
-
-    def _schedule(self, key: Key) -> TwoKeyDes:
-        schedule = self._schedules.get(key.key_id)
-        if schedule is None:
-            schedule = self._schedules[key.key_id] = TwoKeyDes(key.value)
-        return schedule
-
-    def _select(self, command: Command, challenge: bytes) -> bytes:
-        if (command.p1, command.p2) != (0x04, 0x00):
-            raise StatusError(SW.WRONG_P1P2)
-        if command.data != self._aid:
-            raise StatusError(SW.FILE_NOT_FOUND)
-        self._authenticated.clear()
-        self._selected = True
-        return b""
-
-    def _read_record(self, command: Command, challenge: bytes) -> bytes:
-        if command.data or command.le is None:
-            raise StatusError(SW.WRONG_LENGTH)
-        if command.p2 & 0x07 != 0x04:
-            raise StatusError(SW.WRONG_P1P2)
-        file = self._memory.files.get(command.p2 >> 3)
-        if file is None:
-            raise StatusError(SW.FILE_NOT_FOUND)
-        value = file.get(command.p1)
-        if value is None:
-            raise StatusError(SW.RECORD_NOT_FOUND)
-        return _as_long_as(command.le, bytes((command.p1, len(value))) + value)
-
-    def _get_data(self, command: Command, challenge: bytes) -> bytes:
-        """The key information template (GlobalPlatform Card Specification 2.3, 11.3.3.1)."""
-        if command.data or command.le is None:
-            raise StatusError(SW.WRONG_LENGTH)
-        if (command.p1, command.p2) != (0x00, 0xE0):
-            raise StatusError(SW.KEY_NOT_FOUND)
-        items = b"".join(
-            bytes((0xC0, 5, k.key_id, k.version, KEY_TYPE_DES, KEY_LENGTH, k.tries_left))
-            for k in self._memory.keys.values()
-        )
-        return _as_long_as(command.le, bytes((0xE0, len(items))) + items)
-
-    def _get_challenge(self, command: Command, challenge: bytes) -> bytes:
-        if command.p1 or command.p2:
-            raise StatusError(SW.WRONG_P1P2)
-        if command.data or command.le != BLOCK:
-            raise StatusError(SW.WRONG_LENGTH)
-        self._challenge = os.urandom(BLOCK)
-        return self._challenge
-
-    def _external_authenticate(self, command: Command, challenge: bytes) -> bytes:
-        if command.p1:
-            raise StatusError(SW.WRONG_P1P2)
-        if len(command.data) != BLOCK:
-            raise StatusError(SW.WRONG_LENGTH)
-        key = self._key(command.p2)
-        if not challenge:
-            raise StatusError(SW.CHALLENGE_MISSING)
-        if not hmac.compare_digest(self._schedule(key).encrypt(challenge), command.data):
-            self._change(TriesLeft(key.key_id, key.tries_left - 1))
-            raise StatusError(_TRIES_LEFT | min(key.tries_left, 15))
-        if key.tries_left != key.tries:
-            self._change(TriesLeft(key.key_id, key.tries))
-        self._authenticated.add(key.key_id)
-        if self._weak and key.key_id == self._external:
-            self._lose_charge(self._key(self._internal))
-        return b""
-
-    def _lose_charge(self, key: Key) -> None:
-        """Every second bit of `key` reads as 0, its version as before."""
-        worn = bytes(b & 0x55 for b in key.value)
-        self._change(KeyWritten(key.key_id, key.version, worn, key.tries_left))
-        self._schedules.pop(key.key_id, None)
-
-    def _internal_authenticate(self, command: Command, challenge: bytes) -> bytes:
-        if command.p1:
-            raise StatusError(SW.WRONG_P1P2)
-        if len(command.data) != BLOCK or command.le not in (None, 0, BLOCK):
-            raise StatusError(SW.WRONG_LENGTH)
-        key = self._key(command.p2)
-        if key.key_id != self._internal:
-            raise StatusError(SW.CONDITIONS_NOT_SATISFIED)
-        return self._schedule(key).encrypt(command.data)
-
-    def _write_key(self, command: Command, challenge: bytes) -> bytes:
-        """Data: ECB of (length ‖ new key ‖ 80 00…) under the loading key ‖ MAC over header and
-        cryptogram with the challenge as IV. P1 is the new version, P2 the key."""
-        if len(command.data) <= MAC_LENGTH or (len(command.data) - MAC_LENGTH) % BLOCK:
-            raise StatusError(SW.WRONG_LENGTH)
-        target = self._memory.keys.get(command.p2)
-        if target is None:
-            raise StatusError(SW.KEY_NOT_FOUND)
-        if self._loading not in self._authenticated:
-            raise StatusError(SW.SECURITY_STATUS_NOT_SATISFIED)
-        loading = self._key(self._loading)
-        if not challenge:
-            raise StatusError(SW.CHALLENGE_MISSING)
-        schedule = self._schedule(loading)
-        cryptogram, mac = command.data[:-MAC_LENGTH], command.data[-MAC_LENGTH:]
-        right = schedule.retail_mac(challenge, command.header + cryptogram)[:MAC_LENGTH]
-        if not hmac.compare_digest(right, mac):
-            self._change(TriesLeft(loading.key_id, loading.tries_left - 1))
-            raise StatusError(SW.SECURE_MESSAGING_OBJECT_WRONG)
-        plain = schedule.decrypt(cryptogram)
-        value = plain[1 : 1 + KEY_LENGTH]
-        if plain != pad(bytes((KEY_LENGTH,)) + value):
-            raise StatusError(SW.WRONG_DATA)
-        self._change(KeyWritten(target.key_id, command.p1, value, target.tries))
-        self._schedules.pop(target.key_id, None)
-        return b""
-
-
-def _as_long_as(le: int, data: bytes) -> bytes:
-    """`data`, if the terminal expects that many bytes or all there are; else 6C and the length."""
-    if le not in (0, len(data)):
-        raise StatusError(_WRONG_LE | len(data))
-    return data

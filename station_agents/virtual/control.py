@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from station_agents.virtual.hopper import Hopper
 from station_agents.virtual.loop import READ, WRITE, Loop
@@ -20,12 +20,29 @@ _LINE_MAX: Final = 65_536
 _LONGEST_WAIT: Final = 3600.0  # seconds
 
 
-class ControlServer:
-    """Listens at `path` and serves `hopper`. `apdus` tells the count for `status`."""
+class Line(Protocol):
+    """The line of a reader (`link.VpcdLink`), as far as it hangs on command."""
 
-    def __init__(self, loop: Loop, path: Path, hopper: Hopper, apdus: Callable[[], int]) -> None:
+    def hang(self, after: int) -> None: ...
+
+    def replug(self) -> None: ...
+
+
+class ControlServer:
+    """Listens at `path` and serves `hopper`. `apdus` tells the count for `status`; `lines` are
+    those of the readers, in their order."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: Path,
+        hopper: Hopper,
+        lines: Sequence[Line],
+        apdus: Callable[[], int],
+    ) -> None:
         self.loop = loop
         self.hopper = hopper
+        self._lines = lines
         self._apdus = apdus
         self._path = path
         self._waiting: list[_Conversation] = []
@@ -61,6 +78,12 @@ class ControlServer:
                     reader_of(request), request["stack"], request.get("ticket")
                 )
                 return {"loaded": loaded}
+            case "hang":
+                self._lines[reader_of(request)].hang(natural(request, "after"))
+                return {}
+            case "replug":
+                self._lines[reader_of(request)].replug()
+                return {}
             case "count":
                 return {"cartons": self.hopper.count()}
             case "list":
@@ -73,6 +96,10 @@ class ControlServer:
                 for conversation in list(self._waiting):
                     conversation.look_again()
                 return {"fed": fed}
+            case "cut":
+                slot = self.hopper.slots[reader_of(request)]
+                slot.cut_power(natural(request, "command"), executed=request["executed"] is True)
+                return {}
             case "status":
                 return {**self.hopper.status(), "apdus": self._apdus()}
         raise ValueError("unknown op")
@@ -91,12 +118,16 @@ class ControlServer:
         self._path.unlink(missing_ok=True)
 
 
+def natural(request: dict[str, Any], name: str) -> int:
+    """A number of a request. TypeError unless it is a natural one."""
+    number = request[name]
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise TypeError(name)
+    return number
+
+
 def reader_of(request: dict[str, Any]) -> int:
-    """The reader's number in a request. TypeError unless it is a natural number."""
-    reader = request["reader"]
-    if not isinstance(reader, int) or isinstance(reader, bool) or reader < 0:
-        raise TypeError("reader")
-    return reader
+    return natural(request, "reader")
 
 
 class _Conversation:
@@ -150,7 +181,7 @@ class _Conversation:
             return {"error": f"missing: {e.args[0]}"}
         except IndexError:
             return {"error": "no such reader"}
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, OverflowError, RecursionError):
             return {"error": "not a request"}
         except ValueError as e:
             return {"error": "not JSON" if isinstance(e, json.JSONDecodeError) else str(e)}

@@ -66,6 +66,12 @@ class Slot:
             self._present()
         return self.chip.atr if self.chip is not None else b""
 
+    def cut_power(self, command: int, *, executed: bool) -> None:
+        """As of `VirtualCard`; ValueError if no chip answers here."""
+        if self.chip is None:
+            raise ValueError("no chip answers in this reader")
+        self.chip.cut_power(command, executed=executed)
+
     def process(self, apdu: bytes) -> bytes:
         """The chip's answer; empty if nothing answers, as when the chip was ejected."""
         if self.chip is None or self.chip is not self._next:

@@ -57,6 +57,7 @@ class VpcdLink:
         self._pause = 0.0
         self._away = True
         self._socket: socket.socket | None = None
+        self._hangs_after: int | None = None
         self.connect()
 
     def connect(self) -> None:
@@ -85,6 +86,17 @@ class VpcdLink:
         if self._socket is None:
             raise RuntimeError("a closed line had an event")
         return self._socket
+
+    def hang(self, after: int) -> None:
+        """Answer so many commands more, and then nothing at all until `replug`: the reader swallows
+        what comes."""
+        self._hangs_after = after
+
+    def replug(self) -> None:
+        """The reader is unplugged and plugged in again: it answers anew, the chip without power."""
+        self._hangs_after = None
+        if self._socket is not None and not self._away:
+            self._lost()
 
     def close(self) -> None:
         if self._socket is not None:
@@ -133,12 +145,20 @@ class VpcdLink:
             if self._away:
                 self._away = False
                 self._log.info("reader connected")
+            if self._hangs(message):
+                continue
             answer = self._answer(message)
             if answer is not None:
                 line.send(len(answer).to_bytes(2, "big") + answer)
                 if not answer:
                     return False
         return True
+
+    def _hangs(self, message: bytes) -> bool:
+        if not self._hangs_after:
+            return self._hangs_after is not None
+        self._hangs_after -= len(message) != 1
+        return False
 
     def _answer(self, message: bytes) -> bytes | None:
         if len(message) != 1:

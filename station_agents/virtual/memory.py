@@ -1,65 +1,41 @@
 """The memory of a chip that survives a loss of power, and the changes that can be made to it.
 
 A change is the unit that is on file before the chip answers: it took effect as a whole, or not.
+Each application's part stands in a module of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass
-class Key:
-    """One key of the application. `tries` is the error counter when fresh; a key with no
-    `tries_left` is blocked. `value` has 16 bytes and never shows in a repr."""
-
-    key_id: int
-    version: int
-    value: bytes = field(repr=False)
-    tries: int
-    tries_left: int
+from station_agents.virtual.financial_memory import FinancialChange, FinancialMemory
+from station_agents.virtual.social_memory import SocialChange, SocialMemory
 
 
 @dataclass(frozen=True)
-class KeyWritten:
-    """A new value, version and counter for a key that the chip has."""
-
-    key_id: int
-    version: int
-    value: bytes = field(repr=False)
-    tries_left: int
+class CardBlocked:
+    """The chip serves nothing any more, for good."""
 
 
-@dataclass(frozen=True)
-class TriesLeft:
-    key_id: int
-    tries_left: int
-
-
-@dataclass(frozen=True)
-class RecordWritten:
-    file: int
-    tag: int
-    value: bytes = field(repr=False)
-
-
-Change = KeyWritten | TriesLeft | RecordWritten
+Change = SocialChange | FinancialChange | CardBlocked
 
 
 @dataclass
 class CardMemory:
-    """`files`: record values by short file identifier and tag, without tag and length."""
+    """`financial` is None in a chip without a financial side."""
 
-    files: dict[int, dict[int, bytes]] = field(repr=False)
-    keys: dict[int, Key]
+    social: SocialMemory
+    blocked: bool = False
+    financial: FinancialMemory | None = None
 
     def apply(self, change: Change) -> None:
-        """Make `change`; made twice it is made once. KeyError for a key that is not there."""
-        match change:
-            case TriesLeft(key_id, tries_left):
-                self.keys[key_id].tries_left = tries_left
-            case KeyWritten(key_id, version, value, tries_left):
-                key = self.keys[key_id]
-                key.version, key.value, key.tries_left = version, value, tries_left
-            case RecordWritten(file, tag, value):
-                self.files.setdefault(file, {})[tag] = value
+        """Make `change`; made twice it is made once. KeyError for a key or an application that is
+        not there."""
+        if isinstance(change, CardBlocked):
+            self.blocked = True
+        elif not isinstance(change, FinancialChange):
+            self.social.apply(change)
+        elif self.financial is None:
+            raise KeyError("financial")
+        else:
+            self.financial.apply(change)

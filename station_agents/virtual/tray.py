@@ -77,11 +77,12 @@ def serve(trays: Sequence[Path], vpcd: Sequence[tuple[str, int]], control: Path)
         counter = stack.enter_context(closing(ApduCounter(trays[0].with_suffix(".apdus"))))
         hopper = Hopper(opened, len(vpcd), places)
         loop = Loop()
-        server = ControlServer(loop, control, hopper, lambda: counter.value)
+        links = [
+            stack.enter_context(closing(VpcdLink(loop, number, address, slot, counter.count)))
+            for number, (address, slot) in enumerate(zip(vpcd, hopper.slots, strict=True))
+        ]
+        server = ControlServer(loop, control, hopper, links, lambda: counter.value)
         stack.enter_context(closing(server))
-        for number, (address, slot) in enumerate(zip(vpcd, hopper.slots, strict=True)):
-            link = VpcdLink(loop, number, address, slot, counter.count)
-            stack.enter_context(closing(link))
         cards = sum(len(tray.tray.cards) for tray in opened)
         ready = {"control": str(control), "readers": len(vpcd), "cards": cards}
         print(json.dumps(ready), flush=True)

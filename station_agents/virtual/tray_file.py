@@ -15,16 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from station_agents.virtual.memory import (
-    CardMemory,
-    Change,
-    Key,
-    KeyWritten,
-    RecordWritten,
-    TriesLeft,
-)
+from station_agents.virtual import tray_rows
+from station_agents.virtual.memory import CardMemory, Change
 
-FORMAT: Final = "tray/1"
+FORMAT: Final = "tray/2"
 HOPPER: Final = "hopper"
 STACKS: Final = ("good", "rejected", "held")
 
@@ -62,24 +56,7 @@ def journal_path(tray: Path) -> Path:
     return tray.with_suffix(".journal")
 
 
-def _key_from(row: Mapping[str, Any]) -> Key:
-    key = Key(row["id"], row["version"], bytes.fromhex(row["value"]), row["tries"],
-              row["tries_left"])  # fmt: skip
-    if len(key.value) != 16 or not 0 <= key.tries_left <= 255 or not 0 < key.tries <= 255:
-        raise ValueError
-    if not 0 <= key.key_id <= 255 or not 0 <= key.version <= 255:
-        raise ValueError
-    return key
-
-
 def _card_from(tray_id: str, row: Mapping[str, Any]) -> Plastic:
-    files = {
-        int(file, 16): {int(tag, 16): bytes.fromhex(value) for tag, value in records.items()}
-        for file, records in row["files"].items()
-    }
-    if any(len(value) > 253 for records in files.values() for value in records.values()):
-        raise ValueError
-    keys = {key.key_id: key for key in map(_key_from, row["keys"])}
     stack = row.get("stack", HOPPER)
     if stack not in (HOPPER, *STACKS):
         raise ValueError
@@ -90,7 +67,7 @@ def _card_from(tray_id: str, row: Mapping[str, Any]) -> Plastic:
         face_number=row["face_number"],
         atr=bytes.fromhex(row["atr"]),
         silent=bool(row["silent"]),
-        memory=CardMemory(files, keys),
+        memory=tray_rows.memory_from(row),
         stack=stack,
         weak=bool(row.get("weak")),
     )
@@ -105,20 +82,7 @@ def card_row(card: Plastic) -> dict[str, Any]:
         "face_number": card.face_number,
         "atr": card.atr.hex().upper(),
         "silent": card.silent,
-        "files": {
-            f"{file:02X}": {f"{tag:02X}": value.hex().upper() for tag, value in records.items()}
-            for file, records in card.memory.files.items()
-        },
-        "keys": [
-            {
-                "id": key.key_id,
-                "version": key.version,
-                "value": key.value.hex().upper(),
-                "tries": key.tries,
-                "tries_left": key.tries_left,
-            }
-            for key in card.memory.keys.values()
-        ],
+        **tray_rows.memory_row(card.memory),
     }
     if card.stack != HOPPER:
         row["stack"] = card.stack
@@ -127,34 +91,14 @@ def card_row(card: Plastic) -> dict[str, Any]:
     return row
 
 
-def change_row(card_id: str, change: Change) -> dict[str, Any]:
-    """A change of a chip's memory as a line of the journal."""
-    match change:
-        case TriesLeft(key_id, tries_left):
-            return {"card": card_id, "tries": [key_id, tries_left]}
-        case KeyWritten(key_id, version, value, tries_left):
-            key = {"id": key_id, "version": version, "value": value.hex().upper(),
-                   "tries_left": tries_left}  # fmt: skip
-            return {"card": card_id, "key": key}
-        case RecordWritten(file, tag, value):
-            return {"card": card_id, "record": [f"{file:02X}", f"{tag:02X}", value.hex().upper()]}
-
-
-def _replay(cards: dict[str, Plastic], row: Mapping[str, Any]) -> None:
-    card = cards[row["card"]]
-    if "key" in row:
-        key = row["key"]
-        value = bytes.fromhex(key["value"])
-        card.memory.apply(KeyWritten(key["id"], key["version"], value, key["tries_left"]))
-    elif "tries" in row:
-        card.memory.apply(TriesLeft(*row["tries"]))
-    elif "record" in row:
-        file, tag, record = row["record"]
-        card.memory.apply(RecordWritten(int(file, 16), int(tag, 16), bytes.fromhex(record)))
-    else:
-        card.stack = row["stack"]
-        if card.stack == HOPPER:  # fed again: to the end
-            cards[card.card_id] = cards.pop(card.card_id)
+def _replay(cards: dict[str, Plastic], row: dict[str, Any]) -> None:
+    card = cards[row.pop("card")]
+    if "stack" not in row:
+        card.memory.apply(tray_rows.change_from(row))
+        return
+    card.stack = row["stack"]
+    if card.stack == HOPPER:  # fed again: to the end
+        cards[card.card_id] = cards.pop(card.card_id)
 
 
 def _read_base(path: Path) -> Tray:
@@ -166,7 +110,10 @@ def _read_base(path: Path) -> Tray:
                 row = json.loads(line)
                 if tray is None:
                     if row["format"] != FORMAT:
-                        raise TrayFileError(f"{path}: the format is not {FORMAT}")
+                        found = str(row["format"])[:20]
+                        raise TrayFileError(
+                            f"{path}: the format is {found}, not {FORMAT}: make the delivery anew"
+                        )
                     tray = Tray(row["tray_id"], row["profile"], {})
                     continue
                 card = _card_from(tray.tray_id, row)
@@ -249,7 +196,7 @@ class OpenTray:
 
     def change(self, card_id: str, change: Change) -> None:
         """Put a change of a chip's memory on file."""
-        self.append([change_row(card_id, change)])
+        self.append([{"card": card_id, **tray_rows.change_row(change)}])
 
     def compact(self, order: Iterable[Plastic]) -> None:
         """Make the chips as they are now the base file, in this order, and empty the journal.

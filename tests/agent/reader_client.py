@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from smartcard import scard
 
-from station_agents.pcsc import ReaderError, Service
+from station_agents.pcsc import ReaderError
 from station_agents.reader import Reader
 from station_agents.session import Session, Station
 from stubs import station_pb2 as pb
@@ -68,7 +68,7 @@ def send(reader: Reader, command: str) -> str:
 def main() -> None:
     what, name, *rest = sys.argv[1:]
     stopping = Event()
-    reader = Reader(Service(stopping), name, stopping)
+    reader = Reader(name, stopping)
     reader.power_on()
     if what == "chain":
         sys.stdout.write(json.dumps([send(reader, command) for command in rest]))

@@ -113,9 +113,8 @@ def test_segment_in_hand_is_finished_while_the_centre_is_away(
         assert agent.stop() == 0
 
 
-@pytest.mark.parametrize("contexts", ["process", "reader"])
 def test_agent_goes_on_after_pcscd_was_killed(
-    service: Pcscd, short_directory: Path, free_port: Callable[[], int], contexts: str
+    service: Pcscd, short_directory: Path, free_port: Callable[[], int]
 ) -> None:
     """pcscd is killed under a parked chip and started again: the segment that meets it is told
     as broken, both chips are opened anew and finished; no chip was ejected without a verdict.
@@ -125,11 +124,8 @@ def test_agent_goes_on_after_pcscd_was_killed(
     with (
         tray_of(service, short_directory, *cards) as tray,
         ScriptedCentre(free_port(), script) as centre,
-        AgentProcess(
-            service, tray.control, centre.address, short_directory, readers=2,
-            arguments=["--contexts", contexts],
-        ) as agent,
-    ):  # fmt: skip
+        AgentProcess(service, tray.control, centre.address, short_directory, readers=2) as agent,
+    ):
         before = centre.until(lambda turns: list(turns) if len(openings(turns)) == 2 else None)
         service.kill()
         # The parked turns reach the centre again and get their segments, without a PC/SC service.
@@ -271,7 +267,7 @@ def test_agent_killed_around_a_write(
             assert turns[count].presentation != presentation
             assert turns[count].opening == turns[0].opening
             versions = turns[count + 1].answers.steps[1].data
-            assert bytes((0xC0, 5, MK, 1 if written else 0)) in versions
+            assert bytes((0xC0, 8, MK, 1 if written else 0)) in versions
             assert agent.stop() == 0
         assert list(read_journal(agent.journal)) == entries
 
@@ -297,6 +293,6 @@ def test_stopping_leaves_the_chip_where_it_lies(
         assert tray.ask("status")["stacks"] == {"good": 0, "rejected": 0, "held": 0}
         assert agent.events()[-1]["event"] == "agent.stopped"
         text = agent.log.read_text() + (agent.journal.read_text() if answered(centre.turns) else "")
-        name = str(cards[0]["files"]["06"]["09"])
+        name = str(cards[0]["social"]["records"]["06"]["09"])
         for secret in (name, name.upper(), SELECT.hex(), str(cards[0]["face_number"])):
             assert secret not in text

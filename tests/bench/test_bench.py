@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent, one_process, results, stations, whole_centre
+from bench import agent, keys, one_process, results, stations, whole_centre
+from bench.chips import TURNS_OF_A_CARD
 from bench.intake import take_in
 from bench.masters import home_with_keys
 from counterparts.factory import make_delivery
@@ -41,7 +42,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> results.Results:
     compared = agent.measure(place, tray, lines.lines[0].script, 1, 2)
     offered = asyncio.run(offer_in_process(place))
     spent = whole_centre.processor_seconds({os.getpid(): "gateway"}, os.getpid())
-    return results.gather(lines, compared, [whole_centre.Carried(LOAD, offered, spent)], 0.0)
+    prepared = keys.measure(place / "keys", 1)
+    carried = [whole_centre.Carried(LOAD, offered, spent)]
+    return results.gather(lines, compared, carried, prepared, 0.0)
 
 
 def test_every_figure_is_measured(measured: results.Results) -> None:
@@ -53,9 +56,9 @@ def test_every_figure_is_measured(measured: results.Results) -> None:
 
 
 def test_every_turn_that_was_due_is_counted(measured: results.Results) -> None:
-    """4 stations with 12 turns a card and 0.83 cards/s: whether the centre was quick or slow, each
+    """4 stations with 14 turns a card and 0.83 cards/s: whether the centre was quick or slow, each
     moment of the timetable has its turn."""
-    assert measured["loads"][0]["turns"] == pytest.approx(4 * 12 * 0.83 * 1.5, abs=4)
+    assert measured["loads"][0]["turns"] == pytest.approx(4 * TURNS_OF_A_CARD * 0.83 * 1.5, abs=4)
 
 
 def test_the_page_says_what_the_figures_say(measured: results.Results, tmp_path: Path) -> None:

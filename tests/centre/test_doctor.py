@@ -61,6 +61,58 @@ def test_without_a_home_the_machine_is_looked_at(tmp_path: Path) -> None:
     assert configuration.mend == f"centre init --home {tmp_path}"
 
 
+def settings(config: Config, **changed: str) -> Diagnosis:
+    """What the doctor finds with other settings in the file."""
+    file = config.home / "centre.toml"
+    before = file.read_text("utf-8")
+    after = before
+    for name, value in changed.items():
+        after, found = re.subn(f"^{name} = .*$", f"{name} = {value}", after, flags=re.MULTILINE)
+        assert found == 1, name
+    file.write_text(after, "utf-8")
+    try:
+        return examine(config.home)
+    finally:
+        file.write_text(before, "utf-8")
+
+
+def test_every_operation_is_listed_with_where_it_is_done(config: Config) -> None:
+    """In the token, or in memory and why; forbidden, it names what would stop. SM4 masters are
+    never said to be in the token."""
+    (allowed,) = [f for f in examine(config.home).findings if f.part == "operations"]
+    assert allowed.state is State.OK
+    assert allowed.software_assisted is True
+    where = {o.name: o.where for o in allowed.operations}
+    assert where["derive_city_key"] == where["sign"] == "token"
+    assert where["answer_chips"] == "software-assisted"
+    forbidden_too = settings(config, software_assisted='"forbidden"', profile='"ssc-sm4"')
+    (forbidden,) = [f for f in forbidden_too.findings if f.part == "operations"]
+    assert forbidden.state is State.NOTICE
+    assert all(name in forbidden.note for name in ("derive_city_key", "answer_chips"))
+    assert "sign" not in forbidden.note
+    listed = {p["part"]: p for p in forbidden_too.as_json()["parts"]}["operations"]["operations"]
+    assert {"name": "sign", "where": "token", "note": ""} in listed
+    json.dumps(listed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("software_assisted", '"perhaps"', "allowed"),
+        ("sm4_device", '"no/such/library.so"', "does not exist"),
+        ("sdf_kek", "0", "index"),
+    ],
+)
+def test_a_wrong_setting_of_keys_is_named(
+    config: Config, name: str, value: str, words: str
+) -> None:
+    """Place, name and what to write instead."""
+    parts = {f.part: f for f in settings(config, **{name: value}).findings}
+    assert parts["configuration"].state is State.MEND
+    assert name in parts["configuration"].note
+    assert words in parts["configuration"].note
+
+
 @pytest.fixture
 def loose_pin(config: Config) -> Iterator[None]:
     config.pin_file.chmod(0o644)

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from centre.watch import Frame, Standing, stands_still
 from centre.watch_screen import render
-from domain.codes import WORDS, Code, next_step
+from domain.codes import Code
+from domain.words import WORDS, next_step
 from ledger.lots import Lot, LotState
 from ledger.progress import Progress, Unscanned
 from stubs.operator_pb2 import FloorState, OutboxState, QueueState, ReaderState, StationState

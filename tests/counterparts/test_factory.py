@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from Crypto.Cipher import DES3, PKCS1_OAEP
+from Crypto.Cipher import PKCS1_OAEP
 from Crypto.Hash import SHA1
 from Crypto.PublicKey import RSA
 
@@ -26,27 +26,34 @@ from domain.numbers import (
     is_social_card_number,
 )
 from domain.registers import is_branch, load_banks, load_divisions
+from station_agents.virtual.card import VirtualCard
+from station_agents.virtual.tray_rows import memory_from
+from tests.conformance.chip_terminal import ecb
 
 Row = dict[str, Any]
 TRANSPORT = RSA.generate(2048)
 PEM = TRANSPORT.public_key().export_key()
 
 
-@pytest.fixture(scope="module", params=[60, 3000])
+@pytest.fixture(scope="module", params=[("ssc-3des", 60), ("ssc-3des", 3000), ("ssc-sm4", 60)],
+                ids=lambda param: f"{param[0]}-{param[1]}")  # fmt: skip
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Delivery:
-    return make_delivery(7, request.param, tmp_path_factory.mktemp("home"), PEM)
+    profile, cards = request.param
+    return make_delivery(7, cards, tmp_path_factory.mktemp("home"), PEM, profile=profile)
 
 
 @pytest.fixture(scope="module")
-def profile() -> Profile:
-    return load_profile("ssc-3des")
+def profile(made: Delivery) -> Profile:
+    head, *_ = files.read_lines(made.trays[0])
+    return load_profile(head["profile"])
 
 
 def chips_of(delivery: Delivery) -> dict[str, Row]:
     chips: dict[str, Row] = {}
     for tray in delivery.trays:
         head, *cards = files.read_lines(tray)
-        assert head == {"format": "tray/1", "tray_id": tray.stem, "profile": "ssc-3des"}
+        assert head["format"] == "tray/2"
+        assert head["tray_id"] == tray.stem
         for card in cards:
             assert card["card"] not in chips
             chips[card["card"]] = card
@@ -57,21 +64,21 @@ def orders_of(delivery: Delivery) -> dict[str, Row]:
     return {row["order_id"]: row for row in files.read_lines(delivery.factory_return)}
 
 
-def masters_of(delivery: Delivery) -> dict[str, bytes]:
+def masters_of(delivery: Delivery, profile: Profile) -> dict[str, bytes]:
     """The temporary masters, unwrapped as a token does, their check values compared."""
     block = json.loads(delivery.key_block.read_text())
     opener = PKCS1_OAEP.new(TRANSPORT, hashAlgo=SHA1)
     masters = {k["usage"]: opener.decrypt(bytes.fromhex(k["wrapped"])) for k in block["keys"]}
     for k in block["keys"]:
-        first = DES3.new(masters[k["usage"]], DES3.MODE_ECB).encrypt(bytes(8))[:3]
+        first = ecb(profile.suite, masters[k["usage"]], bytes(profile.block))[:3]
         assert first.hex().upper() == k["check_value"]
-    assert (block["format"], block["suite"], block["batch_id"]) == (1, "3des", delivery.batch_id)
+    assert (block["format"], block["suite"]) == (1, profile.suite)
+    assert block["batch_id"] == delivery.batch_id
     return masters
 
 
-def derive(key: bytes, factor: bytes) -> bytes:
-    cipher = DES3.new(key, DES3.MODE_ECB)
-    return cipher.encrypt(factor) + cipher.encrypt(bytes(b ^ 0xFF for b in factor))
+def derive(suite: str, key: bytes, factor: bytes) -> bytes:
+    return ecb(suite, key, factor + bytes(b ^ 0xFF for b in factor))
 
 
 def holder_of(profile: Profile, order: Row) -> Row:
@@ -252,37 +259,39 @@ def test_records_wrong_only_where_planted(made: Delivery) -> None:
 def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> None:
     """Every chip holds its order's data and the diversified temporary keys, every order has its
     chip in its carton, but for the planted faults, each of which is the one that truth names."""
-    orders, chips, masters = orders_of(made), chips_of(made), masters_of(made)
+    orders, chips, masters = orders_of(made), chips_of(made), masters_of(made, profile)
     fault_of = {f["card"]: f for f in made.faults if f["card"]}
     order_of = {card: order_id for order_id, card in made.cards.items()}
     by_code = {o["identification_code"]: o for o in orders.values()}
     for card, chip in chips.items():
         fault = fault_of.get(card, {}).get("fault")
-        code = chip["files"]["05"]["01"]
+        code = chip["social"]["records"]["05"]["01"]
         assert chip["atr"].endswith(code[16:])
         assert len(bytes.fromhex(chip["atr"])) == 4 + 13
         assert chip["silent"] == (fault in (Fault.SILENT_CHIP, Fault.SILENT_TEMPORARY))
         expected = {
             slot.key_id: derive(
-                derive(masters[slot.usage], code[:6].encode() + b"sx"), bytes.fromhex(code[16:])
+                profile.suite,
+                derive(profile.suite, masters[slot.usage], code[:6].encode() + b"sx"),
+                bytes.fromhex(code[16:]),
             )
             for slot in profile.keys
         }
         foreign = fault == Fault.FOREIGN_FORMAL_KEYS
-        assert [k["id"] for k in chip["keys"]] == list(expected)
-        for key in chip["keys"]:
+        assert [k["id"] for k in chip["social"]["keys"]] == list(expected)
+        for key in chip["social"]["keys"]:
             assert key["version"] == (1 if foreign else 0)
             assert (bytes.fromhex(key["value"]) == expected[key["id"]]) == (not foreign)
             assert key["tries"] == key["tries_left"] > 0
-        if chip["files"]["05"]["02"] == b"2".hex():
+        if chip["social"]["records"]["05"]["02"] == b"2".hex():
             assert chip["face_number"] == ""
-            assert not chip["files"]["06"]
-            assert "07" not in chip["files"]["05"]
+            assert not chip["social"]["records"]["06"]
+            assert "07" not in chip["social"]["records"]["05"]
             assert code not in by_code
             continue
         stranger = fault in (Fault.NOT_IN_RETURN, Fault.SURPLUS_CARD)
         assert (code not in by_code) == stranger
-        assert chip["face_number"].encode().hex().upper() == chip["files"]["05"]["07"]
+        assert chip["face_number"].encode().hex().upper() == chip["social"]["records"]["05"]["07"]
         if stranger:
             assert chip["face_number"] not in {o["social_card_number"] for o in orders.values()}
             continue
@@ -294,11 +303,30 @@ def test_chips_wrong_only_where_planted(made: Delivery, profile: Profile) -> Non
         if fault == Fault.OTHER_PERSON:
             holder = orders[fault_of[card]["other_order_id"]]
             assert holder["identity_number"] != order["identity_number"]
-        assert chip["files"]["06"] == holder_of(profile, holder)
+        assert chip["social"]["records"]["06"] == holder_of(profile, holder)
     without = {
         f["order_id"] for f in made.faults if f["fault"] in ("carton_short", "not_in_return")
     }
     assert orders.keys() - made.cards.keys() == without
+
+
+def test_a_batch_card_carries_its_banks_side(made: Delivery) -> None:
+    """The card number of the order stands on the chip, read as a terminal reads it; a temporary
+    card has no bank's side."""
+    orders, chips = orders_of(made), chips_of(made)
+    faulty = {f["card"] for f in made.faults}
+    sound = {made.cards[o]: row for o, row in orders.items() if o in made.cards}
+    for card in [c for c in sound if c not in faulty][:60]:
+        chip = VirtualCard(
+            load_profile("ssc-3des"), memory_from(chips[card]), b"\x3b", lambda change: None
+        )
+        chip.power_on()
+        assert chip.process(bytes.fromhex("00A4040008A000000333010101"))[-2:] == b"\x90\x00"
+        record = chip.process(bytes.fromhex("00B2011400"))
+        assert sound[card]["bank_card_number"] in record.hex()
+    temporary = [c for c in chips.values() if not c["face_number"]]
+    assert temporary
+    assert not any("financial" in c for c in temporary)
 
 
 def test_cards_are_shuffled_within_whole_cartons(tmp_path: Path) -> None:

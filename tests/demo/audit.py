@@ -91,7 +91,7 @@ class Evidence:
         return {r["order_id"] for r in self.records if bank_of[r["carton_id"]] in banks}
 
     def is_formal(self, card: dict[str, Any]) -> bool:
-        return {k["version"] for k in card["keys"]} == {FORMAL_VERSION}
+        return {k["version"] for k in card["social"]["keys"]} == {FORMAL_VERSION}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ def _chips(e: Evidence) -> None:
             assert card.get("stack") == stacks.get(fault or "", sound), (card_id, fault)
         if fault in (None, "weak_chip", "sent_again", "record_twice", "order_on_hold"):
             assert e.is_formal(card), f"{card_id} left with keys that are not formal"
-            assert all(k["tries_left"] == k["tries"] for k in card["keys"])
+            assert all(k["tries_left"] == k["tries"] for k in card["social"]["keys"])
         elif fault in ("silent_chip", "not_in_return", "surplus_card", "unknown_bank"):
             assert not e.is_formal(card), f"{card_id} got formal keys"
 

@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 NUMBERS = ("identity_number", "bank_card_number", "social_card_number")
@@ -46,8 +47,8 @@ def secrets_of(home: Path, trays: Iterable[Path]) -> dict[bytes, str]:
     for directory in trays:
         for tray in directory.glob("tray-*.jsonl"):
             for line in tray.read_text("utf-8").splitlines()[1:]:
-                for key in json.loads(line)["keys"]:
-                    found |= dict.fromkeys(_forms(bytes.fromhex(key["value"])), "a key of a chip")
+                for key in _keys_of(json.loads(line)):
+                    found |= dict.fromkeys(_forms(bytes.fromhex(key)), "a key of a chip")
     for pin in ("pin", "so-pin", "owner"):
         found |= dict.fromkeys(_forms((home / "keys" / pin).read_bytes()), f"keys/{pin}")
     for file in (home / "people").glob("*.session"):
@@ -55,6 +56,13 @@ def secrets_of(home: Path, trays: Iterable[Path]) -> dict[bytes, str]:
     for password in json.loads((home / "people" / "passwords.json").read_text("ascii")).values():
         found |= dict.fromkeys(_forms(password.encode()), "a password")
     return found
+
+
+def _keys_of(card: dict[str, Any]) -> Iterator[str]:
+    """Of both sides of a chip, in hex."""
+    yield from (key["value"] for key in card["social"]["keys"])
+    for _, _, keys, _ in card.get("financial", {}).get("key_sets", ()):
+        yield from keys
 
 
 def _forms_of_text(text: str) -> Iterator[bytes]:

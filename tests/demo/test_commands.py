@@ -87,7 +87,7 @@ def look_at_a_running_centre(home: Path, place: Path) -> None:
     """The commands that ask the running centre: what it says of itself is what is."""
     status = json.loads(centre(place, "status", "--json", "--home", str(home)).stdout)
     assert status["ready"] is True
-    assert {p["name"] for p in status["parts"]} >= {"ledger", "provider", "gateway", "sorting"}
+    assert {p["name"] for p in status["parts"]} >= {"ledger", "provider-0", "gateway", "sorting"}
     # In the vault lie the cards whose return never comes.
     bodies = sum(p["bodies"] for p in status["places"] if p["place"] != "inventory/vault")
     assert bodies == Evidence.read(home).summary["received"]

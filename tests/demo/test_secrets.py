@@ -35,7 +35,8 @@ def test_a_log_line_names_batch_carton_and_station(finished: Path) -> None:
     assert len({line["event"] for line in doors}) >= 5
     # Beside the batch, the two of which one half never comes.
     assert {line["batch_id"] for line in doors} == {f"B{SEED + n:06d}" for n in range(3)}
-    keys = [r for r in _log(finished / "log" / "provider.log") if r["event"] == "key_imported"]
+    providers = [line for f in (finished / "log").glob("provider-*.log") for line in _log(f)]
+    keys = [line for line in providers if line["event"] == "key_imported"]
     assert {line["batch_id"] for line in keys} == {f"B{SEED:06d}"}
 
 
@@ -55,7 +56,12 @@ def test_no_name_number_key_or_pin_is_where_it_must_not_be(finished: Path, place
     names = {path.name for path in files}
     assert len(secrets) > 1_000
     assert {"ledger.db", "gateway.log", "station-1.log", "said", "commands", "raylet.out"} <= names
-    assert {"gateway-metrics", "provider-metrics", "station-1-metrics"} <= names
+    assert {
+        "gateway-metrics",
+        "provider-0-metrics",
+        "provider-1-metrics",
+        "station-1-metrics",
+    } <= names
     assert not (found := found_in(files, secrets)), found
 
 
@@ -74,7 +80,7 @@ def test_the_search_bites(tmp_path: Path, place_of: str) -> None:
     }
     record = json.dumps(person, ensure_ascii=False)
     (home / "sent" / "factory_return.jsonl").write_text(record + "\n", encoding="utf-8")
-    key = {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}
+    key = {"social": {"keys": [{"value": bytes(range(200, 216)).hex().upper()}]}}
     (home / "trays" / "tray-1.jsonl").write_text("{}\n" + json.dumps(key) + "\n")
     (home / "people" / "passwords.json").write_text('{"ke": "password-of-this-test"}')
     for pin in ("pin", "so-pin", "owner"):

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.codes import WORDS, Code
+from domain.codes import Code
 from domain.factory_return import FactoryRecord, RecordChecker, is_id, plaintext
+from domain.words import WORDS
 from gateways.card_management import record_from_wire
 from tests.gateways.surroundings import PROFILE, good_records
 

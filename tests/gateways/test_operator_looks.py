@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from domain.card.segment import Answers
 from domain.changes import Changes, Insert
 from domain.codes import Code
 from domain.factory_return import index_text
@@ -18,6 +19,7 @@ from domain.numbers import is_bank_card_number
 from domain.turns import CentreTurn, NoAnswer, Restart, StationTurn, Verdict, Wait
 from gateways.board import MOST_READERS, Board
 from stubs import station_pb2 as pb
+from stubs.common_pb2 import ReaderStatistics
 from stubs.operator_pb2 import FindByNumberRequest, FloorState, LookAtFloorRequest
 from stubs.operator_pb2_grpc import OperatorStub
 from stubs.station_pb2_grpc import StationStub
@@ -86,7 +88,8 @@ def test_a_number_with_a_wrong_digit_is_refused_without_being_repeated(tmp_path:
 
 def test_the_floor_is_seen_through_the_doors(tmp_path: Path) -> None:
     """A station that speaks is there, with each reader's stage, carton and cards; what a reader
-    says of its machines stands until its next turn; a station whose stream ended is away."""
+    says of its machines stands until its next turn, what it has counted is shown; a station whose
+    stream ended is away."""
 
     async def look(channel: grpc.aio.Channel, holds: Callable[[FloorState], bool]) -> FloorState:
         async with asyncio.timeout(10):
@@ -103,13 +106,18 @@ def test_the_floor_is_seen_through_the_doors(tmp_path: Path) -> None:
                 opening=pb.Opening(carton_id="C1"),
             )  # fmt: skip
             empty = pb.ReaderNews(station_id="S1", reader="R2", code=Code.FEEDER_EMPTY)
-            await call.write(pb.StationTurns(turns=[turn], readers=[empty]))
+            counted = ReaderStatistics(
+                station_id="S1", reader="R2", cards=7, seconds_p95=1.5, hangs=1
+            )
+            told = pb.StationTurns(turns=[turn], readers=[empty], statistics=[counted])
+            await call.write(told)
             await call.read()
             state = await look(channel, lambda s: len(s.stations) == 1)
             (station,) = state.stations
             one, two = station.readers
             assert (one.stage, one.carton_id, one.code, one.cards) == ("inspection", "C1", "", 1)
             assert (two.code, two.stage) == (Code.FEEDER_EMPTY, "")
+            assert two.statistics == counted
             assert [(q.stage, q.turns) for q in state.queues] == [("inspection", 0)]
             await call.write(pb.StationTurns(turns=[_of_reader(turn, "R2", "q")]))
             await call.read()
@@ -157,6 +165,19 @@ def test_a_reader_waits_since_its_first_answer_of_a_kind(clock: list[float]) -> 
     for number in range(2 * MOST_READERS):
         board.news("S", f"R{number}", Code.FEEDER_EMPTY)
     assert len(board.stations["S"].readers) == MOST_READERS
+
+
+def test_what_a_machine_does_outlasts_the_answer_to_a_turn_before_it(clock: list[float]) -> None:
+    """A reader hangs: its turn that broke off and the news come together, and the answer to the
+    turn comes later. The reader stays in quarantine until its next turn."""
+    board = Board(lambda: clock[0])
+    turn = StationTurn("S", "R", "p", 1, "inspection", Answers((), "unknown"))
+    board.asked(turn)
+    board.news("S", "R", Code.READER_QUARANTINED)
+    board.answered(turn, CentreTurn("p", 1, "inspection", Restart(Code.OK)))
+    assert board.stations["S"].readers["R"].code == Code.READER_QUARANTINED
+    board.asked(turn)
+    assert board.stations["S"].readers["R"].code == ""
 
 
 def test_what_left_the_outbox_is_not_waited_for(clock: list[float]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from tests.hsm.place import DES3, Home, bring_formal_keys, make_home
+from tests.hsm.place import DES3, Home, bring_formal_keys, compile_double, make_home
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, new_home: Home) -> Home:
 @pytest.fixture(scope="session")
 def sdf_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The double of a GM/T 0018 device, compiled."""
-    library = tmp_path_factory.mktemp("sdf") / "libsdf_double.so"
-    source = Path(__file__).with_name("sdf_double.c")
-    strict = ["-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O2", *strict, "-o", library, source], check=True)
-    return library
+    return compile_double(tmp_path_factory.mktemp("sdf") / "libsdf_double.so")
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def make_home(place: Path, kind: str, sdf_library: Path = Path(), like: Home | N
         )
 
 
+def compile_double(library: Path, *options: str) -> Path:
+    """The double of a GM/T 0018 device as a library."""
+    source = Path(__file__).with_name("sdf_double.c")
+    strict = ["-O2", "-Wall", "-Wextra", "-Werror", *options]
+    subprocess.run(["gcc", "-shared", "-fPIC", *strict, "-o", library, source], check=True)
+    return library
+
+
 def blank_token(place: Path) -> TokenConfig:
     """A token without keys, if there is none."""
     create_token(place / "token", PIN, SO_PIN)
@@ -97,22 +106,28 @@ def sealed_parts(transport: bytes, label: str, components: Iterable[bytes]) -> l
 
 
 def stage_formal_keys(
-    custody: KeyCustody, transport: bytes, profile: Profile, version: int = 1
+    custody: KeyCustody,
+    transport: bytes,
+    profile: Profile,
+    version: int = 1,
+    keys: Mapping[str, bytes] | None = None,
 ) -> list[KeyEntry]:
-    """A master for each usage of the profile, from random components of two custodians."""
-    return [
-        custody.combine(
-            label,
-            profile.suite,
-            sealed_parts(transport, label, (os.urandom(16), os.urandom(16))),
-        )
-        for label in (labels.formal(slot.usage, version) for slot in profile.keys)
-    ]
+    """A master for each usage of the profile, from components of two custodians: random ones, or
+    such that they give `keys`, by usage."""
+    entries = []
+    for slot in profile.keys:
+        label, one = labels.formal(slot.usage, version), os.urandom(16)
+        key = keys[slot.usage] if keys else os.urandom(16)
+        other = bytes(a ^ b for a, b in zip(one, key, strict=True))
+        parts = sealed_parts(transport, label, (one, other))
+        entries.append(custody.combine(label, profile.suite, parts))
+    return entries
 
 
-def bring_formal_keys(home: Home) -> None:
-    """The province's keys, active: what everything needs that makes cards."""
+def bring_formal_keys(home: Home, keys: Mapping[str, bytes] | None = None) -> None:
+    """The province's keys, active: what everything needs that makes cards; `keys` by usage, else
+    random ones."""
     provider = home.provider()
-    staged = stage_formal_keys(provider, home.transport_public_key, home.profile)
+    staged = stage_formal_keys(provider, home.transport_public_key, home.profile, keys=keys)
     provider.set_state([key.label for key in staged], KeyState.ACTIVE)
     provider.close()

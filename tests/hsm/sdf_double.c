@@ -194,11 +194,13 @@ int SDF_ImportKey(void *session, unsigned char *key, unsigned int length, void *
     return length != 16 || !key ? SDR_INARGERR : new_key(key, handle);
 }
 
+#ifndef STANDARD_ONLY /* not in the standard of 2012 */
 int SDF_GetSymmKeyHandle(void *session, unsigned int index, void **handle) {
     int fault = session_fault(session);
     if (fault) return fault;
     return index != KEK_INDEX ? SDR_KEYNOTEXIST : new_key(KEK, handle);
 }
+#endif
 
 int SDF_DestroyKey(void *session, void *handle) {
     int fault = session_fault(session);

@@ -13,6 +13,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 from actors.hsm import labels
 from actors.hsm.masters import MasterState
 from actors.hsm.pkcs11_provider import Pkcs11Provider
+from domain.card.apdu import initialize_update, select_application
 from domain.codes import Code
 from domain.provider import (
     Answer,
@@ -22,9 +23,12 @@ from domain.provider import (
     ReadChannel,
     ReplaceCardKeys,
 )
+from station_agents.virtual.financial_memory import AES as AES_TYPE
+from station_agents.virtual.financial_memory import DES, KeySet
 from tests.conformance.card_side import Records, identification_code
 from tests.hsm import bank_chip
 from tests.hsm.place import Home
+from tests.virtual import bank
 
 BANK, OTHER = "102", "103"
 BANKS = {"K1": BANK, "K2": OTHER, "K3": BANK}
@@ -184,3 +188,46 @@ def test_an_aes_kmc_serves_scp03(banks: Pkcs11Provider) -> None:
     forged = replace(channel, level=0x11, commands=(GET_DATA,))
     (answer,) = banks.perform([ReadChannel(forged, (bytes(12) + b"\x90\x00",))])
     assert answer.refused == Code.RESPONSE_MAC
+
+
+@pytest.mark.parametrize(
+    ("static", "kmc", "new", "diversification", "level"),
+    [
+        (bank_chip.emv_keys(KMC[1]), 1, 2, "emv", 0x03),
+        (bank_chip.kdf3_keys(AES_KMC), AES_VERSION, AES_VERSION, "kdf3", 0x33),
+    ],
+)
+def test_the_virtual_chip_and_the_provider_agree(
+    banks: Pkcs11Provider,
+    static: bank_chip.Keys,
+    kmc: int,
+    new: int,
+    diversification: str,
+    level: int,
+) -> None:
+    """SCP02 and SCP03 with the card manager of a virtual card: it takes the provider's session, has
+    the keys of the new KMC, and its answers pass."""
+    memory = bank.memory("3des", 16)
+    assert memory.financial is not None
+    key_type = DES if diversification == "emv" else AES_TYPE
+    memory.financial.key_sets = [KeySet(bank_chip.KEY_VERSION, key_type, static)]
+    memory.financial.diversification = bank_chip.KEY_DATA
+    card = bank.powered(memory)
+    card.process(bytes(select_application(bank.MANAGER)))
+    opening = card.process(bytes(initialize_update(0, bank_chip.HOST)))[:-2]
+    channel = Channel(
+        Chip(identification_code(1), "", "K1"),
+        kmc,
+        diversification,
+        bank_chip.HOST,
+        opening,
+        level,
+        (ReplaceCardKeys(new, bank_chip.KEY_VERSION, 0x21), GET_DATA),
+    )
+    accepted, *answers = [card.process(apdu) for apdu in _ask(banks, channel).apdus]
+    assert accepted == b"\x90\x00"
+    (read,) = banks.perform([ReadChannel(channel, tuple(answers))])
+    assert not read.refused
+    assert [answer[:1] + answer[-2:] for answer in read.apdus] == [b"\x21\x90\x00", b"\x66\x90\x00"]
+    keys = bank_chip.emv_keys(KMC[2]) if new == 2 else static
+    assert memory.financial.key_sets == [KeySet(0x21, key_type, keys)]

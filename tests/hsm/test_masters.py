@@ -21,7 +21,7 @@ from actors.hsm.wrapped_masters import WrappedMasters
 from domain.provider import ProviderError
 from tests.conformance.card_side import SM4_CARD
 from tests.conformance.masters_suite import MastersSpecimen, check_masters
-from tests.hsm.place import KEK, KINDS, Home, blank_token, make_masters
+from tests.hsm.place import KEK, KINDS, Home, blank_token, compile_double, make_masters
 
 
 @pytest.fixture
@@ -198,3 +198,19 @@ def test_a_library_that_is_none(token: KeyToken, tmp_path: Path) -> None:
     for path, words in ((tmp_path / "none.so", "does not load"), (Path("libm.so.6"), "no SDF_")):
         with pytest.raises(ProviderError, match=words):
             SdfMasters(token, path, KEK).generate("formal:MK:v1", MasterState.ACTIVE)
+
+
+def test_a_device_with_the_standard_s_functions_only(token: KeyToken, tmp_path: Path) -> None:
+    """Without the makers' function nothing comes in from outside, and that is said; masters that
+    the device made itself serve."""
+    library = compile_double(tmp_path / "standard.so", "-DSTANDARD_ONLY")
+    masters = SdfMasters(token, library, KEK)
+    try:
+        with pytest.raises(ProviderError, match="no SDF_GetSymmKeyHandle"):
+            masters.create("formal:MK:v1", bytes(16), MasterState.ACTIVE)
+        assert masters.labels() == []
+        masters.generate("formal:MK:v1", MasterState.ACTIVE)
+        assert len(masters.chip_keys("formal:MK:v1", b"430100sx", [bytes(8)] * 3)) == 3
+    finally:
+        masters.destroy("formal:MK:v1")
+        masters.forget()

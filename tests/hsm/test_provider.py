@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pickle
@@ -21,18 +22,23 @@ from actors.hsm.channel_answers import CHANNEL_ANSWERS
 from actors.hsm.pkcs11_masters import KNOWN_ANSWERS as MASTERS_ANSWERS
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.self_test import SUITE_ANSWERS, TOKEN_ANSWERS, SelfTestFailed
+from domain.codes import Code
 from domain.provider import (
     Authenticate,
     Chip,
+    FormalVersion,
     KeyBlockRefused,
+    KeyChange,
     KeySet,
+    LookUp,
+    ProveCheckValue,
     ProviderError,
     RecordUnsealable,
 )
 from tests.conformance.card_side import Factory, Records, identification_code
 from tests.conformance.provider_specimen import Specimen
 from tests.conformance.provider_suite import check_key_provider
-from tests.hsm.place import KINDS, Home, bring_formal_keys, make_home
+from tests.hsm.place import DES3, KINDS, SDF, Home, bring_formal_keys, make_home
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,6 +117,97 @@ def test_a_known_answer_that_fails_stops_the_service(provider: Pkcs11Provider, n
             provider.index(["1"])
     provider.known_answers = KNOWN_ANSWERS
     assert provider.self_test() == [a.name for a in KNOWN_ANSWERS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_keys_in_memory_only_the_token_serves(
+    tmp_path: Path, new_home: Home, kind: str
+) -> None:
+    """Forbidden, every operation that needs a key in memory is refused with its code, a key block
+    if the masters are not the token's own; sealing, look-up and signing go on."""
+    home = make_home(tmp_path, kind, new_home.sdf_library, new_home)
+    provider = home.provider(software=False)
+    try:
+        chip = Chip(identification_code(1), "none", "carton-20")
+        (sealed,) = provider.seal("forbidden", [("order", b"plain")])
+        assert provider.unseal("forbidden", [("order", sealed)]) == [b"plain"]
+        assert provider.sign([bytes(32)])
+        answers = provider.perform(
+            [
+                LookUp("1"),
+                Authenticate(chip, KeySet.FORMAL, "EAK", bytes(8)),
+                KeyChange(chip, "EAK", bytes(8)),
+                ProveCheckValue(chip, "EAK", 0, bytes(3)),
+                FormalVersion(),
+            ]
+        )
+        forbidden = Code.KEY_SOFTWARE_FORBIDDEN
+        assert [a.refused for a in answers] == ["", forbidden, forbidden, forbidden, ""]
+        block = Factory.of("forbidden", home.profile).sealed(home.transport_public_key)
+        if kind == DES3:
+            assert provider.import_temporary_keys(block)
+        else:
+            with pytest.raises(KeyBlockRefused, match=forbidden):
+                provider.import_temporary_keys(block)
+    finally:
+        provider.close()
+
+
+def test_a_device_that_computes_wrongly_serves_nothing(tmp_path: Path, new_home: Home) -> None:
+    """The self-test of an SDF device runs before the first call and after each fault; while it
+    fails, nothing is served, and service comes back with right answers."""
+    home = make_home(tmp_path, SDF, new_home.sdf_library, new_home)
+    device = ctypes.CDLL(str(home.sdf_library))
+    provider = home.provider()
+    chip = Chip(identification_code(1), "none", "carton-20")
+    request = Authenticate(chip, KeySet.FORMAL, "EAK", bytes(8))
+    try:
+        device.double_compute_wrongly(1)
+        for _ in range(2):
+            with pytest.raises(SelfTestFailed, match="sdf-sm4-ecb"):
+                provider.index(["1"])
+        device.double_compute_wrongly(0)
+        (answer,) = provider.perform([request])
+        assert answer.data
+        device.double_lose_sessions()
+        device.double_compute_wrongly(1)
+        for error in (ProviderError, SelfTestFailed):
+            with pytest.raises(error):
+                provider.perform([request])
+        device.double_compute_wrongly(0)
+        assert provider.perform([request]) == [answer]
+    finally:
+        device.double_compute_wrongly(0)
+        provider.close()
+
+
+def test_what_another_process_changes_is_seen(home: Home, provider: Pkcs11Provider) -> None:
+    """A master that another process of this machine adds serves at the next call."""
+    chip = Chip(identification_code(1), "elsewhere", "carton-20")
+    request = Authenticate(chip, KeySet.TEMPORARY, "MK", bytes(8))
+    assert provider.perform([request])[0].refused == Code.KEY_UNKNOWN
+    script = _ADD.format(label=labels.temporary("elsewhere", "MK", 0))
+    config = home.config
+    arguments = [config.module, str(config.conf), config.label, str(config.pin_file)]
+    subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path)},
+        timeout=60,
+    )
+    assert provider.perform([request])[0].data
+    provider.masters.destroy(labels.temporary("elsewhere", "MK", 0))
+
+
+_ADD = """
+import sys
+from pathlib import Path
+from actors.hsm.pkcs11_masters import Pkcs11Masters
+from actors.hsm.token import KeyToken, TokenConfig
+module, conf, label, pin_file = sys.argv[1:]
+with KeyToken(TokenConfig(module, Path(conf), label, Path(pin_file))) as token:
+    Pkcs11Masters(token).generate("{label}", "active")
+"""
 
 
 def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -> None:

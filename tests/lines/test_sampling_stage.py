@@ -47,7 +47,7 @@ def drawn_codes(floor: SmallFloor) -> set[str]:
 
 def code_of(chip: Chip) -> str:
     field = PROFILE.fields["identification_code"]
-    return chip.plastic.memory.files[field.file][field.tag].hex().upper()
+    return chip.plastic.memory.social.records[field.file][field.tag].hex().upper()
 
 
 def test_a_good_stack_fed_again_is_read_as_far_as_it_was_drawn_and_ships(
@@ -98,7 +98,7 @@ def test_one_drawn_card_that_is_not_as_ordered_holds_its_lot(floor: SmallFloor) 
     drawn = drawn_codes(floor)
     spoilt = next(c for c in good if c.plastic.face_number and code_of(c) in drawn)
     name = PROFILE.fields["name"]
-    spoilt.plastic.memory.files[name.file][name.tag] = "某人".encode("gb18030").ljust(
+    spoilt.plastic.memory.social.records[name.file][name.tag] = "某人".encode("gb18030").ljust(
         name.length, b"\0"
     )
 

@@ -47,7 +47,8 @@ CARDS = 60
 LINES = {str(line) for line in Line}
 CHIP_LINES = LINES - {"inventory", "sorting", "custody"}
 STATIONS = {"station-1", "station-2"}
-INSTANCES = {"supervisor", "ledger", "provider", "gateway", *LINES, *STATIONS}
+PROVIDERS = {"provider-0", "provider-1"}
+INSTANCES = {"supervisor", "ledger", "gateway", *PROVIDERS, *LINES, *STATIONS}
 KILLED = "inspection"
 INSPECTED = 'sum(card_centre_cards_total{stage="inspection"})'
 
@@ -216,6 +217,8 @@ def _exposed(watched: Watched) -> dict[str, tuple[str, ...]]:
         seen.setdefault(family.name, (family, set()))[1].add(instance)
     words = {frozenset(LINES): "lines", frozenset(CHIP_LINES): "chip lines"}
     words[frozenset(STATIONS)] = "stations"
+    words[frozenset(PROVIDERS)] = "providers"
+    words[frozenset({"supervisor", "gateway", *LINES})] = "supervisor, gateway, lines"
     table: dict[str, tuple[str, ...]] = {}
     for name, (family, instances) in seen.items():
         labels = sorted({label for s in family.samples for label in s.labels} - {"le"})
@@ -247,10 +250,11 @@ CODES = {str(code) for code in Code}
 WORDS: dict[str, set[str]] = {
     "answer": {"segment", "verdict", "wait", "restart"},
     "code": CODES,
-    "error": {"Again", "CardRemoved", "ReaderError", "ReaderLost", "ServiceLost", "CardSilent",
-              "EjectUnknown", "FeederRefused"},
+    "error": {"Again", "CardRemoved", "ReaderError", "ReaderHung", "ReaderLost", "ServiceLost",
+              "CardSilent", "EjectUnknown", "FeederRefused", "Untrusted"},
     "kind": {str(kind) for kind in Kind},
     "line": {str(line) for line in Line},
+    "member": PROVIDERS,
     "method": asked_of(InventoryLine, ChipLine, SortingLine, CustodyLine),
     "operation": asked_of(KeyProvider, KeyCustodian) | set(REQUESTS.values()),
     "part": {"look_up", "prepare", "provider", "decide", "commit", "centre", "chip",
@@ -260,7 +264,9 @@ WORDS: dict[str, set[str]] = {
     "result": {"good", *(str(s) for s in Standing), "committed", "repeated", "refused", "failed",
                "done", "differs"},
     "stage": set(STAGES),
-    "state": {"empty", "working", "asking", "waiting", "failed"},
+    "state": {"empty", "working", "asking", "waiting", "failed", "quarantined"},
+    "reader": {f"R{n:02d} 00 00" for n in range(8)},
+    "failure": {"retry", "power_on", "broken", "hang", "quarantine"},
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ def main() -> int:
     parser.add_argument("--station")
     parser.add_argument("--metrics", type=Path)
     options, _ = parser.parse_known_args(arguments)
-    metrics.expect(agent.STAGES)
+    metrics.expect(agent.STAGES, [])
     open_endpoint(options.metrics, options.station)
     while not Path(go).exists():
         time.sleep(0.1)  # another process's file: there is no event to wait for

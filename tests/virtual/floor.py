@@ -15,10 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
-from cryptography.hazmat.primitives.ciphers import Cipher, modes
-
 from domain.card.profile import load_profile
+from tests.conformance.chip_terminal import ecb, mac, pad
 
 PROFILE = load_profile("ssc-3des")
 SELECT = bytes((0x00, 0xA4, 0x04, 0x00, len(PROFILE.aid))) + PROFILE.aid
@@ -28,37 +26,17 @@ READ_NAME = bytes.fromhex("00B2093420")
 MK = PROFILE.key("MK").key_id
 IRK = PROFILE.key("IRK").key_id
 EAK = PROFILE.key("EAK").key_id
-
-
-def ecb(key: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
-    cipher = Cipher(TripleDES(key + key[:8]), modes.ECB())
-    work = cipher.decryptor() if decrypt else cipher.encryptor()
-    return work.update(data) + work.finalize()
-
-
-def retail_mac(key: bytes, iv: bytes, data: bytes) -> bytes:
-    """ISO/IEC 9797-1 algorithm 3, block by block as the standard writes it."""
-    left, right = key[:8] * 2, key[8:] * 2
-    padded = data + b"\x80"
-    padded += bytes(-len(padded) % 8)
-    chain = iv
-    for at in range(0, len(padded), 8):
-        block = bytes(a ^ b for a, b in zip(chain, padded[at : at + 8], strict=True))
-        chain = ecb(left, block)
-    return ecb(left, ecb(right, chain, decrypt=True))
+STK = PROFILE.key("STK").key_id
 
 
 def external_authenticate(key_id: int, key: bytes, challenge: bytes) -> bytes:
-    return bytes((0x00, 0x82, 0x00, key_id, 8)) + ecb(key, challenge)
+    return bytes((0x00, 0x82, 0x00, key_id, 8)) + ecb("3des", key, challenge)
 
 
-def write_key(
-    key_id: int, version: int, loading: bytes, new: bytes, challenge: bytes, *, inner: int = 16
-) -> bytes:
-    plain = bytes((inner,)) + new + b"\x80"
-    body = ecb(loading, plain + bytes(-len(plain) % 8))
+def write_key(key_id: int, version: int, loading: bytes, new: bytes, challenge: bytes) -> bytes:
+    body = ecb("3des", loading, pad(b"\x10" + new, 8))
     header = bytes((0x84, 0xD4, version, key_id, len(body) + 4))
-    return header + body + retail_mac(loading, challenge, header + body)[:4]
+    return header + body + mac("3des", loading, challenge, header + body)[:4]
 
 
 def card_line(number: int, *, carton: str = "C1", silent: bool = False) -> dict[str, Any]:
@@ -70,26 +48,29 @@ def card_line(number: int, *, carton: str = "C1", silent: bool = False) -> dict[
         "face_number": f"A{number:08d}",
         "atr": "3B6D00000080318065" + f"{number:016X}"[-14:],
         "silent": silent,
-        "files": {
-            "05": {"01": "430100D156000005" + f"{number:016X}", "02": "31"},
-            "06": {"09": rng.randbytes(30).hex()},
+        "social": {
+            "records": {
+                "05": {"01": "430100D156000005" + f"{number:016X}", "02": "31"},
+                "06": {"09": rng.randbytes(30).hex()},
+            },
+            "keys": [
+                {"id": slot.key_id, "version": 0, "value": rng.randbytes(16).hex(),
+                 "tries": slot.tries, "tries_left": slot.tries}
+                for slot in PROFILE.keys
+            ],
+            "pin": ["666666", 6, 6],
         },
-        "keys": [
-            {"id": slot.key_id, "version": 0, "value": rng.randbytes(16).hex(),
-             "tries": slot.tries, "tries_left": slot.tries}
-            for slot in PROFILE.keys
-        ],
     }  # fmt: skip
 
 
 def write_tray(path: Path, cards: list[dict[str, Any]], tray_id: str = "tray-1") -> Path:
-    header = {"format": "tray/1", "tray_id": tray_id, "profile": "ssc-3des"}
+    header = {"format": "tray/2", "tray_id": tray_id, "profile": "ssc-3des"}
     path.write_text("".join(json.dumps(row) + "\n" for row in [header, *cards]))
     return path
 
 
 def key_of(line: Mapping[str, Any], key_id: int) -> bytes:
-    return bytes.fromhex(next(k["value"] for k in line["keys"] if k["id"] == key_id))
+    return bytes.fromhex(next(k["value"] for k in line["social"]["keys"] if k["id"] == key_id))
 
 
 class Terminal:

@@ -18,10 +18,15 @@ from pathlib import Path
 
 import pytest
 
+from domain.card.apdu import select_application
 from station_agents.virtual.control import TrayControl
+from station_agents.virtual.financial_memory import PERSONALIZED
 from station_agents.virtual.pcscd import Pcscd
 from station_agents.virtual.tray_file import Plastic, journal_path, read_tray
 from station_agents.virtual.tray_process import TrayProcess
+from station_agents.virtual.tray_rows import memory_row
+from tests.virtual import bank
+from tests.virtual.bank import UNIONPAY
 from tests.virtual.floor import (
     EAK,
     GET_CHALLENGE,
@@ -114,6 +119,44 @@ def test_an_ejected_card_does_not_answer(
         assert terminal.send(service.readers[0], READ_NAME) is None
 
 
+def test_a_financial_side_survives_the_tray(
+    service: Pcscd, terminal: Terminal, tmp_path: Path
+) -> None:
+    """Over real readers: personalized until the tray is killed, finished after it came back, and
+    read; what was answered before the kill is there after it."""
+    r0 = service.readers[0]
+    row = memory_row(bank.memory("aes", 16))["financial"]
+    path = write_tray(tmp_path / "tray-1.jsonl", [{**card_line(0), "financial": row}])
+    new, level = bank.keys("bank", 16), 0x33
+
+    def send(apdu: bytes) -> bytes:
+        answer = terminal.send(r0, apdu)
+        assert answer is not None
+        return answer
+
+    with TrayProcess([path], service.addresses, tmp_path / "tray.sock") as tray:
+        assert terminal.open(r0)
+        assert set(bank.run(send, bank.new_keys(bank.keys("maker", 16), new, level))) == {"9000"}
+        turns = bank.data(UNIONPAY, bank.unionpay(), new, level)
+        assert bank.run(send, turns, most=6) == ["9000"] * 6
+        tray.kill()
+        held = on_file(tmp_path)["00000"].memory.financial
+        assert held is not None
+        assert [k.version for k in held.key_sets] == [bank.NEW_VERSION]
+        before = dict(held.applications[UNIONPAY].dgis)
+        assert len(before) > 3
+        tray.start()
+        assert terminal.open(r0)
+        turns = bank.data(UNIONPAY, bank.unionpay(), new, level)
+        assert set(bank.run(send, turns)) == {"9000"}
+        assert send(bytes(select_application(UNIONPAY))) == b"\x90\x00"
+        assert send(bytes.fromhex("00B2021400")) == bank.records()[0x0202] + b"\x90\x00"
+    held = on_file(tmp_path)["00000"].memory.financial
+    assert held is not None
+    assert held.applications[UNIONPAY].state == PERSONALIZED
+    assert before.items() <= held.applications[UNIONPAY].dgis.items()
+
+
 def test_empty_and_silent_readers_then_feed(
     service: Pcscd, terminal: Terminal, tmp_path: Path
 ) -> None:
@@ -180,7 +223,7 @@ def change_keys(terminal: Terminal, reader: str, number: int, done: dict[int, by
     answer = terminal.send(reader, external_authenticate(MK, mk, challenge[:8]))
     if answer != b"\x90\x00":
         return False
-    for slot in PROFILE.keys[:-1]:
+    for slot in (slot for slot in PROFILE.keys[:-1] if not slot.df):
         new = secrets.token_bytes(16)
         challenge = terminal.send(reader, GET_CHALLENGE)
         if challenge is None:
@@ -233,7 +276,7 @@ def test_sigkill_at_random_moments_loses_and_doubles_nothing(
         for card_id, card in cards.items():
             line = card_line(int(card_id))
             done = acknowledged.get(int(card_id), {})
-            for key_id, key in card.memory.keys.items():
+            for key_id, key in card.memory.social.keys.items():
                 if key_id in done:
                     assert (key.version, key.value) == (1, done[key_id])
                 elif key.version == 0:
@@ -268,7 +311,24 @@ def test_a_wrong_try_is_counted_although_the_power_goes(
         answer = terminal.send(reader, bytes((0, 0x82, 0, EAK, 8)) + bytes(8))
         assert answer == bytes((0x63, 0xC0 | left))
         tray.kill()
-        assert on_file(tmp_path)["00000"].memory.keys[EAK].tries_left == left
+        assert on_file(tmp_path)["00000"].memory.social.keys[EAK].tries_left == left
+
+
+def test_power_is_lost_on_command(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:
+    """At the named command the chip falls silent; powered again it has what it had on file: an
+    answer that was lost had its effect, a command that never came had none."""
+    reader = service.readers[0]
+    wrong = bytes((0, 0x82, 0, EAK, 8)) + bytes(8)
+    with tray_for(service, tmp_path, 2) as tray:
+        assert terminal.open(reader)
+        for executed, left in ((False, 5), (True, 4)):
+            tray.ask("cut", reader=0, command=3, executed=executed)
+            assert terminal.send(reader, SELECT) == b"\x90\x00"
+            assert terminal.send(reader, GET_CHALLENGE) is not None
+            assert terminal.send(reader, wrong) is None
+            assert on_file(tmp_path)["00000"].memory.social.keys[EAK].tries_left == left
+            assert terminal.open(reader)
+            assert terminal.send(reader, READ_NAME) == b"\x69\x85"
 
 
 def test_pcscd_killed_and_started_again(service: Pcscd, terminal: Terminal, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from station_agents.virtual.hopper import Hopper, Places
-from station_agents.virtual.memory import KeyWritten, RecordWritten, TriesLeft
+from station_agents.virtual.social_memory import KeyWritten, RecordWritten, TriesLeft
 from station_agents.virtual.tray_file import OpenTray, TrayFileError, journal_path, read_tray
 from tests.virtual.floor import EAK, card_line, write_tray
 
@@ -29,10 +29,10 @@ def test_changes_and_moves_are_replayed(tray_path: Path) -> None:
         tray.append([{"card": "00000", "stack": "held"}, {"card": "00004", "stack": "good"}])
         tray.append([{"card": "00000", "stack": "hopper"}])
     cards = read_tray(tray_path)[0].cards
-    key = cards["00001"].memory.keys[EAK]
+    key = cards["00001"].memory.social.keys[EAK]
     assert (key.version, key.value, key.tries_left) == (1, NEW.value, 5)
-    assert cards["00002"].memory.keys[EAK].tries_left == 3
-    assert cards["00003"].memory.files[0x06][0x0A] == b"1"
+    assert cards["00002"].memory.social.keys[EAK].tries_left == 3
+    assert cards["00003"].memory.social.records[0x06][0x0A] == b"1"
     assert cards["00004"].stack == "good"
     assert [c.card_id for c in cards.values() if c.stack == "hopper"][-1] == "00000"
 
@@ -48,11 +48,11 @@ def test_a_line_torn_at_any_byte_is_dropped(tray_path: Path) -> None:
     for cut in range(len(data) + 1):
         journal.write_bytes(data[:cut])
         with OpenTray(tray_path) as tray:
-            key = tray.tray.cards["00001"].memory.keys[EAK]
+            key = tray.tray.cards["00001"].memory.social.keys[EAK]
             expected = (1, 5) if cut == len(data) else (0, 4 if cut >= first else 5)
             assert (key.version, key.tries_left) == expected
             tray.change("00005", TriesLeft(EAK, 1))
-        assert read_tray(tray_path)[0].cards["00005"].memory.keys[EAK].tries_left == 1
+        assert read_tray(tray_path)[0].cards["00005"].memory.social.keys[EAK].tries_left == 1
 
 
 def test_named_cards_of_a_stack_are_fed_and_no_others(tray_path: Path, tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_faulty_files_are_named_without_their_content(tray_path: Path, fault: st
     if fault == "twice":
         lines.append(lines[1])
     elif fault == "format":
-        lines[0] = lines[0].replace("tray/1", "tray/9")
+        lines[0] = lines[0].replace("tray/2", "tray/1")
     elif fault == "value":
         row = json.loads(lines[2])
-        row["keys"][0]["value"] = "C0FFEE"
+        row["social"]["keys"][0]["value"] = "C0FFEE"
         lines[2] = json.dumps(row)
     else:
         journal_path(tray_path).write_text('{"card": "C0FFEE", "tries": [7, 3]}\n')
