@@ -13,7 +13,7 @@ from centre.config import Config
 from centre.home import initialise
 from centre.wiring import make_masters, token_config
 from domain.card.profile import load_profile
-from domain.provider import KeyState
+from domain.provider import KeyCustody, KeyState
 
 
 def home_with_keys(home: Path) -> Config:
@@ -37,6 +37,10 @@ def bring_temporary_keys(config: Config, block: bytes) -> None:
     """A factory's keys, active; the centre is not up."""
     profile = load_profile(config.profile)
     with KeyToken(token_config(config)) as token:
-        custody = Custody(token, make_masters(config, token), profile)
-        staged = custody.stage_temporary_keys(block)
-        custody.set_state([key.label for key in staged], KeyState.ACTIVE)
+        take_temporary_keys(Custody(token, make_masters(config, token), profile), block)
+
+
+def take_temporary_keys(custody: KeyCustody, block: bytes) -> None:
+    """Stage and accept them, which takes two people at a centre."""
+    staged = custody.stage_temporary_keys(block)
+    custody.set_state([key.label for key in staged], KeyState.ACTIVE)

@@ -26,7 +26,7 @@ from actors.qa.inspection import Inspection
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
-from bench.masters import home_with_keys
+from bench.masters import home_with_keys, take_temporary_keys
 from centre.config import Config
 from centre.wiring import make_chip_line, now, token_config
 from counterparts.factory import Delivery, make_delivery
@@ -139,7 +139,7 @@ class Lines:
             await doors.stop()
 
     async def take_in(self, delivery: Delivery) -> None:
-        self.provider.import_temporary_keys(delivery.key_block.read_bytes())
+        take_temporary_keys(self.provider, delivery.key_block.read_bytes())
         async with self.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
 

@@ -52,6 +52,8 @@ class Demo:
     station_command: tuple[str, ...] = (sys.executable, "-m", "station_agents")
     tray_command: tuple[str, ...] = (sys.executable, "-m", "station_agents.virtual.tray")
     """The commands can be replaced by launchers that crash at a named state (tests)."""
+    envelopes: Path | None = None
+    """Where the custodians' components are put away (tests search for them); None: destroyed."""
     on_done: Callable[[], object] | None = None
     """Called when the work is done and everything still runs (tests look at it then)."""
 
@@ -110,7 +112,7 @@ def run(demo: Demo) -> dict[str, Any]:
         try:
             with screen:
                 people = People(config, made, sockets / "tray.sock", screen.say)
-                with closing(Custodians(config, screen.say)) as custodians:
+                with closing(Custodians(config, screen.say, demo.envelopes)) as custodians:
                     _Opening(demo, config, keeper, made, sockets, people, custodians).run(screen)
                 _watch(config, made["batch_id"], screen, sockets / "tray.sock", people)
                 apdus = ask_tray(sockets / "tray.sock", {"op": "status"})["apdus"]

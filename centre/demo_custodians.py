@@ -29,8 +29,11 @@ class Custodians:
     """Their things lie in `people/` (0700): passwords, session files, components until they are
     brought."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
-        self._config, self._say = config, say
+    def __init__(
+        self, config: Config, say: Callable[[str], None], envelopes: Path | None = None
+    ) -> None:
+        """`envelopes`: where the components are put away; None: they are destroyed."""
+        self._config, self._say, self._envelopes = config, say, envelopes
         self._place = config.home / "people"
         self._place.mkdir(mode=0o700, exist_ok=True)
         self._passwords = self._remembered()
@@ -122,8 +125,11 @@ class Custodians:
         if act.state == ActState.PROPOSED:
             self._run(other, "act", "confirm", act.act_id, *self._component(kind, other))
         self._wait_until_done(queries, kind, subject)
-        for name in two:
-            self._component_file(name).unlink(missing_ok=True)
+        for file in filter(Path.exists, map(self._component_file, two)):
+            if self._envelopes is None:
+                file.unlink()
+            else:
+                file.rename(self._envelopes / file.name)
 
     def _component(self, kind: ActKind, name: str) -> tuple[str, ...]:
         """Where the component is written: in a ceremony an envelope printer takes it from there."""

@@ -186,16 +186,6 @@ class Answer(NamedTuple):
     apdus: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True)
-class KeyAccepted:
-    """A key that entered the token: its label, version and check value (hex, 3 bytes)."""
-
-    label: str
-    usage: str
-    version: int
-    check_value: str
-
-
 class KeyState(StrEnum):
     """The life of a key, in this order and never back. STAGED: it is there, and used for nothing
     but its check value. ACTIVE: in use. RETIRED: serves only what already carries it.
@@ -295,11 +285,6 @@ class Provider(Protocol):
         """A look-up value (HMAC-SHA-256, hex) for each number, the same for the same number."""
         ...
 
-    def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        """Take a factory's sealed block (docs/files.md) into the token, compare check values.
-        The same block again changes nothing. Raises KeyBlockRefused."""
-        ...
-
     def self_test(self) -> list[str]:
         """The names of the known answers that hold. Raises ProviderError if one does not."""
         ...
@@ -367,6 +352,6 @@ class KeyCustody(Protocol):
         ...
 
     def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
-        """Take a factory's sealed block, staged until somebody accepts it by `set_state`. Else as
-        `Provider.import_temporary_keys`."""
+        """Take a factory's sealed block, staged until somebody accepts it by `set_state`.
+        Check values are compared; the same block again changes nothing. Raises KeyBlockRefused."""
         ...

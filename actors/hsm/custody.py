@@ -151,7 +151,7 @@ class Custody:
         with self._alone():
             taken = import_key_block(self.token, self.masters, parsed, KeyState.STAGED)
             ceremony.put_in_use(self.token, TRANSPORT)
-            return [self._keys.entry(key.label) for key in taken]
+            return [self._keys.entry(label) for label in taken]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import structlog
 
 from actors.hsm import labels
-from actors.hsm.masters import Masters, check_value
+from actors.hsm.masters import Masters
 from actors.hsm.suites import CHECK_VALUE
 from actors.hsm.token import KeyToken
 from actors.hsm.transport import NotAKey
 from domain.card.profile import Profile
 from domain.codes import Code
-from domain.provider import KeyAccepted, KeyBlockRefused
+from domain.provider import KeyBlockRefused
 
 LARGEST_BLOCK = 64 * 1024
 """Bytes; a block of eight keys under RSA-3072 has about 7,300."""
@@ -111,10 +111,8 @@ def _bad(field: str, reason: str) -> KeyBlockRefused:
     return KeyBlockRefused(Code.KEY_BLOCK_BAD, f"{field}: {reason}")
 
 
-def import_key_block(
-    token: KeyToken, masters: Masters, block: KeyBlock, state: str
-) -> list[KeyAccepted]:
-    """Take the keys of `block` in `state`.
+def import_key_block(token: KeyToken, masters: Masters, block: KeyBlock, state: str) -> list[str]:
+    """Take the keys of `block` in `state`; answers their labels.
 
     All of them are tried first, so a refused block leaves nothing behind. After an interruption
     some keys are there; the same block then completes them. A key that is there already must be
@@ -135,10 +133,7 @@ def import_key_block(
                 )
         for key in missing:
             masters.take_sealed(label[key.usage], key.wrapped, state)
-    return [
-        KeyAccepted(label[k.usage], k.usage, k.version, check_value(blocks[k.usage]))
-        for k in block.keys
-    ]
+    return list(label.values())
 
 
 def _tried(masters: Masters, key: WrappedKey) -> bytes:

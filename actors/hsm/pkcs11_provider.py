@@ -27,9 +27,7 @@ from domain.provider import (
     Answer,
     Compare,
     FormalVersion,
-    KeyAccepted,
     KeyRefused,
-    KeyState,
     LookUp,
     OpenChannel,
     Operation,
@@ -125,13 +123,6 @@ class Pkcs11Provider(Custody):
         """See `Provider.index`."""
         with self._serving():
             return [self._look_up_value(value).hex() for value in values]
-
-    def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        """See `Provider.import_temporary_keys`. A refused block leaves nothing in the token."""
-        staged = self.stage_temporary_keys(block)
-        if any(key.state == KeyState.STAGED for key in staged):
-            self.set_state([key.label for key in staged], KeyState.ACTIVE)
-        return [KeyAccepted(k.label, k.usage, k.version, k.check_value) for k in staged]
 
     def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         """See `Provider.sign`. ValueError for a digest that has not 32 bytes."""

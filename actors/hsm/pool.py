@@ -21,7 +21,7 @@ import structlog
 from actors import metrics
 from domain.changes import Away, Fault, KeysAway
 from domain.lines import KeyCustodian, KeyProvider
-from domain.provider import Answer, Chip, KeyAccepted, KeyEntry, KeyState, ProviderError, Request
+from domain.provider import Answer, Chip, KeyEntry, KeyState, ProviderError, Request
 
 log = structlog.get_logger()
 
@@ -114,10 +114,6 @@ class KeyPool:
     async def index(self, values: Sequence[str]) -> list[str]:
         found: list[str] = await self._ask(self._anyone(), "index", values)
         return found
-
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        taken: list[KeyAccepted] = await self._change("import_temporary_keys", block)
-        return taken
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         signatures: list[bytes] = await self._ask(self._anyone(), "sign", digests)

@@ -12,7 +12,7 @@ import pytest
 from bench import agent, keys, one_process, results, stations, whole_centre
 from bench.chips import TURNS_OF_A_CARD
 from bench.intake import take_in
-from bench.masters import home_with_keys
+from bench.masters import home_with_keys, take_temporary_keys
 from counterparts.factory import make_delivery
 
 CARDS = 14
@@ -26,7 +26,7 @@ async def offer_in_process(place: Path) -> stations.Offered:
     delivery = make_delivery(6, 60, place / "stations", pem)
     lines = one_process.Lines(config)
     try:
-        lines.provider.import_temporary_keys(delivery.key_block.read_bytes())
+        take_temporary_keys(lines.provider, delivery.key_block.read_bytes())
         async with lines.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
             return await stations.offer(stations.Job(door, str(delivery.out_dir), 0, LOAD))

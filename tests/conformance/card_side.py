@@ -15,7 +15,7 @@ from Crypto.Cipher import DES, DES3, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 from domain.card.profile import Profile
-from domain.provider import KeyStanding
+from domain.provider import KeyCustody, KeyEntry, KeyStanding, KeyState
 from tests.conformance import sm4
 
 AREA = "430100"
@@ -154,3 +154,9 @@ class Records:
     def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
         self.asked.append(identification_codes)
         return {c: self.standings[c] for c in identification_codes if c in self.standings}
+
+
+def take_temporary_keys(custody: KeyCustody, block: bytes) -> list[KeyEntry]:
+    """A factory's block, staged and accepted: what takes two people at a centre."""
+    staged = custody.stage_temporary_keys(block)
+    return custody.set_state([key.label for key in staged], KeyState.ACTIVE)

@@ -74,7 +74,8 @@ def changing_commands(s: Specimen) -> list[ChangingCommand]:
 
 def _of_keys(s: Specimen) -> dict[str, Command]:
     def wrong(t: Terminal) -> bytes:
-        return t.cryptogram("EAK", t.challenge())[:-1] + b"\x00"
+        right = t.cryptogram("EAK", t.challenge())
+        return right[:-1] + bytes((right[-1] ^ 1,))
 
     def right(t: Terminal) -> bytes:
         t.send(wrong(t))

@@ -14,7 +14,7 @@ from pkcs11 import Attribute
 
 from domain.codes import Code
 from domain.provider import Authenticate, KeySet
-from tests.conformance.card_side import Factory
+from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.custody_specimen import (
     ACTIVE,
     CHIP,
@@ -48,7 +48,7 @@ def check_export_opens_under_the_kek_only(make: Make) -> None:
         with pytest.raises(ValueError, match="KEK"):
             unwrapped(os.urandom(32), wrapped)
         p.seal("B", [("order", b"x")])
-        p.import_temporary_keys(Factory.of("B", c.profile).sealed(c.transport))
+        take_temporary_keys(p, Factory.of("B", c.profile).sealed(c.transport))
         for label in ("data:B", "temporary:B:MK:v0", "kek:v1", "wrap"):
             with refused(Code.KEY_STAYS, label):
                 p.export([label], 1)
@@ -81,7 +81,7 @@ def _backed_up(c: Centre, kek: bytes) -> bytes:
     c.bring("bank:103:transport:v1", "aes", os.urandom(32))
     c.provider.set_state(["bank:102:kmc:v1"], ACTIVE)
     c.provider.seal("B", [("order", b"x")])
-    c.provider.import_temporary_keys(Factory.of("B", c.profile).sealed(c.transport))
+    take_temporary_keys(c.provider, Factory.of("B", c.profile).sealed(c.transport))
     c.provider.sign([bytes(32)])
     return c.provider.backup(1)
 

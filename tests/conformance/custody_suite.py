@@ -16,7 +16,7 @@ from Crypto.PublicKey import RSA
 from domain.codes import Code
 from domain.provider import Authenticate, KeyChange, KeySet
 from tests.conformance import custody_files
-from tests.conformance.card_side import Factory
+from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.custody_specimen import (
     ACTIVE,
     CHIP,
@@ -144,7 +144,7 @@ def check_the_next_version(make: Make) -> None:
     with make() as c:
         p = c.provider
         factory = Factory.of("B", c.profile)
-        p.import_temporary_keys(factory.sealed(c.transport))
+        take_temporary_keys(p, factory.sealed(c.transport))
         change = KeyChange(CHIP, "MK", os.urandom(8))
         loading = factory.key(c.profile.loading_usage, CHIP.identification_code)
 

@@ -20,7 +20,7 @@ from domain.provider import (
     ProveCheckValue,
     Request,
 )
-from tests.conformance.card_side import Factory
+from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.provider_specimen import Specimen, chip_of, take_keys
 
 
@@ -28,13 +28,13 @@ def check_import_accepts_once(s: Specimen) -> None:
     """Check values come back as the factory gave them; the same block again is the same answer."""
     factory = Factory.of("import", s.profile)
     block = factory.sealed(s.transport_public_key)
-    accepted = s.provider.import_temporary_keys(block)
+    accepted = take_temporary_keys(s.provider, block)
     assert [k.usage for k in accepted] == [slot.usage for slot in s.profile.keys]
     given = json.loads(block)["keys"]
     assert [k.check_value for k in accepted] == [k["check_value"] for k in given]
-    assert s.provider.import_temporary_keys(block) == accepted
+    assert take_temporary_keys(s.provider, block) == accepted
     # OAEP is random: the same keys wrapped anew are the same keys.
-    assert s.provider.import_temporary_keys(factory.sealed(s.transport_public_key)) == accepted
+    assert take_temporary_keys(s.provider, factory.sealed(s.transport_public_key)) == accepted
 
 
 def check_import_refuses_other_keys(s: Specimen) -> None:
@@ -54,12 +54,12 @@ def check_import_refuses_wrong_check_value(s: Specimen) -> None:
     assert isinstance(keys, list)
     keys[-1]["check_value"] = "000000" if keys[-1]["check_value"] != "000000" else "111111"
     with pytest.raises(KeyBlockRefused) as refused:
-        s.provider.import_temporary_keys(json.dumps(block).encode())
+        take_temporary_keys(s.provider, json.dumps(block).encode())
     assert refused.value.code == Code.KEY_CHECK_VALUE_DIFFERS
     assert {a.refused for a in s.provider.perform(_of_temporary_keys(factory, 1))} == {
         Code.KEY_UNKNOWN
     }
-    s.provider.import_temporary_keys(factory.sealed(s.transport_public_key))
+    take_temporary_keys(s.provider, factory.sealed(s.transport_public_key))
     _assert_temporary_keys_work(s, factory)
 
 

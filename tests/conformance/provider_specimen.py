@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from actors.hsm.masters import Masters
 from domain.card.profile import Profile
-from domain.provider import Chip, Provider
-from tests.conformance.card_side import CARDS, CardCipher, Factory, Records, identification_code
+from domain.provider import Chip, KeyCustody, Provider
+from tests.conformance.card_side import (
+    CARDS,
+    CardCipher,
+    Factory,
+    Records,
+    identification_code,
+    take_temporary_keys,
+)
+
+
+class WholeProvider(Provider, KeyCustody, Protocol):
+    """What stands behind both: one session with the HSM."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +27,7 @@ class Specimen:
     """A provider with formal keys of version 1 that are active, index and head keys, without any
     temporary or data keys, made with `records`; public keys as PEM."""
 
-    provider: Provider
+    provider: WholeProvider
     masters: Masters
     records: Records
     profile: Profile
@@ -29,7 +41,7 @@ class Specimen:
 
 def take_keys(s: Specimen, batch_id: str) -> Factory:
     factory = Factory.of(batch_id, s.profile)
-    s.provider.import_temporary_keys(factory.sealed(s.transport_public_key))
+    take_temporary_keys(s.provider, factory.sealed(s.transport_public_key))
     return factory
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.running import centre, demo, environment
+from tests.demo.memory_search import keys_in_memory
+from tests.demo.running import CARDS, SEED, centre, demo, environment
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +27,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(place: Path) -> Path:
     """A demo that was stopped by SIGKILL in the middle and run again to its end."""
     home = place / "home"
+    (place / "envelopes").mkdir(mode=0o700)
+    launcher = [sys.executable, "-m", "tests.demo.watched_demo", str(home), str(place)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "centre", *demo(home)],
+        [*launcher, str(SEED), str(CARDS)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -38,6 +41,8 @@ def finished(place: Path) -> Path:
     try:
         _wait_for_work(home, process, said)
         _keep_what_passes(home, place / "before")
+        found = keys_in_memory(home, process.pid, place)
+        (place / "memory.json").write_text(json.dumps(found), "utf-8")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

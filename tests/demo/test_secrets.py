@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.demo.memory_search import MAY_HOLD_KEYS
 from tests.demo.running import CARDS, SEED
 from tests.demo.secrets_search import files_of, found_in, secrets_of
 
@@ -63,6 +64,19 @@ def test_no_name_number_key_or_pin_is_where_it_must_not_be(finished: Path, place
         "station-1-metrics",
     } <= names
     assert not (found := found_in(files, secrets)), found
+
+
+def test_no_key_is_in_the_memory_of_another_process(finished: Path, place: Path) -> None:
+    """While chips got their keys: neither the province's masters and the custodians' components,
+    nor the factory's, nor the keys of chips stand in the memory of any process but the providers',
+    the tray's and the custodians' own. That the search finds what is there the tray shows."""
+    found: dict[str, list[str]] = json.loads((place / "memory.json").read_text("utf-8"))
+    names = {name.partition(" ")[0] for name in found}
+    assert {"gateway", "ledger", "key_replacement", "inspection", "custody", "raylet",
+            "station_agents", "watched_demo", "centre"} <= names  # fmt: skip
+    plastic = {what for name in found if name.startswith("tray") for what in found[name]}
+    assert "a temporary key of a chip" in plastic
+    assert not {n: w for n, w in found.items() if w and not n.startswith(MAY_HOLD_KEYS)}
 
 
 @pytest.mark.parametrize("place_of", ["log", "journals", "run", "heads.jsonl"])

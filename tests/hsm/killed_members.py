@@ -80,8 +80,9 @@ async def _until(holds: Callable[[], Any]) -> None:
 
 
 async def _kill(*actors: Any) -> None:
-    for actor in actors:
-        os.kill((await ask(actor.health))["pid"], signal.SIGKILL)
+    # Asked before: a busy one answers late, and the first would be back by then.
+    for state in [await ask(actor.health) for actor in actors]:
+        os.kill(state["pid"], signal.SIGKILL)
 
 
 def main() -> None:
@@ -132,6 +133,8 @@ async def _work(
 
     await _until(lambda: ready(line, *members))
     fed = iter(chips)
+    feeding = asyncio.Event()
+    feeding.set()
     done = asyncio.Queue[Verdict | None]()
     anew = 0
     told: set[str] = set()
@@ -139,6 +142,7 @@ async def _work(
     async def reader() -> None:
         station = Reader(floor, actor=line, codes=told)
         for chip in fed:
+            await feeding.wait()
             verdict = await station.present(chip, Line.KEY_REPLACEMENT)
             done.put_nowait(verdict)
 
@@ -152,7 +156,10 @@ async def _work(
     await _kill(members[0])
     anew += await some()
     one_killed = sorted(told)
+    feeding.clear()  # or the work might be over before both are there to be killed
     await _until(lambda: ready(line, members[0]))
+    feeding.set()
+    anew += await some()
     await _kill(*members)
     await _until(lambda: state("paused"))
     paused = await ask(line.health)

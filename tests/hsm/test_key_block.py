@@ -16,7 +16,7 @@ from actors.hsm import labels
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from domain.codes import Code
 from domain.provider import KeyBlockRefused
-from tests.conformance.card_side import Factory
+from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.hsm.place import Home
 
 Spoil = Callable[[dict[str, Any]], None]
@@ -62,7 +62,7 @@ def test_a_spoiled_block_names_its_field_and_leaves_nothing(
     block = Factory.of("spoiled", home.profile).block(home.transport_public_key)
     spoil(block)
     with pytest.raises(KeyBlockRefused) as refused:
-        provider.import_temporary_keys(json.dumps(block).encode())
+        take_temporary_keys(provider, json.dumps(block).encode())
     assert refused.value.code == Code.KEY_BLOCK_BAD
     assert refused.value.reason.startswith(f"{field}: ")
     assert _of_batch(provider, "spoiled") == []
@@ -74,7 +74,7 @@ def test_a_spoiled_block_names_its_field_and_leaves_nothing(
 def test_garbage_is_refused(provider: Pkcs11Provider, block: bytes) -> None:
     """No bytes at all make it fall over."""
     with pytest.raises(KeyBlockRefused, match="KEY_BLOCK_BAD: block"):
-        provider.import_temporary_keys(block)
+        take_temporary_keys(provider, block)
 
 
 @pytest.mark.parametrize("length", [8, 32])
@@ -86,7 +86,7 @@ def test_a_wrapped_key_of_another_length_is_refused(
     seal = PKCS1_OAEP.new(RSA.import_key(home.transport_public_key))
     block["keys"][0]["wrapped"] = seal.encrypt(os.urandom(length)).hex()
     with pytest.raises(KeyBlockRefused):
-        provider.import_temporary_keys(json.dumps(block).encode())
+        take_temporary_keys(provider, json.dumps(block).encode())
     assert _of_batch(provider, "length") == []
 
 
@@ -94,7 +94,7 @@ def test_another_transport_key_is_refused(home: Home, provider: Pkcs11Provider) 
     """A block that was sealed for another centre."""
     other = RSA.generate(2048).public_key().export_key()
     with pytest.raises(KeyBlockRefused, match=r"KEY_BLOCK_BAD: keys\[0\].wrapped"):
-        provider.import_temporary_keys(Factory.of("elsewhere", home.profile).sealed(other))
+        take_temporary_keys(provider, Factory.of("elsewhere", home.profile).sealed(other))
 
 
 def test_an_import_that_was_cut_off_is_completed_by_the_same_block(
@@ -104,14 +104,14 @@ def test_an_import_that_was_cut_off_is_completed_by_the_same_block(
     rest; a block with other keys is refused and changes nothing."""
     factory = Factory.of("cut-off", home.profile)
     block = factory.sealed(home.transport_public_key)
-    whole = provider.import_temporary_keys(block)
+    whole = take_temporary_keys(provider, block)
     for usage in ("IRK", "MK"):
         label = labels.temporary("cut-off", usage, home.profile.temporary_version)
         provider.token.find(label).destroy()
     with pytest.raises(KeyBlockRefused, match="KEY_BLOCK_REPEATED_DIFFERENT"):
-        provider.import_temporary_keys(
-            Factory.of("cut-off", home.profile).sealed(home.transport_public_key)
+        take_temporary_keys(
+            provider, Factory.of("cut-off", home.profile).sealed(home.transport_public_key)
         )
     assert len(_of_batch(provider, "cut-off")) == len(whole) - 2
-    assert provider.import_temporary_keys(block) == whole
+    assert take_temporary_keys(provider, block) == whole
     assert len(_of_batch(provider, "cut-off")) == len(whole)

@@ -18,7 +18,6 @@ from domain.provider import (
     Answer,
     Chip,
     Compare,
-    KeyAccepted,
     KeyChange,
     KeyRefused,
     KeyState,
@@ -100,10 +99,6 @@ class Scripted:
     async def index(self, values: Sequence[str]) -> list[str]:
         found: list[str] = await self._plain("index", list(values))
         return found
-
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        taken: list[KeyAccepted] = await self._plain("import_temporary_keys", [])
-        return taken
 
     def __getattr__(self, name: str) -> Any:
         """Acts on keys."""
@@ -293,7 +288,7 @@ def test_a_change_of_keys_is_made_by_one_and_seen_by_all() -> None:
         assert len(changed) == 1
         assert all("refresh" in m.asked for m in members)
         members[2].sick = Away("stopped")
-        await pool.import_temporary_keys(b"")
+        await pool.stage_temporary_keys(b"")
         assert pool.out == ["p2"]
         members[0].sick = members[1].sick = KeyRefused(Code.KEY_UNKNOWN, "no such key")
         with pytest.raises(KeyRefused):

@@ -29,13 +29,14 @@ from domain.provider import (
     FormalVersion,
     KeyBlockRefused,
     KeyChange,
+    KeyRefused,
     KeySet,
     LookUp,
     ProveCheckValue,
     ProviderError,
     RecordUnsealable,
 )
-from tests.conformance.card_side import Factory, Records, identification_code
+from tests.conformance.card_side import Factory, Records, identification_code, take_temporary_keys
 from tests.conformance.provider_specimen import Specimen
 from tests.conformance.provider_suite import check_key_provider
 from tests.hsm.place import DES3, KINDS, SDF, Home, bring_formal_keys, make_home
@@ -126,6 +127,7 @@ def test_without_keys_in_memory_only_the_token_serves(
     """Forbidden, every operation that needs a key in memory is refused with its code, a key block
     if the masters are not the token's own; sealing, look-up and signing go on."""
     home = make_home(tmp_path, kind, new_home.sdf_library, new_home)
+    bring_formal_keys(home)
     provider = home.provider(software=False)
     try:
         chip = Chip(identification_code(1), "none", "carton-20")
@@ -145,10 +147,10 @@ def test_without_keys_in_memory_only_the_token_serves(
         assert [a.refused for a in answers] == ["", forbidden, forbidden, forbidden, ""]
         block = Factory.of("forbidden", home.profile).sealed(home.transport_public_key)
         if kind == DES3:
-            assert provider.import_temporary_keys(block)
+            assert take_temporary_keys(provider, block)
         else:
-            with pytest.raises(KeyBlockRefused, match=forbidden):
-                provider.import_temporary_keys(block)
+            with pytest.raises(KeyRefused, match=forbidden):
+                take_temporary_keys(provider, block)
     finally:
         provider.close()
 
@@ -157,6 +159,7 @@ def test_a_device_that_computes_wrongly_serves_nothing(tmp_path: Path, new_home:
     """The self-test of an SDF device runs before the first call and after each fault; while it
     fails, nothing is served, and service comes back with right answers."""
     home = make_home(tmp_path, SDF, new_home.sdf_library, new_home)
+    bring_formal_keys(home)
     device = ctypes.CDLL(str(home.sdf_library))
     provider = home.provider()
     chip = Chip(identification_code(1), "none", "carton-20")
@@ -214,8 +217,8 @@ def test_no_key_can_be_read_or_taken_out(home: Home, provider: Pkcs11Provider) -
     """Of every secret and private key in the token the value is refused. Only keys of a backup
     may leave wrapped, and the transport key, which is public, wraps nothing."""
     provider.seal("secret", [("order", b"x")])
-    provider.import_temporary_keys(
-        Factory.of("secret", home.profile).sealed(home.transport_public_key)
+    take_temporary_keys(
+        provider, Factory.of("secret", home.profile).sealed(home.transport_public_key)
     )
     session = provider.token.session
     keys = [
@@ -260,7 +263,7 @@ def test_inventory_names_every_key_with_its_check_value(
 ) -> None:
     """Label, usage, version and check value: the factory's as given, the same after reopening."""
     factory = Factory.of("inventory:of-one", home.profile)
-    accepted = provider.import_temporary_keys(factory.sealed(home.transport_public_key))
+    accepted = take_temporary_keys(provider, factory.sealed(home.transport_public_key))
     entries = {entry.label: entry for entry in provider.inventory()}
     for key in accepted:
         entry = entries[key.label]

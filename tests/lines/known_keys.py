@@ -18,7 +18,7 @@ from domain.card.profile import Profile, load_profile
 from domain.card.segment import Answers, Segment
 from station_agents.virtual.social_memory import Key
 from tests.conformance.card_side import CARDS as CIPHERS
-from tests.conformance.card_side import Factory
+from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.lines.small_floor import Chip, SmallFloor, Station
 
 CARDS = 320
@@ -95,7 +95,7 @@ class KnownFloor:
         pem = (place / "transport.pem").read_bytes()
         delivery = make_delivery(self._seed, CARDS, place / f"delivery-{self._seed}", pem)
         factory = Factory.of(delivery.batch_id, self.profile)
-        await self.floor.keys.import_temporary_keys(factory.sealed(pem))
+        take_temporary_keys(self.floor.provider, factory.sealed(pem))
         await self.floor.take(delivery, keys=False)
         planted = {fault["card"] for fault in delivery.faults}
         self._chips += [

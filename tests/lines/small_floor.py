@@ -30,7 +30,7 @@ from domain.changes import Changes, Committed
 from domain.factory_return import INDEXED, FactoryRecord, RecordChecker, index_text, plaintext
 from domain.lines import FactoryReturn, KeyProvider, Note, NoteCarton, SealedRecord, SignFor
 from domain.places import Line
-from domain.provider import Answer, KeyAccepted, Request
+from domain.provider import Answer, Request
 from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
 from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
@@ -39,6 +39,7 @@ from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.social_memory import KeyWritten
 from station_agents.virtual.tray_file import Plastic, read_tray
+from tests.conformance.card_side import take_temporary_keys
 from tests.hsm.place import DES3, WRAPPED, bring_formal_keys, make_home
 from tests.ledger.scanning import scan_packages
 
@@ -75,9 +76,6 @@ class Nearby:
 
     async def index(self, values: Sequence[str]) -> list[str]:
         return self._provider.index(values)
-
-    async def import_temporary_keys(self, block: bytes) -> list[KeyAccepted]:
-        return self._provider.import_temporary_keys(block)
 
     async def sign(self, digests: Sequence[bytes]) -> list[bytes]:
         return self._provider.sign(digests)
@@ -170,7 +168,7 @@ class SmallFloor:
 
     async def take(self, delivery: Delivery, *, keys: bool = True) -> None:
         if keys:
-            await self.keys.import_temporary_keys(delivery.key_block.read_bytes())
+            take_temporary_keys(self.provider, delivery.key_block.read_bytes())
         await self.inventory.accept_return(await self.sealed_return(delivery))
         await self.inventory.accept_note(note_of(delivery))
         await self.inventory.sign_for(count(delivery))
