@@ -1,5 +1,5 @@
-"""The other side's cryptography: what a factory and a chip compute, on pycryptodome and an SM4
-of its own.
+"""The other side's cryptography: what a factory and a chip compute, on pycryptodome and the SM4
+of the virtual card.
 
 Shares no code with the centre, so that agreement means something.
 """
@@ -16,7 +16,7 @@ from Crypto.PublicKey import RSA
 
 from domain.card.profile import Profile
 from domain.provider import KeyCustody, KeyEntry, KeyStanding, KeyState
-from tests.conformance import sm4
+from station_agents.virtual.crypto import Sm4Key
 
 AREA = "430100"
 
@@ -82,7 +82,12 @@ class CardCipher:
 
 
 DES3_CARD = CardCipher(8, _des3, _des3_back, _retail_mac)
-SM4_CARD = CardCipher(16, sm4.encipher, sm4.decipher, sm4.mac)
+SM4_CARD = CardCipher(
+    16,
+    lambda key, data: Sm4Key(key).encrypt(data),
+    lambda key, data: Sm4Key(key).decrypt(data),
+    lambda key, iv, data: Sm4Key(key).mac(iv.ljust(16, b"\0"), data),
+)
 CARDS = {"3des": DES3_CARD, "sm4": SM4_CARD}
 
 
