@@ -160,9 +160,13 @@ async def _work(
     await _until(lambda: ready(line, members[0]))
     feeding.set()
     anew += await some()
+    # Else they might be back before anybody has missed both.
+    pin = floor.place / "pin"
+    pin.rename(pin.with_name("away"))
     await _kill(*members)
     await _until(lambda: state("paused"))
     paused = await ask(line.health)
+    pin.with_name("away").rename(pin)
     await _until(lambda: state("ready"))
     await asyncio.wait_for(readers, SECONDS)
     anew += [done.get_nowait() for _ in range(done.qsize())].count(None)

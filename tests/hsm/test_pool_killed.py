@@ -16,10 +16,10 @@ from tests.hsm.killed_members import CARDS, PROVIDERS
 
 @pytest.mark.timeout(180)
 def test_members_are_killed_under_work_and_the_line_goes_on(tmp_path: Path) -> None:
-    """One member is killed (SIGKILL): no chip waits, the other does its part. Then both: the line
-    says KEY_PROVIDER_AWAY and pauses, and goes on by itself when they are back. No chip is read
-    anew, no turn decided twice, each key is written once; and whichever member is asked, a carton
-    whose bodies all have their keys draws no more."""
+    """One member is killed (SIGKILL): no chip waits, the other does its part. Then both, and no
+    session opens for a while: the line says KEY_PROVIDER_AWAY and pauses, and goes on by itself
+    when they are back. No chip is read anew, no turn decided twice, each key is written once; and
+    whichever member is asked, a carton whose bodies all have their keys draws no more."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.hsm.killed_members", str(tmp_path / "floor")],
         capture_output=True,
