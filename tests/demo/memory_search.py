@@ -18,7 +18,7 @@ from counterparts.chips import make_masters
 from domain.card.profile import load_profile
 from tests.demo.running import CARDS, SEED
 
-CHIPS = 8
+CHIPS = 3
 """How many chips' keys are sought; each has a temporary and soon a formal set."""
 MAY_HOLD_KEYS = ("provider", "tray", "terminal")
 """By the start of their names: the HSM's own processes, the plastic, and where custodians make or
@@ -76,11 +76,16 @@ def _processes(home: Path, demo: int) -> dict[int, str]:
             session = (home / "run" / "ray-directory").read_bytes()
             if session in command.read_bytes():
                 ids.add(int(command.parent.name))
-    return {pid: named.get(pid) or f"{_program(pid)} {pid}" for pid in sorted(ids)}
+    programs = {pid: named.get(pid) or _program(pid) for pid in sorted(ids)}
+    return {p: x if p in named else f"{x} {p}" for p, x in programs.items() if x}
 
 
 def _program(pid: int) -> str:
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    """What runs there; empty if it has ended."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
     words = [Path(os.fsdecode(word)).name for word in command if word]
     module = words[words.index("-m") + 1] if "-m" in words[:-1] else (words or ["?"])[0]
     short = module.rpartition(".")[2]
@@ -121,7 +126,7 @@ def _grep(pid: int, patterns: Path) -> set[bytes]:
         assert grep.stdout is not None
         feeder = threading.Thread(target=_feed, args=(pid, grep.stdin))
         feeder.start()
-        matched = set(grep.stdout.read().splitlines())
+        matched = set(grep.stdout.read().split(b"\n")) - {b""}
         feeder.join()
     assert grep.returncode in (0, 1), "grep failed"
     return matched
