@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from domain.card.profile import profile_ids
 from domain.sampling import AQLS
 from gateways.fonts import FontUnusable, ListFonts, check_font
+
+LONGEST_IDLE_MINUTES = 24 * 60.0
 
 TEMPLATE = """\
 # Configuration of the card centre (省制卡中心). Paths are relative to this file.
@@ -264,8 +267,11 @@ def _check(config: Config) -> None:
         raise ConfigError("[keys] sdf_kek: an index from 1 is needed")
     if config.head_seconds <= 0:
         raise ConfigError("[ledger] head_seconds: more than 0 is needed")
-    if config.idle_minutes <= 0:
-        raise ConfigError("[people] idle_minutes: more than 0 is needed")
+    if not 0 < config.idle_minutes <= LONGEST_IDLE_MINUTES:
+        raise ConfigError(f"[people] idle_minutes: 大于 0，至多 {LONGEST_IDLE_MINUTES:.0f}"
+                          f" more than 0, at most {LONGEST_IDLE_MINUTES:.0f}")  # fmt: skip
+    if config.profile not in profile_ids():
+        raise ConfigError(f"[keys] profile: 应为 one of {', '.join(profile_ids())}")
     if config.sampling_aql and config.sampling_aql not in AQLS:
         raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:

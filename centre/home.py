@@ -13,7 +13,8 @@ from centre.wiring import now, token_config
 from ledger.commit import Ledger
 
 DIRECTORIES = ("exchange", "inbox", "keys", "lists", "log", "return", "run")
-OWNER_ONLY = ("inbox", "keys")
+OWNER_ONLY = ("inbox", "keys", "lists", "log", "return")
+"""With keys, names or numbers; in `exchange` and `run` lies what others come for."""
 
 
 def initialise(home: Path) -> Config:

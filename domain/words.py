@@ -23,7 +23,9 @@ WORDS: dict[Code, Words] = {
     ),
     Code.COUNT_DIFFERS: Words("记录数不符", "the count differs", "send the whole file again"),
     Code.DIGEST_DIFFERS: Words("摘要不符", "the digest differs", "send the whole file again"),
-    Code.FILE_TOO_LARGE: Words("文件过大", "too many records", "split the file"),
+    Code.FILE_TOO_LARGE: Words(
+        "文件过大", "too many records, or too long", "拆分后重报 split the file"
+    ),
     Code.ID_REUSED: Words(
         "编号已用于其他内容", "this id was used for other content", "use a new id"
     ),
@@ -138,7 +140,11 @@ WORDS: dict[Code, Words] = {
         " keep the lot apart, ask the shift leader; this version cannot release it",
     ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
-    Code.KEY_UNKNOWN: Words("缺少密钥", "the key is not in the token", "centre key import FILE"),
+    Code.KEY_UNKNOWN: Words(
+        "缺少密钥",
+        "the key is not in the token",
+        "查看密钥清单 centre key inventory",
+    ),
     Code.KEY_NOT_ACTIVE: Words(
         "密钥未启用", "the key is not active", "启用密钥 two custodians activate it"
     ),
@@ -159,27 +165,42 @@ WORDS: dict[Code, Words] = {
         "超出箱的密钥配额", "the carton's key quota is used up", "centre recount CARTON=COUNT"
     ),
     Code.KEY_BLOCK_BAD: Words("密钥块无效", "the key block cannot be read", "ask for a new block"),
-    Code.KEY_CHECK_VALUE_DIFFERS: Words("密钥校验值不符", "check value differs", "ask the factory"),
+    Code.KEY_CHECK_VALUE_DIFFERS: Words(
+        "密钥校验值不符",
+        "check value differs",
+        "核对来函或重新录入 compare with the letter, type it again",
+    ),
     Code.KEY_BLOCK_REPEATED_DIFFERENT: Words(
-        "该批次已有其他密钥", "other keys of this batch are in the token", "ask the factory"
+        "该批次已有其他密钥",
+        "other keys of this batch are in the token",
+        "与卡厂核对 ask the factory",
     ),
     Code.KEY_LABEL_BAD: Words(
         "密钥标识或算法不符", "no such kind of key, or not in this suite", "check label and suite"
     ),
     Code.KEY_PART_BAD: Words(
-        "密钥分量无法使用", "a key component can't be used", "seal the components anew"
+        "密钥分量无法使用",
+        "a key component can't be used",
+        "重新生成或录入分量 bring the component anew (centre doctor compares the transport key)",
     ),
     Code.KEY_WEAK: Words("弱密钥", "a weak key", "分量作废，重新生成 make new components"),
     Code.KEY_EXISTS_DIFFERENT: Words(
         "同名密钥已存在且不同", "another key has this label", "use the next version"
     ),
-    Code.KEY_STATE: Words("密钥状态不允许", "the key is not in that state", "centre key inventory"),
+    Code.KEY_STATE: Words(
+        "密钥状态不允许",
+        "the key is not in that state",
+        "查看密钥清单，或轮换为下一版本 centre key inventory; a retired key never serves again:"
+        " centre key rotate",
+    ),
     Code.KEY_SET_INCOMPLETE: Words(
         "密钥组不完整", "a set of keys goes together", "补齐该版本密钥 complete the version"
     ),
     Code.KEY_STAYS: Words("该密钥不得导出", "this key never leaves", "leave it out"),
     Code.KEY_BACKUP_BAD: Words(
-        "密钥备份文件无效", "the key backup was changed", "use another copy of the file"
+        "密钥备份文件无效",
+        "the file is not whole, or the KEK is another one",
+        "核对 KEK 校验值，或换用另一份备份 compare the KEK's check value; use another copy",
     ),
     Code.RECORD_UNSEALABLE: Words(
         "密封记录无法打开", "a sealed record does not open", "centre verify"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def connect(path: Path, *, write: bool) -> pyodbc.Connection:
     """
     if not write and not path.exists():
         raise LedgerUnusable(f"there is no ledger at {path}")
+    if write:
+        # Hashes of passwords and sealed parts are in it; SQLite gives its other files this mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = pyodbc.connect(
         f"DRIVER={driver()};DATABASE={path};Timeout={BUSY_MILLISECONDS};", autocommit=True
     )

@@ -239,6 +239,12 @@ def _check(profile: Profile) -> None:
             raise ValueError(f"profile {profile.id}: key {slot.usage} is of no DF")
 
 
+def profile_ids() -> list[str]:
+    """The profiles that ship."""
+    files = resources.files("domain.card").joinpath("profiles").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
 def load_profile(profile_id: str) -> Profile:
     """The profile that ships under `profile_id`. Raises FileNotFoundError if there is none."""
     return parse_profile(_tables(profile_id))
