@@ -134,7 +134,7 @@ class StoredMasters(ABC):
         self._stored.clear()
 
     def operations(self) -> list[Operation]:
-        note = "no SM4 in a PKCS#11 token"
+        note = "未认证 not certified: no SM4 in a PKCS#11 token"
         return [
             Operation("derive_city_key", Where.SOFTWARE, note),
             Operation("derive_chip_keys", Where.SOFTWARE, note),
