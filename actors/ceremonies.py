@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.key_sets import KEK, KeySet, key_set
+from actors.restoring import restoration
 from domain.card.profile import Profile
 from domain.changes import Event, EventType
 from domain.codes import Code
@@ -71,8 +72,7 @@ class Ceremonies:
         if kind == ActKind.KEY_RESTORE:
             if not proposal.block:
                 raise Denied(Code.FIELD_MISSING, "block")
-            digest = hashlib.sha256(proposal.block).hexdigest()
-            return Plan({"digest": digest}, {"block": proposal.block.hex()})
+            return await self._plan_restore(proposal.block)
         return self._plan_step(proposal)
 
     def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
@@ -143,6 +143,12 @@ class Ceremonies:
             return Plan({"kek_version": version})
         _, labels = self._existing(proposal, (KeyState.ACTIVE, KeyState.RETIRED))
         return Plan({"kek_version": version, "labels": labels})
+
+    async def _plan_restore(self, block: bytes) -> Plan:
+        saved, there = await self._keys.read_backup(block), await self._keys.inventory()
+        content = restoration(saved, there, self._states())
+        digest = hashlib.sha256(block).hexdigest()
+        return Plan({"digest": digest, **content}, {"block": block.hex()})
 
     def _plan_step(self, proposal: Proposal) -> Plan:
         """A version of a set goes from one state to another, all its keys together."""
@@ -256,10 +262,13 @@ class Ceremonies:
         return Outcome({"file": name, "digest": hashlib.sha256(blob).hexdigest()}, out)
 
     async def _restore(self, act: Act) -> Outcome:
-        entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]))
+        wanted = {label: key["state"] for label, key in act.content["keys"].items()}
+        entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]), wanted)
+        # The centre's own keys have no states that people decide.
         events = tuple(
             Event(EventType.KEY_RESTORED, data={**_said(act.act_id, e), "state": e.state})
             for e in entries
+            if e.label in wanted
         )
         return Outcome(_values(entries), events)
 

@@ -181,6 +181,10 @@ class Custody:
     def _check_alone(self, proposal: Proposal) -> None:
         """One act about a thing at a time: the second would be confirmed for the first."""
         for act in people.acts(self._queries, *OPEN):
+            both = {act.kind, proposal.kind}
+            if ActKind.KEY_RESTORE in both and all(kind.startswith("key.") for kind in both):
+                # What comes back is decided from the states of now, of whatever keys.
+                raise Denied(Code.ACT_OPEN, act.act_id)
             components = {act.kind, proposal.kind} <= set(COMPONENTS)
             if act.subject == proposal.subject and (components or act.kind == proposal.kind):
                 raise Denied(Code.ACT_OPEN, act.act_id)

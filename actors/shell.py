@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -251,8 +251,12 @@ class RayProvider:
         blob: bytes = await self._call("backup", kek_version)
         return blob
 
-    async def restore(self, blob: bytes) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await self._call("restore", blob)
+    async def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._call("read_backup", blob)
+        return entries
+
+    async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._call("restore", blob, dict(states))
         return entries
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:

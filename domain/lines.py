@@ -6,7 +6,7 @@ method may raise `domain.changes.Away`: ask again under the same id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -173,7 +173,9 @@ class KeyCustodian(Protocol):
 
     async def backup(self, kek_version: int) -> bytes: ...
 
-    async def restore(self, blob: bytes) -> list[KeyEntry]: ...
+    async def read_backup(self, blob: bytes) -> list[KeyEntry]: ...
+
+    async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]: ...
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]: ...
 

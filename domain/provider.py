@@ -344,11 +344,16 @@ class KeyCustody(Protocol):
         """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay."""
         ...
 
-    def restore(self, blob: bytes) -> list[KeyEntry]:
-        """Recreate the keys of a backup or an export, with their states, and compare every check
-        value. A key that is there already must be the same and keeps its state; of the centre's
-        own keys one that nothing hangs on is replaced. Answers the keys of the file as they are
-        now. Raises KeyRefused (KEY_BACKUP_BAD) for a file that was changed."""
+    def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        """The keys of a backup or an export, as they were when it was written. Raises KeyRefused
+        (KEY_BACKUP_BAD) for a file that was changed."""
+        ...
+
+    def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        """Recreate keys of a backup or an export: those whose labels are in `states`, each in the
+        state that stands there, and the centre's own of the file. Every check value is compared.
+        A key that is there already must be the same, in that state; an own key on which something
+        hangs stays as it is. Two versions are never active. Answers these keys as they are now."""
         ...
 
     def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:

@@ -233,4 +233,5 @@ CHECKS: Sequence[Callable[[Make], None]] = (
     custody_files.check_backup_and_restore,
     custody_files.check_a_changed_backup_is_refused,
     custody_files.check_restoring_gives_up_nothing,
+    custody_files.check_a_restore_does_what_was_decided,
 )

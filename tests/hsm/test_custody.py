@@ -158,7 +158,7 @@ def test_acts_are_finished_after_kills(inits: list[Home], tmp_path: Path, suite:
             return
         with custody(home, suite) as keys:
             blob = keys.export([second[0], "index", "head", "transport"], 1)
-        acts.killed_everywhere(other, "restore", blob)
+        acts.killed_everywhere(other, "restore", blob, {second[0]: "active"})
 
 
 def parts(home: Home, label: str, *components: bytes) -> list[bytes]:
