@@ -136,7 +136,8 @@ class Session:
 
 @dataclass(frozen=True)
 class KeyLine:
-    """One line of the key inventory; `dependents`: bodies in open work that need the key."""
+    """One line of the key inventory; `dependents`: bodies in open work that need the key, or
+    files under a KEK."""
 
     label: str
     usage: str
