@@ -203,6 +203,26 @@ def test_what_leaves_is_sealed_under_an_active_kek(office: Office) -> None:
     assert report.ok, report.finding
 
 
+def test_what_is_gone_from_the_token_is_not_asked_for_again(office: Office) -> None:
+    """The line dies after the provider destroyed and before the act was done; cards that would have
+    kept the keys come meanwhile. The act is finished all the same: the token is empty."""
+    bank = "bank:102:kmc"
+    office.generate(subject=bank)
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=1)
+    office.both("ke", "kang", ActKind.KEY_RETIRE, bank, version=1)
+    act_id = office.propose("ke", ActKind.KEY_DESTROY, bank, version=1).acts[0].act_id
+    office.door.cut = 1
+    with pytest.raises(Killed):
+        office.confirm("kang", act_id)
+    office.shelf.keys.clear()
+    office.receive("B1", 3)
+    office.restart()
+    asyncio.run(office.line.step())
+    again = office.confirm("kang", act_id)
+    assert again.acts[0].state == ActState.DONE
+    assert office.verify().ok
+
+
 def test_a_restore_says_before_what_comes_back(office: Office) -> None:
     """Both people read labels, states and check values. What was destroyed since the backup stays
     away, what was retired comes back retired, and no second version becomes active; meanwhile no
