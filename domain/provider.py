@@ -341,7 +341,8 @@ class KeyCustody(Protocol):
         ...
 
     def backup(self, kek_version: int) -> bytes:
-        """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay."""
+        """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay. Raises
+        KeyRefused (FILE_TOO_LARGE) for more keys than `restore` would take."""
         ...
 
     def read_backup(self, blob: bytes) -> list[KeyEntry]:

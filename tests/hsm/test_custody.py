@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pkcs11 import KeyType, MechanismFlag
 
+from actors.hsm.backup import SavedKey, sealed
 from actors.hsm.custody import Custody
 from actors.hsm.token import KeyToken
 from domain.card.profile import Profile, load_profile
-from domain.provider import KeyRefused, KeyState
+from domain.custody import LARGEST_BLOCK
+from domain.provider import KeyEntry, KeyRefused, KeyState
 from tests.conformance.custody_specimen import Centre, Make
 from tests.conformance.custody_suite import CHECKS
 from tests.hsm.place import (
@@ -193,3 +196,14 @@ def test_what_may_not_be_done_in_memory_is_refused(tmp_path: Path, new_home: Hom
         provider.combine("formal:MK:v1", "3des", parts(home, "formal:MK:v1"))
     assert not any(entry.label.startswith("formal") for entry in provider.inventory())
     provider.close()
+
+
+def test_a_backup_is_no_larger_than_the_way_back(inits: list[Home]) -> None:
+    """A file that `centre key restore` could not send is refused when it is written."""
+    with custody(inits[0], "3des") as keys, keys.token.alone():
+        kek = keys.token.session.generate_key(KeyType.AES, 256, capabilities=MechanismFlag.WRAP)
+        entry = KeyEntry("bank:102:kmc:v1", "kmc", 1, "3des", KeyState.ACTIVE, "ABCDEF")
+        saved = [SavedKey(entry, bytes(24))]
+        assert len(sealed(keys.token, kek, 1, saved * 300)) < LARGEST_BLOCK
+        with pytest.raises(KeyRefused, match="FILE_TOO_LARGE"):
+            sealed(keys.token, kek, 1, saved * 400)
