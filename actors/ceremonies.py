@@ -98,23 +98,28 @@ class Ceremonies:
 
     async def _plan_components(self, proposal: Proposal) -> Plan:
         wanted, version = self._next(proposal)
+        labels = wanted.labels(version)
         return Plan(
             {
                 "version": version,
                 "suite": wanted.suite,
-                "labels": wanted.labels(version),
-                "parts": await self.part_values(wanted.suite, wanted.usages, proposal.parts),
+                "labels": labels,
+                "parts": await self.part_values(labels, wanted.suite, 1, proposal.parts),
             },
             {"parts": [{usage: part.hex() for usage, part in proposal.parts.items()}]},
         )
 
     async def part_values(
-        self, suite: str, usages: tuple[str, ...], parts: Mapping[str, bytes]
+        self, labels: Mapping[str, str], suite: str, number: int, parts: Mapping[str, bytes]
     ) -> dict[str, str]:
-        """The check value of a component for each usage. Raises Denied if one is missing."""
-        if set(parts) != set(usages):
-            raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(usages)}")
-        return {usage: await self._keys.part_value(suite, parts[usage]) for usage in usages}
+        """The check value of component `number` of each key, by usage. Raises Denied if one is
+        missing."""
+        if set(parts) != set(labels):
+            raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(labels)}")
+        return {
+            usage: await self._keys.part_value(label, suite, number, parts[usage])
+            for usage, label in labels.items()
+        }
 
     async def _plan_acceptance(self, act_id: str, proposal: Proposal) -> Plan:
         if not proposal.block:

@@ -251,11 +251,10 @@ class Custody:
                 raise Denied(Code.KEY_CHECK_VALUE_DIFFERS, ", ".join(wrong))
         if act.kind not in COMPONENTS:
             return act.sealed, {}
-        usages = tuple(act.content["labels"])
         values = await self._ceremonies.part_values(
-            act.content["suite"], usages, confirmation.parts
+            act.content["labels"], act.content["suite"], 2, confirmation.parts
         )
-        if any(values[usage] == act.content["parts"][usage] for usage in usages):
+        if any(values[usage] == value for usage, value in act.content["parts"].items()):
             raise Denied(Code.KEY_WEAK)
         second = {usage: part.hex() for usage, part in confirmation.parts.items()}
         return {"parts": [*act.sealed["parts"], second]}, values

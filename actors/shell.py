@@ -228,8 +228,8 @@ class RayProvider:
         entry: KeyEntry = await self._call("combine", label, suite, list(parts))
         return entry
 
-    async def part_value(self, suite: str, part: bytes) -> str:
-        value: str = await self._call("part_value", suite, part)
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        value: str = await self._call("part_value", label, suite, number, part)
         return value
 
     async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:

@@ -317,8 +317,9 @@ class KeyCustody(Protocol):
         (KEY_EXISTS_DIFFERENT)."""
         ...
 
-    def part_value(self, suite: str, part: bytes) -> str:
-        """The check value (hex, 3 bytes) of one sealed component, as its custodian computed it."""
+    def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        """The check value (hex, 3 bytes) of one sealed component, as its custodian computed it.
+        Refused (KEY_PART_BAD) unless it was sealed as component `number` (1, 2 …) of `label`."""
         ...
 
     def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:

@@ -67,12 +67,14 @@ class Custody:
                 ceremony.put_in_use(self.token, TRANSPORT)
             return self._keys.entry(label)
 
-    def part_value(self, suite: str, part: bytes) -> str:
+    def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
         """See `KeyCustody.part_value`."""
         with self._serving():
+            cipher = self._keys.place_of_new(label, suite).suite
             opened = self._part(part, "part")
-            cipher = self._keys.place_of_new(opened.label, suite).suite
         with components.wiped(opened):
+            if (opened.label, opened.number) != (label, number):
+                raise KeyRefused(Code.KEY_PART_BAD, f"part: not component {number} of {label}")
             if len(opened.component) not in cipher.key_lengths:
                 raise KeyRefused(Code.KEY_PART_BAD, f"part: no length of suite {suite}")
             return cipher.check_value(bytes(opened.component)).hex().upper()

@@ -140,8 +140,8 @@ class KeyPool:
         entries: list[KeyEntry] = await self._change("stage_temporary_keys", block)
         return entries
 
-    async def part_value(self, suite: str, part: bytes) -> str:
-        value: str = await self._ask(self._anyone(), "part_value", suite, part)
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        value: str = await self._ask(self._anyone(), "part_value", label, suite, number, part)
         return value
 
     async def inventory(self) -> list[KeyEntry]:

@@ -94,7 +94,7 @@ class KeyShelf:
         self._fail(after=True)
         return self.keys[label]
 
-    async def part_value(self, suite: str, part: bytes) -> str:
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
         if not part:
             raise KeyRefused(Code.KEY_BLOCK_BAD, "part")
         return _value(part)
