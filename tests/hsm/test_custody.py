@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pkcs11 import KeyType, MechanismFlag
+from pkcs11 import Attribute, KeyType, MechanismFlag
 
 from actors.hsm.backup import SavedKey, sealed
 from actors.hsm.custody import Custody
@@ -207,3 +207,13 @@ def test_a_backup_is_no_larger_than_the_way_back(inits: list[Home]) -> None:
         assert len(sealed(keys.token, kek, 1, saved * 300)) < LARGEST_BLOCK
         with pytest.raises(KeyRefused, match="FILE_TOO_LARGE"):
             sealed(keys.token, kek, 1, saved * 400)
+
+
+def test_what_a_bank_sends_stays_in_the_token(inits: list[Home], tmp_path: Path) -> None:
+    """A bank's transport key opens keys into the token; the token deciphers nothing with it."""
+    home = make_home(tmp_path, DES3, inits[0].sdf_library, inits[0])
+    label = "bank:102:transport:v1"
+    with custody(home, "3des") as keys:
+        keys.combine(label, "3des", parts(home, label))
+        key = keys.token.find(label)
+        assert (key[Attribute.UNWRAP], key[Attribute.DECRYPT]) == (True, False)
