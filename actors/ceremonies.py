@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors.key_sets import KEK, KeySet, key_set
+from actors.restoring import restoration
 from domain.card.profile import Profile
 from domain.changes import Event, EventType
 from domain.codes import Code
@@ -71,8 +72,7 @@ class Ceremonies:
         if kind == ActKind.KEY_RESTORE:
             if not proposal.block:
                 raise Denied(Code.FIELD_MISSING, "block")
-            digest = hashlib.sha256(proposal.block).hexdigest()
-            return Plan({"digest": digest}, {"block": proposal.block.hex()})
+            return await self._plan_restore(proposal.block)
         return self._plan_step(proposal)
 
     def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
@@ -98,23 +98,28 @@ class Ceremonies:
 
     async def _plan_components(self, proposal: Proposal) -> Plan:
         wanted, version = self._next(proposal)
+        labels = wanted.labels(version)
         return Plan(
             {
                 "version": version,
                 "suite": wanted.suite,
-                "labels": wanted.labels(version),
-                "parts": await self.part_values(wanted.suite, wanted.usages, proposal.parts),
+                "labels": labels,
+                "parts": await self.part_values(labels, wanted.suite, 1, proposal.parts),
             },
             {"parts": [{usage: part.hex() for usage, part in proposal.parts.items()}]},
         )
 
     async def part_values(
-        self, suite: str, usages: tuple[str, ...], parts: Mapping[str, bytes]
+        self, labels: Mapping[str, str], suite: str, number: int, parts: Mapping[str, bytes]
     ) -> dict[str, str]:
-        """The check value of a component for each usage. Raises Denied if one is missing."""
-        if set(parts) != set(usages):
-            raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(usages)}")
-        return {usage: await self._keys.part_value(suite, parts[usage]) for usage in usages}
+        """The check value of component `number` of each key, by usage. Raises Denied if one is
+        missing."""
+        if set(parts) != set(labels):
+            raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(labels)}")
+        return {
+            usage: await self._keys.part_value(label, suite, number, parts[usage])
+            for usage, label in labels.items()
+        }
 
     async def _plan_acceptance(self, act_id: str, proposal: Proposal) -> Plan:
         if not proposal.block:
@@ -143,6 +148,12 @@ class Ceremonies:
             return Plan({"kek_version": version})
         _, labels = self._existing(proposal, (KeyState.ACTIVE, KeyState.RETIRED))
         return Plan({"kek_version": version, "labels": labels})
+
+    async def _plan_restore(self, block: bytes) -> Plan:
+        saved, there = await self._keys.read_backup(block), await self._keys.inventory()
+        content = restoration(saved, there, self._states())
+        digest = hashlib.sha256(block).hexdigest()
+        return Plan({"digest": digest, **content}, {"block": block.hex()})
 
     def _plan_step(self, proposal: Proposal) -> Plan:
         """A version of a set goes from one state to another, all its keys together."""
@@ -232,8 +243,11 @@ class Ceremonies:
         return [e for e in await self._keys.inventory() if e.label in wanted]
 
     async def _destroy(self, act: Act) -> Outcome:
-        self._check_unused(act.kind, act.content["labels"])
-        await self._keys.destroy(sorted(act.content["labels"].values()))
+        labels = act.content["labels"]
+        # What has begun is finished: cards that came since can't bring back what is gone.
+        if len(await self._entries(labels)) == len(labels):
+            self._check_unused(act.kind, labels)
+        await self._keys.destroy(sorted(labels.values()))
         return Outcome({}, destroyed(act))
 
     async def forget(self, act: Act) -> tuple[Event, ...]:
@@ -256,10 +270,13 @@ class Ceremonies:
         return Outcome({"file": name, "digest": hashlib.sha256(blob).hexdigest()}, out)
 
     async def _restore(self, act: Act) -> Outcome:
-        entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]))
+        wanted = {label: key["state"] for label, key in act.content["keys"].items()}
+        entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]), wanted)
+        # The centre's own keys have no states that people decide.
         events = tuple(
             Event(EventType.KEY_RESTORED, data={**_said(act.act_id, e), "state": e.state})
             for e in entries
+            if e.label in wanted
         )
         return Outcome(_values(entries), events)
 

@@ -71,17 +71,21 @@ class Outcome(Generic[SessionT]):
     session: SessionT | None = None
 
 
+Refusals = Mapping[tuple[int, str], Callable[[Writing], Outcome[SessionT]]]
+"""By place of the request, counted from 0, and code."""
+
+
 @dataclass(frozen=True)
 class Prepared(Generic[SessionT]):
     """A turn ready to be decided: `finish` gets the provider's answers, in order. When the
     provider refuses one of them (no key, no quota) the station waits and asks again, unless
-    `refusals` says what becomes of a turn that is refused with this code. `claim`
-    names the card, as far as it is known: one chunk decides one turn of each."""
+    `refusals` says what becomes of a turn whose request of this place is refused with this code.
+    `claim` names the card, as far as it is known: one chunk decides one turn of each."""
 
     finish: Callable[[Sequence[Answer], Writing], Outcome[SessionT]]
     requests: Sequence[Request] = field(default=())
     claim: str = ""
-    refusals: Mapping[str, Callable[[Writing], Outcome[SessionT]]] = field(default_factory=dict)
+    refusals: Refusals[SessionT] = field(default_factory=dict)
 
 
 class Held(Exception):
@@ -336,12 +340,12 @@ def _finish(
     writing: Writing,
     session: SessionT | None,
 ) -> Outcome[SessionT]:
-    refused = next((a.refused for a in answers if a.refused), "")
-    if refused in prepared.refusals:
-        return prepared.refusals[refused](writing)
-    if refused:
-        return Outcome(Wait(REFUSED_MILLISECONDS, refused), session)
-    return prepared.finish(answers, writing)
+    first = next(((at, a.refused) for at, a in enumerate(answers) if a.refused), None)
+    if first is None:
+        return prepared.finish(answers, writing)
+    if first in prepared.refusals:
+        return prepared.refusals[first](writing)
+    return Outcome(Wait(REFUSED_MILLISECONDS, first[1]), session)
 
 
 def verdict(stack: str, code: str = Code.OK, next_stage: str = "") -> Verdict:

@@ -181,6 +181,10 @@ class Custody:
     def _check_alone(self, proposal: Proposal) -> None:
         """One act about a thing at a time: the second would be confirmed for the first."""
         for act in people.acts(self._queries, *OPEN):
+            both = {act.kind, proposal.kind}
+            if ActKind.KEY_RESTORE in both and all(kind.startswith("key.") for kind in both):
+                # What comes back is decided from the states of now, of whatever keys.
+                raise Denied(Code.ACT_OPEN, act.act_id)
             components = {act.kind, proposal.kind} <= set(COMPONENTS)
             if act.subject == proposal.subject and (components or act.kind == proposal.kind):
                 raise Denied(Code.ACT_OPEN, act.act_id)
@@ -247,11 +251,10 @@ class Custody:
                 raise Denied(Code.KEY_CHECK_VALUE_DIFFERS, ", ".join(wrong))
         if act.kind not in COMPONENTS:
             return act.sealed, {}
-        usages = tuple(act.content["labels"])
         values = await self._ceremonies.part_values(
-            act.content["suite"], usages, confirmation.parts
+            act.content["labels"], act.content["suite"], 2, confirmation.parts
         )
-        if any(values[usage] == act.content["parts"][usage] for usage in usages):
+        if any(values[usage] == value for usage, value in act.content["parts"].items()):
             raise Denied(Code.KEY_WEAK)
         second = {usage: part.hex() for usage, part in confirmation.parts.items()}
         return {"parts": [*act.sealed["parts"], second]}, values

@@ -26,11 +26,6 @@ class KeySet:
     usages: tuple[str, ...]
     suite: str
 
-    @property
-    def key_bytes(self) -> int:
-        """Bytes of a key, and of each of its components."""
-        return SUITES[self.suite].key_lengths[-1]
-
     def labels(self, version: int) -> dict[str, str]:
         """The label of each usage."""
         return {usage: self._label(usage, version) for usage in self.usages}

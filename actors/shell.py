@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -228,8 +228,8 @@ class RayProvider:
         entry: KeyEntry = await self._call("combine", label, suite, list(parts))
         return entry
 
-    async def part_value(self, suite: str, part: bytes) -> str:
-        value: str = await self._call("part_value", suite, part)
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        value: str = await self._call("part_value", label, suite, number, part)
         return value
 
     async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
@@ -251,8 +251,12 @@ class RayProvider:
         blob: bytes = await self._call("backup", kek_version)
         return blob
 
-    async def restore(self, blob: bytes) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await self._call("restore", blob)
+    async def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._call("read_backup", blob)
+        return entries
+
+    async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._call("restore", blob, dict(states))
         return entries
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:

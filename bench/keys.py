@@ -102,7 +102,8 @@ def _measured(
         masters = kind(token)
         ceremony.generate_keys(token)
         for slot in profile.keys:
-            masters.generate(labels.formal(slot.usage, VERSION), MasterState.ACTIVE)
+            label = labels.formal(slot.usage, VERSION)
+            masters.create(label, os.urandom(16), MasterState.ACTIVE)
         for slot in profile.keys:
             label = labels.temporary(BATCH, slot.usage, profile.temporary_version)
             masters.create(label, os.urandom(16), MasterState.ACTIVE)

@@ -20,7 +20,7 @@ from stubs import custody_pb2 as pb
 
 KEY_COLUMNS = {
     "label": "密钥 key", "suite": "算法 suite", "state": "状态 state",
-    "check_value": "校验值 check value", "dependents": "在用卡数 cards that need it",
+    "check_value": "校验值 check value", "dependents": "依赖数 cards or files on it",
 }  # fmt: skip
 
 file_option = click.option(

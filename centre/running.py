@@ -72,10 +72,13 @@ def state_directory() -> Path:
     return Path(state) / "card-centre"
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
+def write_whole(file: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut. `private`:
+    only this account may read it (0600), whatever the umask."""
     new = file.with_name(f".{file.name}.new")
     with new.open("wb") as f:
+        if private:
+            os.fchmod(f.fileno(), 0o600)
         f.write(content)
         f.flush()
         os.fsync(f.fileno())

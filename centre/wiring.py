@@ -86,7 +86,7 @@ def make_custody(
     config: Config, ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
 ) -> Custody:
     def deliver(name: str, content: bytes) -> None:
-        write_whole(config.home / "exchange" / name, content)
+        write_whole(config.home / "exchange" / name, content, private=True)
 
     ceremonies = Ceremonies(
         keys,

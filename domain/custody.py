@@ -134,9 +134,15 @@ class Session:
     terminal: str
 
 
+LARGEST_BLOCK = 60 * 1024
+"""Bytes of a key block, a backup or an export: a call with it stays under the 100 KB up to which
+Ray carries arguments outside its object store."""
+
+
 @dataclass(frozen=True)
 class KeyLine:
-    """One line of the key inventory; `dependents`: bodies in open work that need the key."""
+    """One line of the key inventory; `dependents`: bodies in open work that need the key, or
+    files under a KEK."""
 
     label: str
     usage: str

@@ -317,8 +317,9 @@ class KeyCustody(Protocol):
         (KEY_EXISTS_DIFFERENT)."""
         ...
 
-    def part_value(self, suite: str, part: bytes) -> str:
-        """The check value (hex, 3 bytes) of one sealed component, as its custodian computed it."""
+    def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        """The check value (hex, 3 bytes) of one sealed component, as its custodian computed it.
+        Refused (KEY_PART_BAD) unless it was sealed as component `number` (1, 2 …) of `label`."""
         ...
 
     def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:
@@ -341,14 +342,20 @@ class KeyCustody(Protocol):
         ...
 
     def backup(self, kek_version: int) -> bytes:
-        """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay."""
+        """As `export`, every key that may leave. Data keys, temporary keys and KEKs stay. Raises
+        KeyRefused (FILE_TOO_LARGE) for more keys than `restore` would take."""
         ...
 
-    def restore(self, blob: bytes) -> list[KeyEntry]:
-        """Recreate the keys of a backup or an export, with their states, and compare every check
-        value. A key that is there already must be the same and keeps its state; of the centre's
-        own keys one that nothing hangs on is replaced. Answers the keys of the file as they are
-        now. Raises KeyRefused (KEY_BACKUP_BAD) for a file that was changed."""
+    def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        """The keys of a backup or an export, as they were when it was written. Raises KeyRefused
+        (KEY_BACKUP_BAD) for a file that was changed."""
+        ...
+
+    def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        """Recreate keys of a backup or an export: those whose labels are in `states`, each in the
+        state that stands there, and the centre's own of the file. Every check value is compared.
+        A key that is there already must be the same, in that state; an own key on which something
+        hangs stays as it is. Two versions are never active. Answers these keys as they are now."""
         ...
 
     def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:

@@ -243,7 +243,9 @@ WORDS: dict[Code, Words] = {
         "须由另一人确认", "another person has to confirm", "请另一人登录 let somebody else log in"
     ),
     Code.KEY_IN_USE: Words(
-        "密钥仍在使用", "open work depends on the key", "等待批次结清 wait until it is done"
+        "密钥仍在使用",
+        "cards here, or files under it, depend on the key",
+        "等待批次结清 wait until they are done",
     ),
     Code.FEEDER_EMPTY: Words(
         "送卡机无卡", "the feeder is empty", "放入下一箱 load the next carton"

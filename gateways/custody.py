@@ -22,9 +22,6 @@ log = structlog.get_logger()
 
 TOKEN = "session-token"
 """The metadata in which a session's token comes."""
-LARGEST_BLOCK = 60 * 1024
-"""Bytes of a key block or a backup: a call stays under the 100 KB up to which Ray carries
-arguments outside its object store."""
 LONGEST_TEXT = 200
 MOST_PARTS = 32
 
@@ -130,11 +127,11 @@ def _problem(request: Any) -> Denied | None:
     for field, value in request.ListFields():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             return Denied(Code.BAD_FORMAT, field.name)
-        if isinstance(value, bytes) and len(value) > LARGEST_BLOCK:
+        if isinstance(value, bytes) and len(value) > custody.LARGEST_BLOCK:
             return Denied(Code.FILE_TOO_LARGE, field.name)
         if not isinstance(value, str | bytes | int) and len(value) > MOST_PARTS:
             return Denied(Code.FILE_TOO_LARGE, field.name)
-    if request.ByteSize() > LARGEST_BLOCK + LONGEST_TEXT * MOST_PARTS:
+    if request.ByteSize() > custody.LARGEST_BLOCK + LONGEST_TEXT * MOST_PARTS:
         return Denied(Code.FILE_TOO_LARGE)
     return None
 

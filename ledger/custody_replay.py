@@ -182,8 +182,6 @@ class CustodyReplay:
         allowed = EFFECTS.get((step, act["kind"]), frozenset())
         if data["act_id"] != act_id or event_type not in allowed:
             raise fail("无对应事项", "no act of two people says so")
-        if event_type in _NAMED_AFTERWARDS:
-            return
         if (event_type, subject) not in self._due:
             raise fail("事项未提及", "the act does not name it")
         self._due.discard((event_type, subject))
@@ -196,12 +194,26 @@ class CustodyReplay:
                 raise fail("密钥状态不符", "exported in another state")
             return
         if event_type == EventType.KEY_RESTORED:
-            self.keys[label] = data["state"]  # the token is what the backup was
+            self._restored(label, before, data, fail)
             return
         after = STATE_AFTER[event_type]
         if (before, after) not in KEY_STEPS:
             raise fail("密钥状态不符", f"a key does not go from {before or 'nothing'} to {after}")
         self.keys[label] = after
+
+    def _restored(self, label: str, before: str, data: Data, fail: Fail) -> None:
+        """A key comes back as both people read it, and as it was: nothing that was destroyed, and
+        no second active version."""
+        said = {c: data[c] for c in ("state", "check_value")}
+        if self.acts[data["act_id"]]["content"]["keys"][label] != said:
+            raise fail("恢复内容与事项不符", "restored otherwise than the act says")
+        if before not in ("", data["state"]):
+            raise fail("密钥状态不符", f"a key that is {before} does not come back {data['state']}")
+        key = label.rpartition(":v")[0]
+        others = (s for k, s in self.keys.items() if k != label and k.rpartition(":v")[0] == key)
+        if data["state"] == "active" and "active" in others:
+            raise fail("两个版本同时启用", "two versions of a key are active")
+        self.keys[label] = data["state"]
 
     # People.
 
@@ -268,7 +280,6 @@ _PEOPLE = frozenset(
         EventType.PERSON_CLOSED,
     }
 )  # fmt: skip
-_NAMED_AFTERWARDS = frozenset({EventType.KEY_RESTORED})
 EVENTS = _ACTS | _KEYS | _SESSIONS | _PEOPLE
 """All events of the line."""
 
@@ -277,9 +288,12 @@ def _effects_of(event_type: str, act: Mapping[str, Any]) -> set[tuple[str, str]]
     """What the step of an act must bring in its commit: event types with the key or person."""
     kind, content = act["kind"], act["content"]
     due: set[tuple[str, str]] = set()
-    for effect in EFFECTS.get((event_type, kind), frozenset()) - _NAMED_AFTERWARDS:
+    for effect in EFFECTS.get((event_type, kind), frozenset()):
         if kind.startswith("people."):
             due.add((effect, act["subject"]))
+            continue
+        if effect == EventType.KEY_RESTORED:
+            due |= {(effect, label) for label in content["keys"]}
             continue
         retires = kind == ActKind.KEY_ACTIVATE and effect == EventType.KEY_RETIRED
         due |= {(effect, k) for k in content["retires" if retires else "labels"].values()}

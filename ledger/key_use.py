@@ -1,11 +1,13 @@
-"""Which keys open work depends on: they can't be destroyed."""
+"""What depends on a key: such a key can't be destroyed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from domain.changes import EventType
+from domain.custody import ActKind, ActState
 from domain.places import VAULT, Line, held, transit, work
+from ledger.people import key_states
 from ledger.queries import Queries
 
 UNDER_TEMPORARY_KEYS = (
@@ -15,29 +17,61 @@ UNDER_TEMPORARY_KEYS = (
     held(Line.KEY_REPLACEMENT),
 )
 """Where a body is whose chip may still carry keys of its factory."""
+HERE = (
+    "b.place not like 'factory/%' and b.place not like 'courier/%'"
+    " and b.place not like '%/rejected' and b.place <> 'shredder'"
+)
+"""Which bodies (`b`) are neither shipped, rejected nor destroyed."""
 
 
 def key_dependents(queries: Queries, labels: Sequence[str]) -> dict[str, int]:
-    """How many bodies depend on each of these masters (`formal:<usage>:v<n>`,
-    `temporary:<batch>:<usage>:v<n>`): bodies that are neither shipped, rejected nor destroyed, and
-    whose chip carries that version, was released to be written with it, or still needs its
-    factory's keys. 0 for a label on which nothing depends, and for keys of other kinds."""
+    """How many depend on each of these keys. Of masters (`formal:<usage>:v<n>`,
+    `temporary:<batch>:<usage>:v<n>`) the bodies that are neither shipped, rejected nor destroyed,
+    and whose chip carries that version, was released to be written with it, or still needs its
+    factory's keys. Of a bank's keys all such bodies of the bank. Of a KEK the backups and exports
+    that lie under it. 0 for a label on which nothing depends, for one that is staged, and for keys
+    of other kinds."""
+    masters = _bodies_of_masters(queries)
+    banks = {
+        f"bank:{row['bank']}": row["bodies"]
+        for row in queries.rows(
+            f"select bank, count(*) as bodies from body b where {HERE} group by bank"
+        )
+    }
+    files = {
+        f"v{row['version']}": row["files"]
+        for row in queries.rows(
+            "select content ->> 'kek_version' as version, count(*) as files from act"
+            " where kind in (?, ?) and state = ? group by version",
+            ActKind.KEY_BACKUP, ActKind.KEY_EXPORT, ActState.DONE,
+        )
+    }  # fmt: skip
+    states = key_states(queries)
+    answer = dict.fromkeys(labels, 0)
+    for label in labels:
+        family, _, version = (*label.rsplit(":", 2), "", "")[:3]
+        if states.get(label) == "staged":
+            continue
+        if label.startswith("kek:"):
+            answer[label] = files.get(label.partition(":")[2], 0)
+        elif family in banks:
+            answer[label] = banks[family]
+        else:
+            answer[label] = masters.get((family, version), masters.get((family, ""), 0))
+    return answer
+
+
+def _bodies_of_masters(queries: Queries) -> dict[tuple[str, str], int]:
+    """By family and version; the version is empty for all keys of a factory's batch."""
     found = queries.rows(
         "select 'temporary:' || batch_id as family, '' as version, count(*) as bodies from body"
         " where place in (?, ?, ?, ?) group by batch_id"
         " union all select 'formal', 'v' || version, count(*) from ("
         # A release that names no version is one of the first.
         "select coalesce(max(e.data->>'version'), 1) as version from body b join event e"
-        " on e.body_id = b.body_id and e.type = ? where b.released = 1"
-        " and b.place not like 'factory/%' and b.place not like 'courier/%'"
-        " and b.place not like '%/rejected' and b.place <> 'shredder'"
+        f" on e.body_id = b.body_id and e.type = ? where b.released = 1 and {HERE}"
         " group by b.body_id) group by version",
         *UNDER_TEMPORARY_KEYS,
         EventType.KEY_WRITE_RELEASED,
     )
-    bodies = {(row["family"], row["version"]): row["bodies"] for row in found}
-    answer = {}
-    for label in labels:
-        family, _, version = (*label.rsplit(":", 2), "", "")[:3]
-        answer[label] = bodies.get((family, version), bodies.get((family, ""), 0))
-    return answer
+    return {(row["family"], row["version"]): row["bodies"] for row in found}

@@ -18,11 +18,10 @@ from pkcs11.exceptions import PKCS11Error
 from actors.hsm.token import EXPORTABLE, KeyToken
 from domain.changes import canonical_json
 from domain.codes import Code
+from domain.custody import LARGEST_BLOCK
 from domain.provider import KeyEntry, KeyRefused
 
 FORMAT = 1
-LARGEST = 16 * 1024 * 1024
-"""Bytes; a key has about 200."""
 _MAC_BITS = 256
 
 
@@ -36,7 +35,7 @@ class SavedKey:
 
 
 def sealed(token: KeyToken, kek: Any, version: int, keys: Sequence[SavedKey]) -> bytes:
-    """The file that holds `keys`."""
+    """The file that holds `keys`. Raises KeyRefused (FILE_TOO_LARGE) for more than come back."""
     binding = token.session.generate_key(
         KeyType.GENERIC_SECRET,
         _MAC_BITS,
@@ -54,9 +53,12 @@ def sealed(token: KeyToken, kek: Any, version: int, keys: Sequence[SavedKey]) ->
                 for key in keys
             ],
         }
-        return canonical_json({**content, "mac": _mac(binding, content)})
+        blob = canonical_json({**content, "mac": _mac(binding, content)})
     finally:
         binding.destroy()
+    if len(blob) > LARGEST_BLOCK:
+        raise KeyRefused(Code.FILE_TOO_LARGE, f"{len(keys)} keys: no restore would take it")
+    return blob
 
 
 def kek_version(blob: bytes) -> int:
@@ -109,8 +111,8 @@ def _mac(binding: Any, content: dict[str, Any]) -> str:
 
 
 def _parsed(blob: bytes) -> dict[str, Any]:
-    if len(blob) > LARGEST:
-        raise _bad(f"longer than {LARGEST} bytes")
+    if len(blob) > LARGEST_BLOCK:
+        raise _bad(f"longer than {LARGEST_BLOCK} bytes")
     try:
         content = json.loads(blob)
     except (ValueError, RecursionError):

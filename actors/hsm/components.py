@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -64,7 +64,7 @@ class Part:
 
     label: str
     number: int
-    component: bytearray
+    component: bytearray = field(repr=False)
 
 
 def parse_part(plain: bytes, place: str) -> Part:

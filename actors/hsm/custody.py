@@ -6,8 +6,9 @@ the same act again, after a kill between any two of them, finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -66,12 +67,14 @@ class Custody:
                 ceremony.put_in_use(self.token, TRANSPORT)
             return self._keys.entry(label)
 
-    def part_value(self, suite: str, part: bytes) -> str:
+    def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
         """See `KeyCustody.part_value`."""
         with self._serving():
+            cipher = self._keys.place_of_new(label, suite).suite
             opened = self._part(part, "part")
-            cipher = self._keys.place_of_new(opened.label, suite).suite
         with components.wiped(opened):
+            if (opened.label, opened.number) != (label, number):
+                raise KeyRefused(Code.KEY_PART_BAD, f"part: not component {number} of {label}")
             if len(opened.component) not in cipher.key_lengths:
                 raise KeyRefused(Code.KEY_PART_BAD, f"part: no length of suite {suite}")
             return cipher.check_value(bytes(opened.component)).hex().upper()
@@ -132,17 +135,34 @@ class Custody:
             leaving = [label for label in self._keys.all() if self._leaves(label)]
         return self.export([*leaving, *_LEAVING_OWN], kek_version)
 
-    def restore(self, blob: bytes) -> list[KeyEntry]:
+    def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        """See `KeyCustody.read_backup`."""
+        self._permit("back_up")
+        with self._serving():
+            _, saved = self._opened(blob)
+            return [key.entry for key in saved]
+
+    def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
         """See `KeyCustody.restore`."""
         self._permit("back_up")
         with self._alone():
-            kek = self._kek(backup.kek_version(blob), KeyState.ACTIVE, KeyState.RETIRED)
-            saved = backup.opened(self.token, kek, blob)
-            for key in saved:
+            kek, saved = self._opened(blob)
+            if missing := states.keys() - {key.entry.label for key in saved}:
+                raise KeyRefused(Code.KEY_BACKUP_BAD, f"{min(missing)}: not in the file")
+            own = [key for key in saved if key.entry.label in OWN]
+            keys = [
+                replace(key, entry=replace(key.entry, state=KeyState(states[key.entry.label])))
+                for key in saved
+                if key.entry.label in states
+            ]
+            for key in keys:
                 self._refuse_another(key)
-            for key in saved:
+            self._refuse_second_active(keys)
+            for key in own:
+                self._restore_own(key, kek)
+            for key in keys:
                 self._restore(key, kek)
-            return [self._keys.entry(key.entry.label) for key in saved]
+            return [self._keys.entry(key.entry.label) for key in (*own, *keys)]
 
     def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
         """See `KeyCustody.stage_temporary_keys`. A refused block leaves nothing."""
@@ -184,28 +204,50 @@ class Custody:
         wrapped = self._keys.present(label).wrapped(label, kek)
         return SavedKey(self._keys.entry(label), wrapped)
 
+    def _opened(self, blob: bytes) -> tuple[Any, list[SavedKey]]:
+        """A file and the KEK that opened it."""
+        kek = self._kek(backup.kek_version(blob), KeyState.ACTIVE, KeyState.RETIRED)
+        return kek, backup.opened(self.token, kek, blob)
+
     def _refuse_another(self, key: SavedKey) -> None:
-        """Raises KeyRefused if another key has the label of this one."""
+        """Raises KeyRefused if another key has the label of this one, or it is in another state:
+        a restore moves no key that is there."""
         label = key.entry.label
-        if label in OWN:
-            return
         place = self._keys.place_of_new(label, key.entry.suite)
-        if place.state(label) and self._keys.entry(label).check_value != key.entry.check_value:
+        if not place.state(label):
+            return
+        now = self._keys.entry(label)
+        if now.check_value != key.entry.check_value:
             raise KeyRefused(Code.KEY_EXISTS_DIFFERENT, label)
+        if now.state != key.entry.state:
+            raise KeyRefused(Code.KEY_STATE, f"{label}: {now.state}, not {key.entry.state}")
+
+    def _refuse_second_active(self, keys: Sequence[SavedKey]) -> None:
+        """Raises KeyRefused if two versions of one family would be active."""
+        active = [key.entry.label for key in keys if key.entry.state == KeyState.ACTIVE]
+        versions: dict[str, int] = {}
+        for label in active:
+            what = meaning(label)
+            others = self._keys.other_versions(what).items()
+            if versions.setdefault(what.family, what.version) != what.version or any(
+                place.state(other) == KeyState.ACTIVE for other, place in others
+            ):
+                raise KeyRefused(Code.KEY_STATE, f"{label}: another version is active")
 
     def _restore(self, key: SavedKey, kek: Any) -> None:
+        label = key.entry.label
+        place = self._keys.place_of_new(label, key.entry.suite)
+        if place.state(label):
+            return
+        place.take_wrapped(label, key.wrapped, kek, key.entry.state)
+        if self._keys.entry(label).check_value != key.entry.check_value:
+            place.destroy(label)
+            raise KeyRefused(Code.KEY_BACKUP_BAD, f"{label}: another check value")
+
+    def _restore_own(self, key: SavedKey, kek: Any) -> None:
         label, state = key.entry.label, KeyState(key.entry.state)
-        if label in OWN:
-            if not self._keeps(key):
-                ceremony.take_wrapped(self.token, label, key.wrapped, key.public, kek, state)
-        else:
-            place = self._keys.place_of_new(label, key.entry.suite)
-            if place.state(label):
-                return
-            place.take_wrapped(label, key.wrapped, kek, state)
-            if self._keys.entry(label).check_value != key.entry.check_value:
-                place.destroy(label)
-                raise KeyRefused(Code.KEY_BACKUP_BAD, f"{label}: another check value")
+        if not self._keeps(key):
+            ceremony.take_wrapped(self.token, label, key.wrapped, key.public, kek, state)
 
     def _keeps(self, key: SavedKey) -> bool:
         """Whether an own key stays: it is the same, or something hangs on it, which would be lost

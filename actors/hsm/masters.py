@@ -48,10 +48,6 @@ class Masters(Protocol):
         """The first 3 bytes of `check_block`, hex."""
         ...
 
-    def generate(self, label: str, state: str) -> None:
-        """Make a master that nobody has seen. ValueError if the label is there."""
-        ...
-
     def create(self, label: str, key: bytes, state: str) -> None:
         """Take a key (16 bytes) that was joined from components. ValueError if the label is
         there."""

@@ -106,18 +106,6 @@ class Pkcs11Masters:
     def check_value(self, label: str) -> str:
         return check_value(self.check_block(label))
 
-    def generate(self, label: str, state: str) -> None:
-        with self._making(label):
-            self._token.session.generate_key(
-                KeyType.DES2,
-                store=True,
-                label=label,
-                id=_state(state),
-                capabilities=CAPABILITIES,
-                template={**EXPORTABLE, Attribute.PRIVATE: True},
-            )
-        _log.info("key_generated", label=label)
-
     def create(self, label: str, key: bytes, state: str) -> None:
         if len(key) != KEY_LENGTH:
             raise ValueError(f"a master has {KEY_LENGTH} bytes")
@@ -199,7 +187,6 @@ class Pkcs11Masters:
                 "derive_chip_keys", Where.SOFTWARE, "PKCS#11 has no retail MAC, no WRITE KEY"
             ),
             Operation("take_sealed_key", Where.TOKEN),
-            Operation("generate_master", Where.TOKEN),
             Operation("join_components", Where.SOFTWARE, "PKCS#11 joins no keys"),
             Operation("check_value", Where.TOKEN),
             Operation("back_up", Where.TOKEN),

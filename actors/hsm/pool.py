@@ -132,20 +132,24 @@ class KeyPool:
     async def destroy(self, labels: Sequence[str]) -> None:
         await self._change("destroy", labels)
 
-    async def restore(self, blob: bytes) -> list[KeyEntry]:
-        entries: list[KeyEntry] = await self._change("restore", blob)
+    async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._change("restore", blob, states)
         return entries
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
         entries: list[KeyEntry] = await self._change("stage_temporary_keys", block)
         return entries
 
-    async def part_value(self, suite: str, part: bytes) -> str:
-        value: str = await self._ask(self._anyone(), "part_value", suite, part)
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
+        value: str = await self._ask(self._anyone(), "part_value", label, suite, number, part)
         return value
 
     async def inventory(self) -> list[KeyEntry]:
         entries: list[KeyEntry] = await self._ask(self._anyone(), "inventory")
+        return entries
+
+    async def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        entries: list[KeyEntry] = await self._ask(self._anyone(), "read_backup", blob)
         return entries
 
     async def export(self, labels: Sequence[str], kek_version: int) -> bytes:

@@ -183,13 +183,13 @@ class KeyReplacement(ChipLine[Session, Facts]):
         that the chip carries already, else in the one that is active."""
         chip, loading = self._chip(session), self._profile.loading_usage
         requests: list[Request] = [FormalVersion()]
-        refusals: dict[str, Callable[[Writing], Outcome[Session]]] = {}
+        refusals: dict[tuple[int, str], Callable[[Writing], Outcome[Session]]] = {}
         if state.formal:
             # Whatever the value: a version that the province does not have is refused.
             at = self._profile.key(state.formal[0]).key_id
             value = identity.keys[at].check_value
             requests = [ProveCheckValue(chip, state.formal[0], state.version, value)]
-            refusals[Code.KEY_UNKNOWN] = lambda writing: self._set_apart(
+            refusals[0, Code.KEY_UNKNOWN] = lambda writing: self._set_apart(
                 turn, session, Code.KEYS_MIXED, writing
             )
         if state.temporary:
@@ -249,10 +249,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
 
         chip = self._chip(session)
         asked = KeyChange(chip, usage, challenge.data, session.version)
-        refusals: dict[str, Callable[[Writing], Outcome[Session]]] = {}
+        refusals: dict[tuple[int, str], Callable[[Writing], Outcome[Session]]] = {}
         if first:
             # Another version was activated since: the chip is begun anew, in that one.
-            refusals[Code.KEY_NOT_ACTIVE] = lambda _w: Outcome(Restart(Code.GUARD_FAILED))
+            refusals[0, Code.KEY_NOT_ACTIVE] = lambda _w: Outcome(Restart(Code.GUARD_FAILED))
         return Prepared(finish, [asked], session.claim, refusals)
 
     def _written(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:

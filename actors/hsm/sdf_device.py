@@ -19,7 +19,6 @@ from domain.provider import ProviderError
 
 SGD_SM4_ECB = 0x00000401
 """Of the masters, and of the KEK under which they rest (6.3.17: keys are enciphered in ECB)."""
-KEY_BITS = 128
 _LONGEST = 8 * 1024
 """Bytes of one SDF_Encrypt; devices have a limit, and tell it in no field that all makers fill."""
 
@@ -31,9 +30,6 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "SDF_CloseDevice": (c_void_p,),
     "SDF_OpenSession": (c_void_p, POINTER(c_void_p)),
     "SDF_CloseSession": (c_void_p,),
-    "SDF_GenerateKeyWithKEK": (
-        c_void_p, c_uint, c_uint, c_uint, c_char_p, POINTER(c_uint), POINTER(c_void_p)
-    ),
     "SDF_ImportKeyWithKEK": (c_void_p, c_uint, c_uint, c_char_p, c_uint, POINTER(c_void_p)),
     "SDF_ImportKey": (c_void_p, c_char_p, c_uint, POINTER(c_void_p)),
     "SDF_DestroyKey": (c_void_p, c_void_p),
@@ -83,16 +79,6 @@ class SdfDevice:
             library.SDF_CloseSession(session)
         if library is not None and device.value:
             library.SDF_CloseDevice(device)
-
-    def generate(self) -> bytes:
-        """A new SM4 key, wrapped under the KEK. Nobody has seen it."""
-        wrapped, length, handle = create_string_buffer(64), c_uint(64), c_void_p()
-        self._call(
-            "SDF_GenerateKeyWithKEK",
-            KEY_BITS, SGD_SM4_ECB, self._kek, wrapped, byref(length), byref(handle),
-        )  # fmt: skip
-        self.destroy(handle)
-        return wrapped.raw[: length.value]
 
     def wrap(self, key: bytes) -> bytes:
         """A key that came from outside, wrapped under the KEK. The standard of 2012 has no

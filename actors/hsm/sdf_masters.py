@@ -44,18 +44,12 @@ class SdfMasters(StoredMasters):
             Operation("derive_city_key", Where.SOFTWARE, no_handle),
             Operation("derive_chip_keys", Where.SOFTWARE, no_handle),
             Operation("take_sealed_key", Where.SOFTWARE, joined),
-            Operation("generate_master", Where.TOKEN),
             Operation("join_components", Where.SOFTWARE, joined),
             Operation("check_value", Where.TOKEN),
         ]
 
     def _protect(self, label: str, key: bytes) -> bytes:
         return SM4.check_value(key) + self._device.wrap(key)
-
-    def _generate(self, label: str) -> bytes:
-        wrapped = self._device.generate()
-        handle = self._device.unwrapped(wrapped)
-        return self._device.encipher(handle, SM4.check_block)[:CHECK_VALUE] + wrapped
 
     def _value(self, label: str, protected: bytes) -> bytes:
         raise KeyRefused(Code.KEY_STAYS, f"{label}: it lies in an SDF device")

@@ -48,10 +48,6 @@ class StoredMasters(ABC):
         """The master `key` as it may rest."""
 
     @abstractmethod
-    def _generate(self, label: str) -> bytes:
-        """A new master as it may rest."""
-
-    @abstractmethod
     def _value(self, label: str, protected: bytes) -> bytes:
         """A resting master in the memory of this process, to leave under a KEK. Raises KeyRefused
         (KEY_STAYS) where it never does."""
@@ -84,10 +80,6 @@ class StoredMasters(ABC):
 
     def check_value(self, label: str) -> str:
         return check_value(self.check_block(label))
-
-    def generate(self, label: str, state: str) -> None:
-        self._make(label, state, lambda: self._generate(label))
-        _log.info("key_generated", label=label)
 
     def create(self, label: str, key: bytes, state: str) -> None:
         if len(key) != KEY_LENGTH:
@@ -139,7 +131,6 @@ class StoredMasters(ABC):
             Operation("derive_city_key", Where.SOFTWARE, note),
             Operation("derive_chip_keys", Where.SOFTWARE, note),
             Operation("take_sealed_key", Where.SOFTWARE, note),
-            Operation("generate_master", Where.SOFTWARE, note),
             Operation("join_components", Where.SOFTWARE, note),
             Operation("check_value", Where.SOFTWARE, note),
             Operation("back_up", Where.SOFTWARE, note),

@@ -22,7 +22,8 @@ _OURS = (Kind.BANK, Kind.KEK, Kind.DATA)
 _USES = {
     # ENCRYPT for the check value, and for what a bank's own keys are diversified from.
     "kmc": (Attribute.ENCRYPT, Attribute.DERIVE),
-    "transport": (Attribute.ENCRYPT, Attribute.DECRYPT, Attribute.UNWRAP),
+    # Opens what a bank sends, into the token: with DECRYPT, too, that could be read.
+    "transport": (Attribute.ENCRYPT, Attribute.UNWRAP),
     "kek": (Attribute.ENCRYPT, Attribute.WRAP, Attribute.UNWRAP),
 }
 _ALL_USES = (

@@ -3,14 +3,13 @@ master is in the memory of the provider while one chunk is derived from it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from actors.hsm import labels, sealing
 from actors.hsm.self_test import SM4_BLOCK
-from actors.hsm.stored_masters import KEY_LENGTH, Encipher, StoredMasters
+from actors.hsm.stored_masters import Encipher, StoredMasters
 from actors.hsm.suites import SM4
 from actors.hsm.token import KeyToken
 from domain.provider import ProviderError, RecordUnsealable
@@ -30,9 +29,6 @@ class WrappedMasters(StoredMasters):
 
     def _protect(self, label: str, key: bytes) -> bytes:
         return sealing.seal(self._wrapping_key(), label, key)
-
-    def _generate(self, label: str) -> bytes:
-        return self._protect(label, os.urandom(KEY_LENGTH))
 
     def _value(self, label: str, protected: bytes) -> bytes:
         try:

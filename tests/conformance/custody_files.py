@@ -12,8 +12,9 @@ from Crypto.PublicKey import ECC
 from Crypto.Signature import DSS
 from pkcs11 import Attribute
 
+from actors.hsm.labels import OWN
 from domain.codes import Code
-from domain.provider import Authenticate, KeySet
+from domain.provider import Authenticate, KeyEntry, KeySet
 from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.custody_specimen import (
     ACTIVE,
@@ -86,6 +87,13 @@ def _backed_up(c: Centre, kek: bytes) -> bytes:
     return c.provider.backup(1)
 
 
+def restore(c: Centre, blob: bytes) -> list[KeyEntry]:
+    """Everything, as it was."""
+    entries = c.provider.read_backup(blob)
+    wanted = {e.label: e.state for e in entries if e.label not in OWN}
+    return c.provider.restore(blob, wanted)
+
+
 def _asked(c: Centre) -> list[object]:
     """What lines ask that depends on keys of a backup."""
     request = Authenticate(CHIP, KeySet.FORMAL, "EAK", bytes(range(8)))
@@ -107,20 +115,20 @@ def check_backup_and_restore(make: Make) -> None:
     with make() as new:
         assert new.head != head
         with refused(Code.KEY_UNKNOWN, "kek:v1"):
-            new.provider.restore(blob)
+            restore(new, blob)
         new.bring("kek:v1", "aes", kek)
         with refused(Code.KEY_NOT_ACTIVE, "kek:v1"):
-            new.provider.restore(blob)
+            restore(new, blob)
         new.provider.set_state(["kek:v1"], ACTIVE)
         for _ in range(2):
-            restored = new.provider.restore(blob)
+            restored = restore(new, blob)
             assert sorted(restored, key=lambda e: e.label) == saved
         assert _asked(new) == answers
         # A bank's channels ask the token for it.
         assert new.provider.token.find("bank:103:transport:v1")[Attribute.VALUE_LEN] == 32
         (signature,) = new.provider.sign([SHA256.new(b"head").digest()])
         DSS.new(ECC.import_key(head), "fips-186-3").verify(SHA256.new(b"head"), signature)
-        assert new.provider.restore(blob) == restored
+        assert restore(new, blob) == restored
 
 
 def check_a_changed_backup_is_refused(make: Make) -> None:
@@ -141,7 +149,7 @@ def check_a_changed_backup_is_refused(make: Make) -> None:
         before = new.provider.inventory()
         for spoilt_blob in (*spoilt, blob):
             with refused(Code.KEY_BACKUP_BAD):
-                new.provider.restore(spoilt_blob)
+                restore(new, spoilt_blob)
         assert new.provider.inventory() == before
 
 
@@ -166,14 +174,42 @@ def check_restoring_gives_up_nothing(make: Make) -> None:
         new.bring(label, "aes", os.urandom(32))
         before = new.provider.inventory()
         with refused(Code.KEY_EXISTS_DIFFERENT, label):
-            new.provider.restore(blob)
+            restore(new, blob)
         assert new.provider.inventory() == before
         new.provider.destroy([label])
-        new.provider.restore(blob)
+        restore(new, blob)
         entries = new.provider.inventory()
         assert all(entry in entries for entry in kept)
         assert new.provider.unseal("B2", [("order", sealed[0])]) == [b"x"]
         assert {e.label: e for e in entries}[label] == own[label]
         new.provider.set_state(["bank:102:kmc:v1"], RETIRED)
-        new.provider.restore(blob)
+        with refused(Code.KEY_STATE, "bank:102:kmc:v1"):
+            restore(new, blob)
         assert new.state("bank:102:kmc:v1") == RETIRED
+
+
+def check_a_restore_does_what_was_decided(make: Make) -> None:
+    """Which keys come back, and in which states, is said with the act: what is not said stays out,
+    what the file does not hold is refused, and an older version never stands active beside its
+    successor, whatever the file says."""
+    with make() as c:
+        p = c.provider
+        c.bring("kek:v1", "aes", os.urandom(32))
+        p.set_state(["kek:v1"], ACTIVE)
+        first, second = "bank:102:kmc:v1", "bank:102:kmc:v2"
+        c.bring(first, "3des", os.urandom(16))
+        p.set_state([first], ACTIVE)
+        blob = p.backup(1)
+        c.bring(second, "3des", os.urandom(16))
+        p.set_state([second], ACTIVE)
+        p.destroy([first])
+        before = p.inventory()
+        assert {e.label: e.state for e in p.read_backup(blob)}[first] == ACTIVE
+        with refused(Code.KEY_STATE, first):
+            p.restore(blob, {first: ACTIVE})
+        with refused(Code.KEY_BACKUP_BAD, second):
+            p.restore(blob, {second: ACTIVE})
+        p.restore(blob, {})
+        assert p.inventory() == before
+        p.restore(blob, {first: RETIRED})
+        assert (c.state(first), c.state(second)) == (RETIRED, ACTIVE)

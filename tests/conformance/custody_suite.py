@@ -42,7 +42,8 @@ def check_components_make_the_key(make: Make) -> None:
                 key = xor(key, component)
             parts = c.parts(label, *components)
             values = [c.card.check_value(component).hex().upper() for component in components]
-            assert [c.provider.part_value(suite, part) for part in parts] == values
+            given = [c.provider.part_value(label, suite, n + 1, p) for n, p in enumerate(parts)]
+            assert given == values
             entry = c.provider.combine(label, suite, parts)
             assert (entry.label, entry.usage, entry.version) == (label, usage, 1)
             assert (entry.suite, entry.state) == (suite, STAGED)
@@ -64,6 +65,9 @@ def check_components_are_good_for_one_place(make: Make) -> None:
         stranger = RSA.generate(2048).public_key().export_key()
         foreign = sealed_parts(stranger, label, [os.urandom(16), os.urandom(16)])[1]
         bare = PKCS1_OAEP.new(RSA.import_key(c.transport)).encrypt(os.urandom(16))
+        for of, number in (("formal:EAK:v1", 1), (label, 2)):
+            with refused(Code.KEY_PART_BAD, f"component {number} of {of}"):
+                c.provider.part_value(of, suite, number, one)
         before = c.provider.inventory()
         for parts, place in (
             ([one, other], "parts[1]: sealed for another key"),
@@ -233,4 +237,5 @@ CHECKS: Sequence[Callable[[Make], None]] = (
     custody_files.check_backup_and_restore,
     custody_files.check_a_changed_backup_is_refused,
     custody_files.check_restoring_gives_up_nothing,
+    custody_files.check_a_restore_does_what_was_decided,
 )

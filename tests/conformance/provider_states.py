@@ -110,7 +110,7 @@ def check_versions(s: Specimen) -> None:
     assert ask(1) == first
     assert [a.refused for a in ask(2)] == [Code.KEY_UNKNOWN] * 4 + [""]
     for usage in usages:
-        s.masters.generate(labels.formal(usage, 2), MasterState.STAGED)
+        s.masters.create(labels.formal(usage, 2), os.urandom(16), MasterState.STAGED)
     assert [a.refused for a in ask(2)] == [Code.KEY_NOT_ACTIVE] * 4 + [""]
     for usage in usages[:-1]:
         s.masters.set_state(labels.formal(usage, 2), MasterState.ACTIVE)
@@ -139,7 +139,7 @@ def check_without_active_set(s: Specimen) -> None:
     usage = s.profile.loading_usage
     (label,) = [x for x in s.masters.labels() if x.startswith(f"formal:{usage}:")]
     s.masters.destroy(label)
-    s.masters.generate(label, MasterState.STAGED)
+    s.masters.create(label, os.urandom(16), MasterState.STAGED)
     chip = chip_of("inactive", 1)
     requests: list[Request] = [
         FormalVersion(),

@@ -148,7 +148,8 @@ def keep_keys(home: Path) -> None:
             ("key", "activate", "formal", "--version", "2"),
         ):
             assert ": done" in both(*command).said
-        assert len(list((home / "exchange").glob("backup-A*.json"))) == 1
+        (backup,) = (home / "exchange").glob("backup-A*.json")
+        assert backup.stat().st_mode & 0o077 == 0
         in_use = one.run(("key", "destroy", "formal", "--version", "1"))
         assert (in_use.code, in_use.said.partition(":")[0]) == (1, "KEY_IN_USE")
         keys = json.loads(one.run(("key", "inventory", "--json")).said)

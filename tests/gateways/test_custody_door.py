@@ -8,7 +8,8 @@ from pathlib import Path
 from grpc.aio import Metadata
 
 from domain.codes import Code
-from gateways.custody import LARGEST_BLOCK, LONGEST_TEXT, TOKEN
+from domain.custody import LARGEST_BLOCK
+from gateways.custody import LONGEST_TEXT, TOKEN
 from stubs import custody_pb2 as pb
 from stubs.custody_pb2_grpc import CustodyStub
 from tests.gateways.surroundings import open_hall

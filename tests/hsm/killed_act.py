@@ -59,7 +59,7 @@ class DyingToken(KeyToken):
 
 def _value(value: Any) -> Any:
     if isinstance(value, dict):
-        return bytes.fromhex(value["hex"])
+        return bytes.fromhex(value["hex"]) if "hex" in value else value
     if isinstance(value, list):
         return [_value(item) for item in value]
     return KeyState(value) if value in list(KeyState) else value

@@ -6,7 +6,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define SDR_OK 0x0
 #define SDR_BASE 0x01000000
@@ -155,23 +154,6 @@ int SDF_CloseSession(void *session) {
     if (fault) return fault;
     sessions[(uintptr_t)session - 1] = 0;
     return SDR_OK;
-}
-
-int SDF_GenerateKeyWithKEK(void *session, unsigned int bits, unsigned int algorithm,
-                           unsigned int index, unsigned char *wrapped, unsigned int *length,
-                           void **handle) {
-    int fault = session_fault(session);
-    uint8_t value[16];
-    uint32_t rounds[32];
-    if (fault) return fault;
-    if (index != KEK_INDEX) return SDR_KEYNOTEXIST;
-    if (algorithm != SGD_SM4_ECB) return SDR_ALGNOTSUPPORT;
-    if (bits != 128 || !wrapped || !length) return SDR_INARGERR;
-    if (getrandom(value, 16, 0) != 16) return SDR_COMMFAIL;
-    expand(KEK, rounds);
-    block(rounds, 0, value, wrapped);
-    *length = 16;
-    return new_key(value, handle);
 }
 
 int SDF_ImportKeyWithKEK(void *session, unsigned int algorithm, unsigned int index,

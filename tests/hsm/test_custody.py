@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pkcs11 import Attribute, KeyType, MechanismFlag
 
+from actors.hsm.backup import SavedKey, sealed
 from actors.hsm.custody import Custody
 from actors.hsm.token import KeyToken
 from domain.card.profile import Profile, load_profile
-from domain.provider import KeyRefused, KeyState
+from domain.custody import LARGEST_BLOCK
+from domain.provider import KeyEntry, KeyRefused, KeyState
 from tests.conformance.custody_specimen import Centre, Make
 from tests.conformance.custody_suite import CHECKS
 from tests.hsm.place import (
@@ -158,7 +161,7 @@ def test_acts_are_finished_after_kills(inits: list[Home], tmp_path: Path, suite:
             return
         with custody(home, suite) as keys:
             blob = keys.export([second[0], "index", "head", "transport"], 1)
-        acts.killed_everywhere(other, "restore", blob)
+        acts.killed_everywhere(other, "restore", blob, {second[0]: "active"})
 
 
 def parts(home: Home, label: str, *components: bytes) -> list[bytes]:
@@ -193,3 +196,24 @@ def test_what_may_not_be_done_in_memory_is_refused(tmp_path: Path, new_home: Hom
         provider.combine("formal:MK:v1", "3des", parts(home, "formal:MK:v1"))
     assert not any(entry.label.startswith("formal") for entry in provider.inventory())
     provider.close()
+
+
+def test_a_backup_is_no_larger_than_the_way_back(inits: list[Home]) -> None:
+    """A file that `centre key restore` could not send is refused when it is written."""
+    with custody(inits[0], "3des") as keys, keys.token.alone():
+        kek = keys.token.session.generate_key(KeyType.AES, 256, capabilities=MechanismFlag.WRAP)
+        entry = KeyEntry("bank:102:kmc:v1", "kmc", 1, "3des", KeyState.ACTIVE, "ABCDEF")
+        saved = [SavedKey(entry, bytes(24))]
+        assert len(sealed(keys.token, kek, 1, saved * 300)) < LARGEST_BLOCK
+        with pytest.raises(KeyRefused, match="FILE_TOO_LARGE"):
+            sealed(keys.token, kek, 1, saved * 400)
+
+
+def test_what_a_bank_sends_stays_in_the_token(inits: list[Home], tmp_path: Path) -> None:
+    """A bank's transport key opens keys into the token; the token deciphers nothing with it."""
+    home = make_home(tmp_path, DES3, inits[0].sdf_library, inits[0])
+    label = "bank:102:transport:v1"
+    with custody(home, "3des") as keys:
+        keys.combine(label, "3des", parts(home, label))
+        key = keys.token.find(label)
+        assert (key[Attribute.UNWRAP], key[Attribute.DECRYPT]) == (True, False)

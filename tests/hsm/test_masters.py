@@ -110,7 +110,7 @@ def test_without_the_wrapping_key_nothing_is_made(tmp_path: Path) -> None:
     """A token without `wrap` says so."""
     with KeyToken(blank_token(tmp_path)) as token:
         with pytest.raises(ProviderError, match="wrap"):
-            WrappedMasters(token).generate("formal:MK:v1", MasterState.ACTIVE)
+            WrappedMasters(token).create("formal:MK:v1", bytes(16), MasterState.ACTIVE)
         assert WrappedMasters(token).labels() == []
 
 
@@ -158,7 +158,6 @@ def test_a_wrong_kek_is_refused(sdf: Sdf) -> None:
     for ask in (
         lambda: other.check_value("formal:MK:v1"),
         lambda: other.create("formal:EAK:v1", bytes(16), MasterState.ACTIVE),
-        lambda: other.generate("formal:EAK:v1", MasterState.ACTIVE),
     ):
         with pytest.raises(ProviderError, match="SDR_KEYNOTEXIST"):
             ask()
@@ -197,20 +196,14 @@ def test_a_library_that_is_none(token: KeyToken, tmp_path: Path) -> None:
     """A path without library, and a library without the functions: said, not a crash."""
     for path, words in ((tmp_path / "none.so", "does not load"), (Path("libm.so.6"), "no SDF_")):
         with pytest.raises(ProviderError, match=words):
-            SdfMasters(token, path, KEK).generate("formal:MK:v1", MasterState.ACTIVE)
+            SdfMasters(token, path, KEK).create("formal:MK:v1", bytes(16), MasterState.ACTIVE)
 
 
 def test_a_device_with_the_standard_s_functions_only(token: KeyToken, tmp_path: Path) -> None:
-    """Without the makers' function nothing comes in from outside, and that is said; masters that
-    the device made itself serve."""
+    """Without the makers' function nothing comes in from outside, and that is said."""
     library = compile_double(tmp_path / "standard.so", "-DSTANDARD_ONLY")
     masters = SdfMasters(token, library, KEK)
-    try:
-        with pytest.raises(ProviderError, match="no SDF_GetSymmKeyHandle"):
-            masters.create("formal:MK:v1", bytes(16), MasterState.ACTIVE)
-        assert masters.labels() == []
-        masters.generate("formal:MK:v1", MasterState.ACTIVE)
-        assert len(masters.chip_keys("formal:MK:v1", b"430100sx", [bytes(8)] * 3)) == 3
-    finally:
-        masters.destroy("formal:MK:v1")
-        masters.forget()
+    with pytest.raises(ProviderError, match="no SDF_GetSymmKeyHandle"):
+        masters.create("formal:MK:v1", bytes(16), MasterState.ACTIVE)
+    assert masters.labels() == []
+    masters.forget()

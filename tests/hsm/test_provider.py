@@ -203,13 +203,14 @@ def test_what_another_process_changes_is_seen(home: Home, provider: Pkcs11Provid
 
 
 _ADD = """
+import os
 import sys
 from pathlib import Path
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.token import KeyToken, TokenConfig
 module, conf, label, pin_file = sys.argv[1:]
 with KeyToken(TokenConfig(module, Path(conf), label, Path(pin_file))) as token:
-    Pkcs11Masters(token).generate("{label}", "active")
+    Pkcs11Masters(token).create("{label}", os.urandom(16), "active")
 """
 
 

@@ -17,6 +17,7 @@ def people_act(folder: Path, ledger: Ledger) -> None:
     office.log_in("ke", "a wrong password")
     office.generate()
     office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=b"a backup")
     office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=b"B7")
     office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "kang")

@@ -68,6 +68,18 @@ TAMPERED = {
     "active without having been staged": (
         f"update event set data = replace(data, ':v1\"', ':v9\"') where 1 {GENERATED}",
     ),
+    "restored otherwise than both people read": (set_data("key_restored", "state", "'retired'"),),
+    "a restore that moves a key": (
+        "update event set data = replace(replace(data, 'bank:102:kmc:v1', 'formal:EAK:v1'),"
+        " '\"active\"', '\"retired\"') where data ->> 'act_id' = 'A000005'",
+    ),
+    "a restore that makes a second version active": (
+        "update event set data = replace(data, 'bank:102:kmc:v1', 'formal:EAK:v2')"
+        " where data ->> 'act_id' = 'A000005'",
+    ),
+    "a restore of other keys than it says": (
+        set_data("key_restored", "label", "'bank:102:kmc:v2'"),
+    ),
     "fewer keys than the act says": (
         set_data("act_proposed", "content.labels.XX", "'formal:XX:v1'", GENERATED),
     ),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from domain.changes import EventType
+from domain.codes import Code
+from domain.custody import ActKind
 from domain.lines import NoteCarton
 from domain.places import Line
 from ledger.key_use import key_dependents
 from tests.ledger.building import SOCIAL, Building, factory_return, note, one_of_each, record
+from tests.lines.custody import Office
 
 TEMPORARY, FIRST, SECOND = "temporary:B1:MK:v0", "formal:MK:v1", "formal:EAK:v2"
 
@@ -72,6 +75,28 @@ def test_a_finished_batch_needs_what_its_held_cards_need(tmp_path: Path) -> None
     assert held is not None
     assert held["n"] > 0
     assert _in_use(b) == (held["n"], 0, 0)
-    others = ["temporary:B2:MK:v0", "temporary:B:1:MK:v0", "index", "kek:v1", "bank:102:kmc:v1"]
+    others = ["temporary:B2:MK:v0", "temporary:B:1:MK:v0", "index", "kek:v1", "bank:999:kmc:v1"]
     assert set(key_dependents(b.queries, others).values()) == {0}
     b.close()
+
+
+def test_banks_and_backups_need_their_keys(tmp_path: Path) -> None:
+    """Keys of a bank are needed while cards of the bank are here, a KEK while a file lies under
+    it: the act that would destroy one is refused. A staged one can go."""
+    office = Office(tmp_path)
+    office.settle()
+    for subject in ("kek", "bank:102:kmc"):
+        office.generate(subject=subject)
+    office.receive("B1", 3)
+    assert key_dependents(office.queries, ["bank:102:kmc:v1"]) == {"bank:102:kmc:v1": 0}
+    for subject in ("kek", "bank:102:kmc"):
+        office.both("ke", "kang", ActKind.KEY_ACTIVATE, subject, version=1)
+    office.both("ke", "kang", ActKind.KEY_BACKUP, "token")
+    office.both("ke", "kang", ActKind.KEY_EXPORT, "bank:102:kmc", version=1)
+    needs = key_dependents(office.queries, ["kek:v1", "bank:102:kmc:v1", "bank:103:kmc:v1"])
+    assert needs == {"kek:v1": 2, "bank:102:kmc:v1": 3, "bank:103:kmc:v1": 0}
+    for subject in ("kek", "bank:102:kmc"):
+        office.both("ke", "kang", ActKind.KEY_RETIRE, subject, version=1)
+        refused = office.propose("ke", ActKind.KEY_DESTROY, subject, version=1)
+        assert refused.receipt.code == Code.KEY_IN_USE
+    office.close()

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -93,7 +94,7 @@ class KeyShelf:
         self._fail(after=True)
         return self.keys[label]
 
-    async def part_value(self, suite: str, part: bytes) -> str:
+    async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:
         if not part:
             raise KeyRefused(Code.KEY_BLOCK_BAD, "part")
         return _value(part)
@@ -126,9 +127,22 @@ class KeyShelf:
     async def backup(self, kek_version: int) -> bytes:
         return b"a backup"
 
-    async def restore(self, blob: bytes) -> list[KeyEntry]:
-        entry = KeyEntry("bank:102:kmc:v1", "kmc", 1, "3des", KeyState.ACTIVE, "ABCDEF")
-        return [self.keys.setdefault(entry.label, entry)]
+    async def read_backup(self, blob: bytes) -> list[KeyEntry]:
+        if blob == b"a backup":
+            return [KeyEntry("bank:102:kmc:v1", "kmc", 1, "3des", KeyState.ACTIVE, "ABCDEF")]
+        return [KeyEntry(*fields) for fields in json.loads(blob)]
+
+    async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
+        return [
+            self.keys.setdefault(e.label, replace(e, state=states[e.label]))
+            for e in await self.read_backup(blob)
+            if e.label in states
+        ]
+
+    def saved(self, subject: str) -> bytes:
+        """The keys of one kind, as they are now, in a file that `restore` takes."""
+        entries = [vars(e) for label, e in self.keys.items() if label.startswith(subject)]
+        return json.dumps([list(e.values()) for e in entries]).encode()
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
         if block == b"bad":

@@ -30,7 +30,7 @@ class KeyedChip(Chip):
 
     def __init__(self, chip: Chip, floor: KnownFloor, factory: Factory) -> None:
         super().__init__(chip.plastic, floor.profile)
-        self._floor = floor
+        self._floor, self.factory = floor, factory
         memory = chip.plastic.memory.social
         self.code = floor.code_of(self)
         memory.keys.clear()

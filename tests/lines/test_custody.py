@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from actors.passwords import FREE_FAILURES, LONGEST_PAUSE, pause_after
 from domain.changes import Away
 from domain.codes import Code
 from domain.custody import ActKind, ActState, Answered
+from domain.provider import KeyState
 from ledger import people
 from tests.lines.custody import IDLE, USAGES, Killed, Office, parts, password_of
 
@@ -197,6 +199,60 @@ def test_what_leaves_is_sealed_under_an_active_kek(office: Office) -> None:
     assert act.state == ActState.DONE
     act = office.both("ke", "kang", ActKind.KEY_EXPORT, "bank:102:kmc", version=1)
     assert office.delivered[f"export-{act.act_id}.json"] == b"bank:102:kmc:v1"
+    report = office.verify()
+    assert report.ok, report.finding
+
+
+def test_what_is_gone_from_the_token_is_not_asked_for_again(office: Office) -> None:
+    """The line dies after the provider destroyed and before the act was done; cards that would have
+    kept the keys come meanwhile. The act is finished all the same: the token is empty."""
+    bank = "bank:102:kmc"
+    office.generate(subject=bank)
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=1)
+    office.both("ke", "kang", ActKind.KEY_RETIRE, bank, version=1)
+    act_id = office.propose("ke", ActKind.KEY_DESTROY, bank, version=1).acts[0].act_id
+    office.door.cut = 1
+    with pytest.raises(Killed):
+        office.confirm("kang", act_id)
+    office.shelf.keys.clear()
+    office.receive("B1", 3)
+    office.restart()
+    asyncio.run(office.line.step())
+    again = office.confirm("kang", act_id)
+    assert again.acts[0].state == ActState.DONE
+    assert office.verify().ok
+
+
+def test_a_restore_says_before_what_comes_back(office: Office) -> None:
+    """Both people read labels, states and check values. What was destroyed since the backup stays
+    away, what was retired comes back retired, and no second version becomes active; meanwhile no
+    other act on keys is open."""
+    bank, shelf = "bank:102:kmc", office.shelf
+    office.generate(subject=bank)
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=1)
+    old = shelf.saved("bank")
+    office.generate(ActKind.KEY_ROTATE, bank)
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=2)
+    both = shelf.saved("bank")
+    shelf.keys.clear()
+    office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=old)
+    assert {e.label: e.state for e in shelf.keys.values()} == {f"{bank}:v1": KeyState.RETIRED}
+    proposed = office.propose("ke", ActKind.KEY_RESTORE, "token", block=both).acts[0]
+    entry = json.loads(both)[1]
+    assert proposed.content["keys"] == {
+        f"{bank}:v2": {"state": KeyState.ACTIVE, "check_value": entry[5]}
+    }
+    assert proposed.content["left_out"] == {f"{bank}:v1": "there"}
+    destroy = office.propose("ke", ActKind.KEY_DESTROY, bank, version=1)
+    assert code_of(destroy) == Code.ACT_OPEN
+    office.confirm("kang", proposed.act_id)
+    office.both("ke", "kang", ActKind.KEY_DESTROY, bank, version=1)
+    act = office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=old)
+    assert act.content["left_out"] == {f"{bank}:v1": "destroyed"}
+    assert set(shelf.keys) == {f"{bank}:v2"}
+    stranger = json.dumps([[f"{bank}:v3", "kmc", 3, "3des", "active", "ABCDEF"]]).encode()
+    refused = office.propose("ke", ActKind.KEY_RESTORE, "token", block=stranger)
+    assert code_of(refused) == Code.KEY_STATE
     report = office.verify()
     assert report.ok, report.finding
 

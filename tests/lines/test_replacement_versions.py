@@ -10,8 +10,10 @@ import pytest
 
 from domain.card.segment import Answers, Segment
 from domain.changes import EventType
+from domain.codes import Code
 from domain.places import Line
-from domain.turns import Verdict
+from domain.turns import Verdict, Wait
+from tests.conformance.card_side import take_temporary_keys
 from tests.lines.known_keys import KeyedChip, KnownFloor, Recording, known_floor
 from tests.lines.small_floor import Chip, PowerCut, Station
 
@@ -71,6 +73,40 @@ def test_each_chip_gets_one_version_whole(tmp_path: Path) -> None:
         )
         versions = {r["identification_code"]: json.loads(r["data"])["version"] for r in releases}
         assert [versions[c.code] for c in (*before, between, new)] == [1, 1, 1, 2, 2]
+
+    with known_floor(tmp_path / "floor", "ssc-3des") as known:
+        asyncio.run(run(known))
+
+
+def test_a_missing_factory_key_waits(tmp_path: Path) -> None:
+    """An interrupted chip whose factory's keys are gone from the token waits for them: it is not
+    set apart as one whose keys the province does not know. They come again, and it is finished."""
+
+    class Bringing(Station):
+        def __init__(self, known: KnownFloor, chip: KeyedChip) -> None:
+            super().__init__(known.floor)
+            self._known, self._factory, self.waited = known, chip.factory, list[str]()
+
+        async def wait(self, told: Wait) -> None:
+            self.waited.append(told.code)
+            pem = (self._known.floor.place / "transport.pem").read_bytes()
+            take_temporary_keys(self._known.floor.provider, self._factory.sealed(pem))
+
+    async def run(known: KnownFloor) -> None:
+        whole = Recording(known.floor)
+        await whole.present(await known.chip(), Line.KEY_REPLACEMENT)
+        first_write = [apdu[1] for apdu in whole.sent].index(WRITE_KEY) + 1
+        chip = await known.chip()
+        with pytest.raises(PowerCut):
+            await Station(known.floor, first_write, after=True).present(chip, Line.KEY_REPLACEMENT)
+        assert len(chip.written) == 1
+        masters = known.floor.provider.masters
+        for label in masters.labels():
+            if label.startswith("temporary:"):
+                masters.destroy(label)
+        bringing = Bringing(known, chip)
+        assert await bringing.run(chip) == GOOD
+        assert bringing.waited == [Code.KEY_UNKNOWN]
 
     with known_floor(tmp_path / "floor", "ssc-3des") as known:
         asyncio.run(run(known))
