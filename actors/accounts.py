@@ -71,8 +71,9 @@ class Accounts:
 
     # Sessions.
 
-    async def who(self, token: str) -> tuple[Session, Person]:
-        """The open session of this token and its person; it is used now. Raises Denied."""
+    async def who(self, token: str, *, any_password: bool = False) -> tuple[Session, Person]:
+        """The open session of this token and its person; it is used now. Raises Denied, also
+        while their password is one that somebody else typed, unless `any_password` will do."""
         session = people.session_of_token(self._queries, token_hash(token)) if token else None
         if session is None:
             raise Denied(Code.NOT_LOGGED_IN)
@@ -83,6 +84,8 @@ class Accounts:
             await self.end([session], "idle")
             raise Denied(Code.SESSION_ENDED)
         self._seen[session.session] = self._settings.now()
+        if person.password_to_change and not any_password:
+            raise Denied(Code.PASSWORD_TO_CHANGE)
         return session, person
 
     def _is_idle(self, session: Session) -> bool:
@@ -178,12 +181,17 @@ class Accounts:
         return name
 
     async def change_password(self, token: str, change: NewPassword) -> None:
-        """By its owner, who knows the old one. Other sessions of theirs end."""
-        session, person = await self.who(token)
+        """By its owner, who knows the old one. Other sessions of theirs end. Asked again after it
+        took effect it is done."""
+        session, person = await self.who(token, any_password=True)
         self._check_pause(person)
         if not await asyncio.to_thread(self._passwords.match, person.credential, change.old):
+            if self._passwords.match(person.credential, change.new):
+                return
             await self._refuse(person)
             raise Denied(Code.LOGIN_REFUSED)
+        if change.new == change.old:
+            raise Denied(Code.PASSWORD_TO_CHANGE)
         credential = self._passwords.hash(checked_password(change.new))
         self._refusals += 1
         writing = Writing(Line.CUSTODY, f"password:{self._prefix}:{self._refusals}")
@@ -261,7 +269,7 @@ class Accounts:
     ) -> Event:
         row = {
             "name": name, "roles": " ".join(roles), "credential": credential, "state": "active",
-            "failures": 0, "refused_at": "",
+            "failures": 0, "refused_at": "", "password_to_change": 1,
         }  # fmt: skip
         writing.insert("person", row)
         said = {"name": name, "roles": roles, "credential": digest_of([credential])}
@@ -270,7 +278,11 @@ class Accounts:
     def _set_password(
         self, writing: Writing, person: Person, credential: str, said: Mapping[str, str]
     ) -> Event:
-        self._write(writing, person, credential=credential, failures=0, refused_at="")
+        to_change = int(bool(said["act_id"]))  # typed beside a supervisor
+        self._write(
+            writing, person, credential=credential, failures=0, refused_at="",
+            password_to_change=to_change,
+        )  # fmt: skip
         data = {"name": person.name, "credential": digest_of([credential]), **said}
         return Event(EventType.PASSWORD_CHANGED, data=data)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.changes import EventType, canonical_json
-from domain.custody import COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
+from domain.custody import APART, COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
 from ledger.digests import digest_of
 from ledger.faults import Fault
 from ledger.people import FOUNDERS, STATE_AFTER
@@ -54,6 +54,7 @@ class _Person:
     state: str = "active"
     failures: int = 0
     refused_at: str = ""
+    password_to_change: int = 1
 
 
 @dataclass
@@ -123,6 +124,8 @@ class CustodyReplay:
 
     def _check_may(self, data: Data, kind: str, fail: Fail) -> None:
         self._check_open(data["person"], data["session"], fail)
+        if self.people[data["person"]].password_to_change:
+            raise fail("密码未经本人更改", "the password was one that another had typed")
         if role_of(kind) not in self.people[data["person"]].roles:
             raise fail("无此权限", "not in the roles of this person")
 
@@ -219,6 +222,8 @@ class CustodyReplay:
             raise fail("无对应事项", "no act of two people says so")
         if (person is None) != (event_type == EventType.PERSON_ADDED):
             raise fail("人员状态不符", "this person is there already, or is not")
+        if set(data.get("roles", ())) >= APART:
+            raise fail("角色不得兼任", "nobody is supervisor and key custodian")
         if event_type == EventType.PERSON_ADDED:
             self.people[name] = _Person(tuple(data["roles"]), data["credential"])
             return
@@ -226,6 +231,7 @@ class CustodyReplay:
         if event_type == EventType.PASSWORD_CHANGED:
             changed: dict[str, Any] = {
                 "credential": data["credential"], "failures": 0, "refused_at": "",
+                "password_to_change": int(bool(data["act_id"])),
             }  # fmt: skip
         elif event_type == EventType.ROLES_CHANGED:
             changed = {"roles": tuple(data["roles"])}

@@ -73,8 +73,10 @@ def test_people_log_in_and_act_in_sessions_of_their_own(run: Run, tmp_path: Path
         return result.output
 
     for name in ("sun", "su"):
-        done(name, "people", "add", name, "--role", "supervisor", typed=password_of(name) + "\n")
-        done(name, "login", name, typed=password_of(name) + "\n")
+        first = f"first password of {name}"
+        done(name, "people", "add", name, "--role", "supervisor", typed=first + "\n")
+        assert "centre people passwd" in done(name, "login", name, typed=first + "\n")
+        done(name, "people", "passwd", typed=f"{first}\n{password_of(name)}\n")
         assert (tmp_path / f"{name}.session").stat().st_mode & 0o777 == 0o600
         assert name in done(name, "whoami")
     add = ("people", "add", "ke", "--role", "key_custodian")
