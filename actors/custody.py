@@ -18,7 +18,7 @@ import structlog
 from actors.accounts import Accounts, Settings
 from actors.ceremonies import Ceremonies, Outcome, Plan
 from domain.bodies import Writing
-from domain.changes import Away, Event, EventType, Update, canonical_json
+from domain.changes import Away, Event, EventType, Refused, Update, canonical_json
 from domain.codes import Code
 from domain.custody import (
     COMPONENTS,
@@ -193,7 +193,7 @@ class Custody:
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
         """Confirm another's act, and have it done. Repeated by the same person it is answered as
-        the act stands by now. While the provider is away it stays confirmed, and is finished
+        the act stands by now. While the provider is away, or the disk full, it stays confirmed, and is finished
         later by itself."""
         session, person = await self._accounts.who(token)
         act = self._act(confirmation.act_id)
@@ -216,8 +216,8 @@ class Custody:
         log.info("act.confirmed", act_id=act.act_id, kind=act.kind)
         try:
             return _result(await self._finish(confirmed))
-        except Away as e:
-            log.warning("act.waits", act_id=act.act_id, reason=str(e))
+        except (Away, OSError) as e:
+            log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
             return _result(confirmed)
 
     async def _check_confirmable(self, act: Act, session: Session, person: Person) -> None:
@@ -307,11 +307,15 @@ class Custody:
         return ended
 
     async def step(self) -> bool:
-        """Finish what was confirmed before a crash, and end sessions that nobody uses."""
+        """Finish what was confirmed before a crash, and end sessions that nobody uses. An act
+        that fails, whatever it is over, is tried again next time and keeps no other one back."""
         async with self._one_at_a_time:
             await self._accounts.end_idle()
             for act in people.acts(self._queries, ActState.CONFIRMED):
-                await self._finish(act)
+                try:
+                    await self._finish(act)
+                except Exception as e:
+                    log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
         return False
 
     def _act(self, act_id: str) -> Act:
@@ -319,6 +323,12 @@ class Custody:
         if act is None:
             raise Denied(Code.ACT_UNKNOWN)
         return act
+
+
+def _named(error: Exception) -> str:
+    """What went wrong; the words of one that nobody expected may quote what was asked."""
+    known = isinstance(error, Away | Refused | OSError)
+    return f"{type(error).__name__}: {error}" if known else type(error).__name__
 
 
 def _check_role(person: Person, kind: str) -> None:

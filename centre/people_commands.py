@@ -243,7 +243,7 @@ def tell(reply: pb.CustodyReply) -> None:
     if found.state == "proposed":
         click.echo(f"下一步由另一人 next, another person: centre act confirm {found.act_id}")
     elif found.state == "confirmed":
-        click.echo("加密机未就绪，稍后自动完成 the provider is away: it is finished by itself")
+        click.echo("尚未完成，稍后自动完成 not done yet: it is finished by itself, see log/")
 
 
 def as_dict(found: pb.Act) -> dict[str, Any]:

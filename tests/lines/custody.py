@@ -306,3 +306,7 @@ class Office:
 def parts(usages: Sequence[str], whose: str) -> dict[str, bytes]:
     """Components that nobody has to open: the shelf takes whatever is sealed."""
     return {usage: f"sealed {whose} {usage}".encode() for usage in usages}
+
+
+def code_of(answered: Answered) -> str:
+    return answered.receipt.code

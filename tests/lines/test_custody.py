@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from actors.passwords import FREE_FAILURES, LONGEST_PAUSE, pause_after
 from domain.changes import Away
 from domain.codes import Code
-from domain.custody import ActKind, ActState, Answered
+from domain.custody import ActKind, ActState
 from ledger import people
-from tests.lines.custody import IDLE, USAGES, Killed, Office, parts, password_of
+from tests.lines.custody import IDLE, USAGES, Killed, Office, code_of, parts, password_of
 
 
 @pytest.fixture
@@ -27,10 +27,6 @@ def office(tmp_path: Path) -> Iterator[Office]:
     office.settle()
     yield office
     office.close()
-
-
-def code_of(answered: Answered) -> str:
-    return answered.receipt.code
 
 
 def test_the_owner_adds_two_supervisors_and_nobody_else(tmp_path: Path) -> None:
@@ -267,32 +263,6 @@ def test_people_change_by_two_supervisors_who_stay_two(office: Office) -> None:
     assert code_of(office.log_in("kang", forgotten["password"])) == Code.OK
     assert office.both("sun", "ke", close, "su").state == ActState.DONE
     assert code_of(office.log_in("su")) == Code.LOGIN_REFUSED
-    report = office.verify()
-    assert report.ok, report.finding
-
-
-def test_a_password_that_another_typed_is_good_for_changing_it_only(office: Office) -> None:
-    """A supervisor who has typed the password of a custodian, at first or anew, gets no further
-    with it than its owner's own change: no act is proposed, confirmed or withdrawn, nothing is
-    listed. The owner's change makes an end of it; the same password again is none."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
-    typed = "typed by sun, for kang"
-    office.both("sun", "su", ActKind.PEOPLE_PASSWORD, "kang", password=typed)
-    assert code_of(office.log_in("kang", typed)) == Code.OK
-    letter = dict(act.content["check_values"])
-    for refused in (
-        office.confirm("kang", act.act_id, check_values=letter),
-        office.withdraw("kang", act.act_id),
-        office.propose("kang", ActKind.KEY_BACKUP, "all"),
-        asyncio.run(office.line.list_keys(office.tokens["kang"])),
-        office.change_password("kang", typed, typed),
-    ):
-        assert code_of(refused) == Code.PASSWORD_TO_CHANGE
-    assert office.who("kang").people[0].password_to_change
-    own = "chosen by kang alone"
-    assert code_of(office.change_password("kang", typed, own)) == Code.OK
-    assert code_of(office.change_password("kang", typed, own)) == Code.OK  # the answer was lost
-    assert code_of(office.confirm("kang", act.act_id, check_values=letter)) == Code.OK
     report = office.verify()
     assert report.ok, report.finding
 
