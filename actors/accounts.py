@@ -224,6 +224,11 @@ class Accounts:
             self._check_supervisors_left(proposal.subject, content.get("roles", []))
         return content, sealed
 
+    def same_password(self, act: Act, password: str) -> bool:
+        """Whether a proposal that comes again has the password of its act, while that waits."""
+        credential = act.sealed.get("credential")
+        return credential is None or self._passwords.match(credential, password)
+
     def _known(self, name: str) -> Person:
         person = people.person(self._queries, name)
         if person is None or person.state != "active":

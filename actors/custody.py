@@ -152,7 +152,8 @@ class Custody:
         known = self._queries.reply(Line.CUSTODY, command_id)
         if known is not None:
             act = self._act(known["act_id"])
-            if (act.kind, act.subject) != (proposal.kind, proposal.subject):
+            asked_again = known["payload"] == _payload(proposal)
+            if not (asked_again and self._accounts.same_password(act, proposal.password)):
                 raise Denied(Code.COMMAND_DIFFERS, "command_id")
             return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
         self._check_alone(proposal)
@@ -163,7 +164,7 @@ class Custody:
             sealed=plan.sealed,
         )  # fmt: skip
         writing = Writing(Line.CUSTODY, command_id)
-        writing.reply = {"act_id": act_id}
+        writing.reply = {"act_id": act_id, "payload": _payload(proposal)}
         said = {
             **{c: getattr(act, c) for c in ("act_id", "kind", "subject", "content")},
             "person": person.name,
@@ -193,8 +194,8 @@ class Custody:
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
         """Confirm another's act, and have it done. Repeated by the same person it is answered as
-        the act stands by now. While the provider is away, or the disk full, it stays confirmed, and is finished
-        later by itself."""
+        the act stands by now. While the provider is away, or the disk full, it stays
+        confirmed, and is finished later by itself."""
         session, person = await self._accounts.who(token)
         act = self._act(confirmation.act_id)
         if act.confirmed_by == person.name and act.state != ActState.WITHDRAWN:
@@ -314,7 +315,7 @@ class Custody:
             for act in people.acts(self._queries, ActState.CONFIRMED):
                 try:
                     await self._finish(act)
-                except Exception as e:
+                except Exception as e:  # noqa: BLE001  # one act holds up no other
                     log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
         return False
 
@@ -351,6 +352,14 @@ def _result(act: Act, *, repeated: bool = False) -> Answered:
             Denied(Code(act.result["code"]), act.result["reason"]).receipt, repeated=repeated
         )
     return Answered(receipt, acts=(_readable(act),))
+
+
+def _payload(proposal: Proposal) -> str:
+    """What was proposed, by which a command is known again. Not its password: the digest of one
+    could be guessed against."""
+    said = {**vars(proposal), "password": "", "block": proposal.block.hex()}
+    parts = {usage: part.hex() for usage, part in proposal.parts.items()}
+    return digest_of([{**said, "parts": parts}])
 
 
 def _digest(sealed: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from domain.changes import Away
+from domain.codes import Code
 from domain.custody import ActKind, ActState
 from ledger import people
-from tests.lines.custody import Office, parts
+from tests.lines.custody import USAGES, Office, code_of, parts
 
 
 @pytest.fixture
@@ -66,3 +67,21 @@ def test_an_act_that_fails_keeps_no_other_back(office: Office, fault: Exception)
     asyncio.run(office.line.step())
     assert state_of(office, backup.act_id) == ActState.DONE
     assert office.verify().ok
+
+
+def test_a_command_that_comes_again_with_other_content_is_refused(office: Office) -> None:
+    """Whatever differs, roles, a component, a block or a password, it is not the same command; the
+    act that was proposed stands, and the same content is answered by it."""
+    add, key, block = ActKind.PEOPLE_ADD, ActKind.KEY_GENERATE, ActKind.KEY_ACCEPT_TEMPORARY
+    person = {"roles": ("operator",), "password": "typed by whoever is added"}
+    for by, kind, subject, first, other in (
+        ("sun", add, "li", person, {**person, "roles": ("inspector",)}),
+        ("sun", add, "wu", person, {**person, "password": "another password of wu"}),
+        ("ke", key, "formal", {"parts": parts(USAGES, "one")}, {"parts": parts(USAGES, "two")}),
+        ("ke", block, "B1", {"block": b"B1"}, {"block": b"B2"}),
+    ):
+        again = {"command_id": f"c {subject}"}
+        act = office.propose(by, kind, subject, **first, **again).acts[0]
+        assert code_of(office.propose(by, kind, subject, **other, **again)) == Code.COMMAND_DIFFERS
+        same = office.propose(by, kind, subject, **first, **again)
+        assert (same.receipt.repeated, same.acts[0].act_id) == (True, act.act_id)
