@@ -41,6 +41,8 @@ from ledger.queries import Queries
 log = structlog.get_logger()
 
 LONGEST_TERMINAL = 80
+MOST_STRANGERS = 10_000
+"""Names that nobody has, as many as are remembered; each costs who tries it one argon2 hash."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Accounts:
         self._seen: dict[str, datetime] = {}
         """When a session was last used. After a restart: at its login, so that it never lasts
         longer than it should."""
-        self._strangers = Person("", (), "unknown")
+        self._strangers: dict[str, Person] = {}
+        """By the digest of the name, which may be a password typed in the wrong place."""
         self._refusals = 0
 
     # Sessions.
@@ -113,11 +116,11 @@ class Accounts:
     async def log_in(self, login: Login) -> tuple[str, Session]:
         """A new session and its token. After wrong passwords the name has to wait, longer each
         time (LOGIN_PAUSED): then not even the right one is looked at."""
-        person = people.person(self._queries, login.name) or self._strangers
+        person = people.person(self._queries, login.name) or self._stranger(login.name)
         self._check_pause(person)
         credential = person.credential if person.state == "active" else ""
         if not await asyncio.to_thread(self._passwords.match, credential, login.password):
-            await self._refuse(person)
+            await self._refuse(person, login.name)
             raise Denied(Code.LOGIN_REFUSED)
         token, at = self._settings.new_token(), self._at()
         number = people.sessions_so_far(self._queries) + 1
@@ -142,9 +145,12 @@ class Accounts:
         if left > 0:
             raise Denied(Code.LOGIN_PAUSED, f"{left:.0f} s")
 
-    async def _refuse(self, person: Person) -> None:
-        """A name that nobody has is not written down: it may be a password. Such names wait
-        together."""
+    def _stranger(self, name: str) -> Person:
+        return self._strangers.get(digest_of([name])) or Person("", (), "unknown")
+
+    async def _refuse(self, person: Person, typed: str) -> None:
+        """A name that nobody has waits like any other, so that the pause does not tell which there
+        are; it is not written down, and forgotten with this instance: it may be a password."""
         at, failures = self._at(), person.failures + 1
         self._refusals += 1
         writing = Writing(Line.CUSTODY, f"refused:{self._prefix}:{self._refusals}")
@@ -152,7 +158,10 @@ class Accounts:
         if person.name:
             self._write(writing, person, failures=failures, refused_at=at)
         else:
-            self._strangers = replace(person, failures=failures, refused_at=at)
+            if len(self._strangers) >= MOST_STRANGERS:
+                del self._strangers[next(iter(self._strangers))]
+            refused = replace(person, failures=failures, refused_at=at)
+            self._strangers[digest_of([typed])] = refused
         await self._ledger.commit(writing.changes())
         log.warning("login.refused", failures=failures)
 
@@ -188,7 +197,7 @@ class Accounts:
         if not await asyncio.to_thread(self._passwords.match, person.credential, change.old):
             if self._passwords.match(person.credential, change.new):
                 return
-            await self._refuse(person)
+            await self._refuse(person, person.name)
             raise Denied(Code.LOGIN_REFUSED)
         if change.new == change.old:
             raise Denied(Code.PASSWORD_TO_CHANGE)

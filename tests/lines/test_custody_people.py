@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from actors.passwords import FREE_FAILURES, pause_after
 from domain.codes import Code
 from domain.custody import ActKind
 from tests.lines.custody import Office, code_of
@@ -45,3 +47,21 @@ def test_a_password_that_another_typed_is_good_for_changing_it_only(office: Offi
     assert code_of(office.confirm("kang", act.act_id, check_values=letter)) == Code.OK
     report = office.verify()
     assert report.ok, report.finding
+
+
+def test_a_pause_does_not_tell_which_names_there_are(office: Office) -> None:
+    """Whoever tries names, one by one or in turns, is answered the same for one that somebody has
+    as for one that nobody has, again and again."""
+
+    def answers(name: str) -> list[str]:
+        said = []
+        for tried in range(FREE_FAILURES + 3):
+            answered = office.log_in(name, "a wrong password")
+            said.append(f"{answered.receipt.code} {answered.receipt.reason}")
+            if tried == FREE_FAILURES:
+                office.clock.now += timedelta(seconds=pause_after(FREE_FAILURES))
+        return said
+
+    one, two, three = answers("stranger"), answers("ke"), answers("another stranger")
+    assert one == two == three
+    assert any(said.startswith(Code.LOGIN_PAUSED) for said in one)
