@@ -90,6 +90,16 @@ TAMPERED = {
         "update event set type = 'login_refused', data = json_object('at', '', 'name', '')"
         " where type = 'password_changed' and data ->> 'name' = 'ke'",
     ),
+    "still logged in after the password was reset": (
+        "update event set type = 'login_refused', data = json_object('at', data ->> 'at', 'name',"
+        " data ->> 'name') where type = 'logged_out' and data ->> 'why' = 'password'",
+    ),
+    "confirmed after its proposer was closed": (
+        "update event set type = 'act_confirmed', data = json_object('act_id', (select data ->>"
+        " 'act_id' from event where type = 'act_proposed' and data ->> 'subject' = 'B7'),"
+        " 'parts', json_object(), 'person', data ->> 'person', 'sealed', '', 'session', data ->>"
+        " 'session') where type = 'act_proposed' and data ->> 'kind' = 'key.rotate'",
+    ),
     "closed by nobody": (set_data("person_closed", "act_id", "''"),),
     "logged in though closed": (
         "update event set type = 'login_refused', data = json_object('at', data ->> 'at', 'name',"
