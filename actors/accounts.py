@@ -41,6 +41,8 @@ from ledger.queries import Queries
 log = structlog.get_logger()
 
 LONGEST_TERMINAL = 80
+MOST_STRANGERS = 10_000
+"""Names that nobody has, as many as are remembered; each costs who tries it one argon2 hash."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ class Accounts:
         self._seen: dict[str, datetime] = {}
         """When a session was last used. After a restart: at its login, so that it never lasts
         longer than it should."""
-        self._strangers = Person("", (), "unknown")
+        self._strangers: dict[str, Person] = {}
+        """By the digest of the name, which may be a password typed in the wrong place."""
         self._refusals = 0
 
     # Sessions.
 
-    async def who(self, token: str) -> tuple[Session, Person]:
-        """The open session of this token and its person; it is used now. Raises Denied."""
+    async def who(self, token: str, *, any_password: bool = False) -> tuple[Session, Person]:
+        """The open session of this token and its person; it is used now. Raises Denied, also
+        while their password is one that somebody else typed, unless `any_password` will do."""
         session = people.session_of_token(self._queries, token_hash(token)) if token else None
         if session is None:
             raise Denied(Code.NOT_LOGGED_IN)
@@ -83,6 +87,8 @@ class Accounts:
             await self.end([session], "idle")
             raise Denied(Code.SESSION_ENDED)
         self._seen[session.session] = self._settings.now()
+        if person.password_to_change and not any_password:
+            raise Denied(Code.PASSWORD_TO_CHANGE)
         return session, person
 
     def _is_idle(self, session: Session) -> bool:
@@ -110,11 +116,11 @@ class Accounts:
     async def log_in(self, login: Login) -> tuple[str, Session]:
         """A new session and its token. After wrong passwords the name has to wait, longer each
         time (LOGIN_PAUSED): then not even the right one is looked at."""
-        person = people.person(self._queries, login.name) or self._strangers
+        person = people.person(self._queries, login.name) or self._stranger(login.name)
         self._check_pause(person)
         credential = person.credential if person.state == "active" else ""
         if not await asyncio.to_thread(self._passwords.match, credential, login.password):
-            await self._refuse(person)
+            await self._refuse(person, login.name)
             raise Denied(Code.LOGIN_REFUSED)
         token, at = self._settings.new_token(), self._at()
         number = people.sessions_so_far(self._queries) + 1
@@ -139,9 +145,12 @@ class Accounts:
         if left > 0:
             raise Denied(Code.LOGIN_PAUSED, f"{left:.0f} s")
 
-    async def _refuse(self, person: Person) -> None:
-        """A name that nobody has is not written down: it may be a password. Such names wait
-        together."""
+    def _stranger(self, name: str) -> Person:
+        return self._strangers.get(digest_of([name])) or Person("", (), "unknown")
+
+    async def _refuse(self, person: Person, typed: str) -> None:
+        """A name that nobody has waits like any other, so that the pause does not tell which there
+        are; it is not written down, and forgotten with this instance: it may be a password."""
         at, failures = self._at(), person.failures + 1
         self._refusals += 1
         writing = Writing(Line.CUSTODY, f"refused:{self._prefix}:{self._refusals}")
@@ -149,7 +158,10 @@ class Accounts:
         if person.name:
             self._write(writing, person, failures=failures, refused_at=at)
         else:
-            self._strangers = replace(person, failures=failures, refused_at=at)
+            if len(self._strangers) >= MOST_STRANGERS:
+                del self._strangers[next(iter(self._strangers))]
+            refused = replace(person, failures=failures, refused_at=at)
+            self._strangers[digest_of([typed])] = refused
         await self._ledger.commit(writing.changes())
         log.warning("login.refused", failures=failures)
 
@@ -178,12 +190,17 @@ class Accounts:
         return name
 
     async def change_password(self, token: str, change: NewPassword) -> None:
-        """By its owner, who knows the old one. Other sessions of theirs end."""
-        session, person = await self.who(token)
+        """By its owner, who knows the old one. Other sessions of theirs end. Asked again after it
+        took effect it is done."""
+        session, person = await self.who(token, any_password=True)
         self._check_pause(person)
         if not await asyncio.to_thread(self._passwords.match, person.credential, change.old):
-            await self._refuse(person)
+            if self._passwords.match(person.credential, change.new):
+                return
+            await self._refuse(person, person.name)
             raise Denied(Code.LOGIN_REFUSED)
+        if change.new == change.old:
+            raise Denied(Code.PASSWORD_TO_CHANGE)
         credential = self._passwords.hash(checked_password(change.new))
         self._refusals += 1
         writing = Writing(Line.CUSTODY, f"password:{self._prefix}:{self._refusals}")
@@ -215,6 +232,11 @@ class Accounts:
         if kind in (ActKind.PEOPLE_CLOSE, ActKind.PEOPLE_ROLES):
             self._check_supervisors_left(proposal.subject, content.get("roles", []))
         return content, sealed
+
+    def same_password(self, act: Act, password: str) -> bool:
+        """Whether a proposal that comes again has the password of its act, while that waits."""
+        credential = act.sealed.get("credential")
+        return credential is None or self._passwords.match(credential, password)
 
     def _known(self, name: str) -> Person:
         person = people.person(self._queries, name)
@@ -261,7 +283,7 @@ class Accounts:
     ) -> Event:
         row = {
             "name": name, "roles": " ".join(roles), "credential": credential, "state": "active",
-            "failures": 0, "refused_at": "",
+            "failures": 0, "refused_at": "", "password_to_change": 1,
         }  # fmt: skip
         writing.insert("person", row)
         said = {"name": name, "roles": roles, "credential": digest_of([credential])}
@@ -270,7 +292,11 @@ class Accounts:
     def _set_password(
         self, writing: Writing, person: Person, credential: str, said: Mapping[str, str]
     ) -> Event:
-        self._write(writing, person, credential=credential, failures=0, refused_at="")
+        to_change = int(bool(said["act_id"]))  # typed beside a supervisor
+        self._write(
+            writing, person, credential=credential, failures=0, refused_at="",
+            password_to_change=to_change,
+        )  # fmt: skip
         data = {"name": person.name, "credential": digest_of([credential]), **said}
         return Event(EventType.PASSWORD_CHANGED, data=data)
 

@@ -18,7 +18,7 @@ import structlog
 from actors.accounts import Accounts, Settings
 from actors.ceremonies import Ceremonies, Outcome, Plan
 from domain.bodies import Writing
-from domain.changes import Away, Event, EventType, Update, canonical_json
+from domain.changes import Away, Event, EventType, Refused, Update, canonical_json
 from domain.codes import Code
 from domain.custody import (
     COMPONENTS,
@@ -98,13 +98,13 @@ class Custody:
 
     @command
     async def log_out(self, token: str) -> Answered:
-        session, _ = await self._accounts.who(token)
+        session, _ = await self._accounts.who(token, any_password=True)
         await self._accounts.end([session], "logout")
         return Answered(Receipt(True))
 
     @command
     async def who(self, token: str) -> Answered:
-        session, person = await self._accounts.who(token)
+        session, person = await self._accounts.who(token, any_password=True)
         return Answered(Receipt(True), sessions=(session,), people=(_shown(person),))
 
     @command
@@ -152,7 +152,8 @@ class Custody:
         known = self._queries.reply(Line.CUSTODY, command_id)
         if known is not None:
             act = self._act(known["act_id"])
-            if (act.kind, act.subject) != (proposal.kind, proposal.subject):
+            asked_again = known["payload"] == _payload(proposal)
+            if not (asked_again and self._accounts.same_password(act, proposal.password)):
                 raise Denied(Code.COMMAND_DIFFERS, "command_id")
             return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
         self._check_alone(proposal)
@@ -163,7 +164,7 @@ class Custody:
             sealed=plan.sealed,
         )  # fmt: skip
         writing = Writing(Line.CUSTODY, command_id)
-        writing.reply = {"act_id": act_id}
+        writing.reply = {"act_id": act_id, "payload": _payload(proposal)}
         said = {
             **{c: getattr(act, c) for c in ("act_id", "kind", "subject", "content")},
             "person": person.name,
@@ -197,8 +198,8 @@ class Custody:
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
         """Confirm another's act, and have it done. Repeated by the same person it is answered as
-        the act stands by now. While the provider is away it stays confirmed, and is finished
-        later by itself."""
+        the act stands by now. While the provider is away, or the disk full, it stays
+        confirmed, and is finished later by itself."""
         session, person = await self._accounts.who(token)
         act = self._act(confirmation.act_id)
         if act.confirmed_by == person.name and act.state != ActState.WITHDRAWN:
@@ -220,8 +221,8 @@ class Custody:
         log.info("act.confirmed", act_id=act.act_id, kind=act.kind)
         try:
             return _result(await self._finish(confirmed))
-        except Away as e:
-            log.warning("act.waits", act_id=act.act_id, reason=str(e))
+        except (Away, OSError) as e:
+            log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
             return _result(confirmed)
 
     async def _check_confirmable(self, act: Act, session: Session, person: Person) -> None:
@@ -310,11 +311,15 @@ class Custody:
         return ended
 
     async def step(self) -> bool:
-        """Finish what was confirmed before a crash, and end sessions that nobody uses."""
+        """Finish what was confirmed before a crash, and end sessions that nobody uses. An act
+        that fails, whatever it is over, is tried again next time and keeps no other one back."""
         async with self._one_at_a_time:
             await self._accounts.end_idle()
             for act in people.acts(self._queries, ActState.CONFIRMED):
-                await self._finish(act)
+                try:
+                    await self._finish(act)
+                except Exception as e:  # noqa: BLE001  # one act holds up no other
+                    log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
         return False
 
     def _act(self, act_id: str) -> Act:
@@ -322,6 +327,12 @@ class Custody:
         if act is None:
             raise Denied(Code.ACT_UNKNOWN)
         return act
+
+
+def _named(error: Exception) -> str:
+    """What went wrong; the words of one that nobody expected may quote what was asked."""
+    known = isinstance(error, Away | Refused | OSError)
+    return f"{type(error).__name__}: {error}" if known else type(error).__name__
 
 
 def _check_role(person: Person, kind: str) -> None:
@@ -344,6 +355,14 @@ def _result(act: Act, *, repeated: bool = False) -> Answered:
             Denied(Code(act.result["code"]), act.result["reason"]).receipt, repeated=repeated
         )
     return Answered(receipt, acts=(_readable(act),))
+
+
+def _payload(proposal: Proposal) -> str:
+    """What was proposed, by which a command is known again. Not its password: the digest of one
+    could be guessed against."""
+    said = {**vars(proposal), "password": "", "block": proposal.block.hex()}
+    parts = {usage: part.hex() for usage, part in proposal.parts.items()}
+    return digest_of([{**said, "parts": parts}])
 
 
 def _digest(sealed: Mapping[str, Any]) -> str:

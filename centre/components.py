@@ -93,6 +93,7 @@ def hand_over(components: list[Component], file: Path | None) -> None:
         click.echo(f"  {c.wanted.label}  {c.value.hex(' ', 2).upper()}  {c.check_value}")
     click.pause("请抄录并封存，按任意键清屏 write them down and seal them; any key clears this")
     click.clear()
+    click.echo("\x1b[3J", nl=False)  # also what has scrolled out of sight (ECMA-48 ED, as xterm)
 
 
 def _write(components: list[Component], file: Path) -> None:

@@ -22,6 +22,8 @@ from ledger.queries import Queries
 
 SUPERVISORS = ("supervisor-1", "supervisor-2")
 CUSTODIANS = ("custodian-1", "custodian-2")
+_EVERYBODY = (*SUPERVISORS, *CUSTODIANS)
+_FIRST = "first password of "
 _LOGGED_OUT = (Code.NOT_LOGGED_IN, Code.SESSION_ENDED)
 
 
@@ -38,12 +40,15 @@ class Custodians:
         self._place.mkdir(mode=0o700, exist_ok=True)
         self._passwords = self._remembered()
         # All at once: each takes a moment to start.
-        self._terminals = {name: self._terminal(name) for name in self._passwords}
+        self._terminals = {name: self._terminal(name) for name in _EVERYBODY}
 
     def _remembered(self) -> dict[str, str]:
+        """Everybody's own password, and the first one that they change at their terminal."""
         file = self._place / "passwords.json"
         if not file.exists():
-            made = {n: secrets.token_urlsafe(12) for n in (*SUPERVISORS, *CUSTODIANS)}
+            made = {
+                kind + n: secrets.token_urlsafe(12) for n in _EVERYBODY for kind in ("", _FIRST)
+            }
             new = file.with_suffix(".new")
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as f:
                 json.dump(made, f)
@@ -98,13 +103,23 @@ class Custodians:
         for name in SUPERVISORS:
             if people.person(queries, name) is None:
                 self._run(name, "people", "add", name, "--role", Role.SUPERVISOR,
-                          typed=self._passwords[name])  # fmt: skip
+                          typed=self._passwords[_FIRST + name])  # fmt: skip
+            self._take_own_password(queries, name)
         for name in CUSTODIANS:
             if people.person(queries, name) is None:
                 self._both(
                     queries, SUPERVISORS, ActKind.PEOPLE_ADD, name, "people", "add",
-                    more=("--role", Role.KEY_CUSTODIAN), typed=self._passwords[name],
+                    more=("--role", Role.KEY_CUSTODIAN), typed=self._passwords[_FIRST + name],
                 )  # fmt: skip
+            self._take_own_password(queries, name)
+
+    def _take_own_password(self, queries: Queries, name: str) -> None:
+        """At their own terminal; until then the account is good for nothing else."""
+        person = people.person(queries, name)
+        if person is not None and person.password_to_change:
+            first, own = self._passwords[_FIRST + name], self._passwords[name]
+            self._checked(self._terminals[name].run(("login", name), first))
+            self._checked(self._terminals[name].run(("people", "passwd"), f"{first}\n{own}\n"))
 
     def _both(
         self,

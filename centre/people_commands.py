@@ -40,6 +40,8 @@ def login(home: Path, session: Path | None, name: str) -> None:
     reply = desk.ask("LogIn", request)
     desk.keep(reply.session_token)
     click.echo(f"已登录 logged in: {name}, {reply.sessions[0].session}")
+    if desk.ask("WhoAmI", pb.Nothing()).people[0].password_to_change:
+        click.echo("密码须先由本人更改 change your password first: centre people passwd")
 
 
 @click.command()
@@ -86,7 +88,8 @@ role_option = click.option(
 @role_option
 @reporting
 def people_add(home: Path, session: Path | None, name: str, roles: tuple[str, ...]) -> None:
-    """Add a person, who types a password here, hidden.
+    """Add a person, who types a first password here, hidden, and changes it at their own terminal
+    (`centre people passwd`) before anything else.
 
     The owner of the home adds the first two supervisors alone; from then on two supervisors add
     everybody: one runs this, the other `centre act confirm`.
@@ -126,7 +129,8 @@ def people_roles(home: Path, session: Path | None, name: str, roles: tuple[str, 
 @click.argument("name")
 @reporting
 def people_reset(home: Path, session: Path | None, name: str) -> None:
-    """A forgotten password: its owner types another one here. Example: centre people reset wang"""
+    """A forgotten password: its owner types another one here, and changes it at their own terminal.
+    Example: centre people reset wang"""
     password = ask_hidden(f"{name} 的密码 password of {name}", twice=True)
     propose(Desk(home, session), ActKind.PEOPLE_PASSWORD, name, password=password)
 
@@ -165,7 +169,7 @@ def people_list(home: Path, session: Path | None, as_json: bool) -> None:
                 for p in reply.people}  # fmt: skip
     rows = [
         {"name": p.name, "roles": list(p.roles), "state": p.state, "failures": p.failures,
-         "sessions": sessions[p.name]}
+         "password_to_change": p.password_to_change, "sessions": sessions[p.name]}
         for p in reply.people
     ]  # fmt: skip
     if as_json:
@@ -239,7 +243,7 @@ def tell(reply: pb.CustodyReply) -> None:
     if found.state == "proposed":
         click.echo(f"下一步由另一人 next, another person: centre act confirm {found.act_id}")
     elif found.state == "confirmed":
-        click.echo("加密机未就绪，稍后自动完成 the provider is away: it is finished by itself")
+        click.echo("尚未完成，稍后自动完成 not done yet: it is finished by itself, see log/")
 
 
 def as_dict(found: pb.Act) -> dict[str, Any]:

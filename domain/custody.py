@@ -42,6 +42,10 @@ ROLE_WORDS: Mapping[str, str] = {
 }
 
 
+APART = frozenset({Role.SUPERVISOR, Role.KEY_CUSTODIAN})
+"""Never one person's: who decides who the custodians are holds no key."""
+
+
 class ActKind(StrEnum):
     """What takes two people."""
 
@@ -113,13 +117,16 @@ class Act:
 
 @dataclass(frozen=True)
 class Person:
-    """An account. `refused_at`: when the last of `failures` refused logins in a row was."""
+    """An account. `refused_at`: when the last of `failures` refused logins in a row was.
+    `password_to_change`: somebody else was there when it was typed, so until its owner changes it
+    it is good for nothing else."""
 
     name: str
     roles: tuple[str, ...]
     state: str
     failures: int = 0
     refused_at: str = ""
+    password_to_change: bool = True
     credential: str = field(default="", repr=False)
 
 
@@ -277,9 +284,12 @@ def checked_name(name: str) -> str:
 
 
 def checked_roles(roles: tuple[str, ...]) -> list[str]:
-    """`roles`, sorted, if all of them are roles and there is one. Raises Denied."""
+    """`roles`, sorted, if all of them are roles, there is one, and one person may hold them.
+    Raises Denied."""
     if not roles or not set(roles) <= {str(r) for r in Role}:
         raise Denied(Code.BAD_FORMAT if roles else Code.FIELD_MISSING, "roles")
+    if set(roles) >= APART:
+        raise Denied(Code.ROLES_APART)
     return sorted(set(roles))
 
 

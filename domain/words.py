@@ -227,6 +227,16 @@ WORDS: dict[Code, Words] = {
     Code.PASSWORD_SHORT: Words(
         "密码长度不符", "the password has the wrong length", "另选密码 choose another"
     ),
+    Code.PASSWORD_TO_CHANGE: Words(
+        "密码须先由本人更改",
+        "another person typed this password: its owner changes it first",
+        "centre people passwd",
+    ),
+    Code.ROLES_APART: Words(
+        "主管不得兼任密钥保管员",
+        "nobody is supervisor and key custodian",
+        "由两人分任 two people hold them",
+    ),
     Code.PERSON_UNKNOWN: Words("无此人员", "no such person", "centre people list"),
     Code.PERSON_KNOWN: Words("姓名已被使用", "the name is taken", "换一个名字 another name"),
     Code.TOO_FEW_SUPERVISORS: Words(

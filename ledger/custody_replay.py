@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.changes import EventType, canonical_json
-from domain.custody import COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
+from domain.custody import APART, COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
 from ledger.digests import digest_of
 from ledger.faults import Fault
 from ledger.people import FOUNDERS, STATE_AFTER
@@ -54,6 +54,7 @@ class _Person:
     state: str = "active"
     failures: int = 0
     refused_at: str = ""
+    password_to_change: int = 1
 
 
 @dataclass
@@ -68,19 +69,25 @@ class CustodyReplay:
     """Event type and act of the last step of an act in this commit."""
     _due: set[tuple[str, str]] = field(default_factory=set)
     """Effects (event type, key or person) that this step must still bring."""
+    _leaves: dict[str, str] = field(default_factory=dict)
+    """People whose sessions end with this commit, all but one ("": all)."""
 
     def begin(self) -> None:
         """A commit begins."""
-        self._step, self._due = ("", ""), set()
+        self._step, self._due, self._leaves = ("", ""), set(), {}
 
     def end(self, fail: Fail) -> None:
-        """A commit has ended: what an act said it would do, it did, and whoever is closed has no
-        session."""
+        """A commit has ended: what an act said it would do, it did, whoever is closed has no
+        session, and whoever has another password none but that in which they changed it."""
         if self._due:
             raise fail("事项未全部执行", "an act did less than it said")
         for login in self.logins.values():
             if not login["until"] and self.people[login["name"]].state != "active":
                 raise fail("已停用人员仍在登录", "a closed person is still logged in")
+            if not login["until"] and login["session"] != self._leaves.get(
+                login["name"], login["session"]
+            ):
+                raise fail("改密码后仍在登录", "a session outlived the change of its password")
 
     def apply(self, event_type: str, data: Data, fail: Fail) -> None:
         """One event of the line. Raises what `fail` makes."""
@@ -123,6 +130,8 @@ class CustodyReplay:
 
     def _check_may(self, data: Data, kind: str, fail: Fail) -> None:
         self._check_open(data["person"], data["session"], fail)
+        if self.people[data["person"]].password_to_change:
+            raise fail("密码未经本人更改", "the password was one that another had typed")
         if role_of(kind) not in self.people[data["person"]].roles:
             raise fail("无此权限", "not in the roles of this person")
 
@@ -142,6 +151,9 @@ class CustodyReplay:
             self._check_may(data, act["kind"], fail)
             if data["person"] == act["proposed_by"] or data["session"] == act["proposed_in"]:
                 raise fail("由同一人确认", "confirmed by whoever proposed it")
+            proposer = self.people[act["proposed_by"]]
+            if proposer.state != "active" or role_of(act["kind"]) not in proposer.roles:
+                raise fail("提出人已无此权限", "whoever proposed it has the role no more")
             self._advance(act, ActState.PROPOSED, ActState.CONFIRMED, fail)
             act["confirmed_by"], act["confirmed_in"] = data["person"], data["session"]
             act["sealed"] = data["sealed"]
@@ -231,13 +243,17 @@ class CustodyReplay:
             raise fail("无对应事项", "no act of two people says so")
         if (person is None) != (event_type == EventType.PERSON_ADDED):
             raise fail("人员状态不符", "this person is there already, or is not")
+        if set(data.get("roles", ())) >= APART:
+            raise fail("角色不得兼任", "nobody is supervisor and key custodian")
         if event_type == EventType.PERSON_ADDED:
             self.people[name] = _Person(tuple(data["roles"]), data["credential"])
             return
         assert person is not None
         if event_type == EventType.PASSWORD_CHANGED:
+            self._leaves[name] = data["session"]
             changed: dict[str, Any] = {
                 "credential": data["credential"], "failures": 0, "refused_at": "",
+                "password_to_change": int(bool(data["act_id"])),
             }  # fmt: skip
         elif event_type == EventType.ROLES_CHANGED:
             changed = {"roles": tuple(data["roles"])}

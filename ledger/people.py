@@ -25,7 +25,8 @@ FOUNDERS = 2
 
 
 def _person(row: Mapping[str, Any]) -> Person:
-    return Person(**{**row, "roles": tuple(row["roles"].split())})
+    to_change = bool(row["password_to_change"])
+    return Person(**{**row, "roles": tuple(row["roles"].split()), "password_to_change": to_change})
 
 
 def person(queries: Queries, name: str) -> Person | None:

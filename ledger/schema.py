@@ -10,7 +10,7 @@ import pyodbc
 
 from ledger.connection import LedgerUnusable
 
-VERSION = 5
+VERSION = 6
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -110,7 +110,8 @@ TABLES: tuple[str, ...] = (
     # People, their login sessions (by the hash of the token), and what takes two of them.
     """create table person (
         name text primary key, roles text not null, credential text not null,
-        state text not null, failures integer not null, refused_at text not null) strict""",
+        state text not null, failures integer not null, refused_at text not null,
+        password_to_change integer not null) strict""",
     """create table login (
         session text primary key, token text not null, name text not null, since text not null,
         until text not null, terminal text not null) strict""",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import select
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,8 +78,10 @@ def test_people_log_in_and_act_in_sessions_of_their_own(run: Run, tmp_path: Path
         return result.output
 
     for name in ("sun", "su"):
-        done(name, "people", "add", name, "--role", "supervisor", typed=password_of(name) + "\n")
-        done(name, "login", name, typed=password_of(name) + "\n")
+        first = f"first password of {name}"
+        done(name, "people", "add", name, "--role", "supervisor", typed=first + "\n")
+        assert "centre people passwd" in done(name, "login", name, typed=first + "\n")
+        done(name, "people", "passwd", typed=f"{first}\n{password_of(name)}\n")
         assert (tmp_path / f"{name}.session").stat().st_mode & 0o777 == 0o600
         assert name in done(name, "whoami")
     add = ("people", "add", "ke", "--role", "key_custodian")
@@ -117,6 +124,37 @@ def test_a_component_is_shown_once_or_written_for_its_owner(tmp_path: Path) -> N
     first = components.sealed(made, pem)[0].sealed
     assert made[0].value not in first
     assert key.decrypt(first, OAEP(MGF1(SHA1()), SHA1(), None)).endswith(made[0].value)
+
+
+SHOWN = """
+from centre.components import Wanted, hand_over, make
+hand_over(make([Wanted("formal:MK:v1", "MK", "3des", 1)]), None)
+"""
+
+
+def test_a_component_that_was_shown_is_not_left_to_scroll_back_to() -> None:
+    """On a real terminal: after the key press the screen and what scrolled off it are cleared."""
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SHOWN],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        while b"clears this" not in said:
+            said += os.read(ours, 4096)
+        after = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while process.poll() is None or select.select([ours], [], [], 0)[0]:
+                if select.select([ours], [], [], 0.05)[0]:
+                    after += os.read(ours, 4096)
+                else:
+                    os.write(ours, b"x")  # a key pressed before the terminal is raw is lost
+    os.close(ours)
+    assert process.returncode == 0, said
+    assert b"formal:MK:v1" in said
+    assert after.rstrip(b"\r\n").endswith(b"\x1b[3J")
 
 
 def test_a_mistyped_component_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

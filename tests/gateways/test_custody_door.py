@@ -46,6 +46,10 @@ def test_every_call_needs_a_session(tmp_path: Path) -> None:
             login = pb.LoginRequest(name="sun", password=password_of("sun"), terminal="tty1")
             token = (await stub.LogIn(login, timeout=10)).session_token
             mine = Metadata((TOKEN, token))
+            early = await stub.ListPeople(pb.Nothing(), metadata=mine, timeout=10)
+            assert early.receipt.code == Code.PASSWORD_TO_CHANGE
+            change = pb.PasswordChange(old=password_of("sun"), new="a password of sun's own")
+            assert (await stub.ChangePassword(change, metadata=mine, timeout=10)).receipt.accepted
             people = await stub.ListPeople(pb.Nothing(), metadata=mine, timeout=10)
             assert [(p.name, list(p.roles)) for p in people.people] == [("sun", ["supervisor"])]
             assert "argon2" not in str(people)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domain.custody import ActKind
 from ledger.commit import Ledger
-from tests.lines.custody import USAGES, Office, parts
+from tests.lines.custody import FIRST_PASSWORD, USAGES, Office, parts
 
 
 def people_act(folder: Path, ledger: Ledger) -> None:
@@ -20,6 +20,8 @@ def people_act(folder: Path, ledger: Ledger) -> None:
     office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=b"a backup")
     office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=b"B7")
     office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
+    office.both("sun", "su", ActKind.PEOPLE_PASSWORD, "ke", password=FIRST_PASSWORD)
+    office.come("ke")
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "kang")
     office.propose("ke", ActKind.KEY_ROTATE, "formal", parts=parts(USAGES, "three"))
     office.close()

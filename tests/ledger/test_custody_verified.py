@@ -89,6 +89,29 @@ TAMPERED = {
     "a person added by an act that is another's": (
         set_data("person_added", "act_id", "'A000001'", "and data ->> 'name' = 'kang'"),
     ),
+    "supervisor and custodian in one": (
+        set_data("roles_changed", "roles", """json('["key_custodian","supervisor"]')"""),
+        set_data(
+            "act_proposed",
+            "content.roles",
+            """json('["key_custodian","supervisor"]')""",
+            "and data ->> 'kind' = 'people.roles'",
+        ),
+    ),
+    "acts with a password that another has typed": (
+        "update event set type = 'login_refused', data = json_object('at', '', 'name', '')"
+        " where type = 'password_changed' and data ->> 'name' = 'ke'",
+    ),
+    "still logged in after the password was reset": (
+        "update event set type = 'login_refused', data = json_object('at', data ->> 'at', 'name',"
+        " data ->> 'name') where type = 'logged_out' and data ->> 'why' = 'password'",
+    ),
+    "confirmed after its proposer was closed": (
+        "update event set type = 'act_confirmed', data = json_object('act_id', (select data ->>"
+        " 'act_id' from event where type = 'act_proposed' and data ->> 'subject' = 'B7'),"
+        " 'parts', json_object(), 'person', data ->> 'person', 'sealed', '', 'session', data ->>"
+        " 'session') where type = 'act_proposed' and data ->> 'kind' = 'key.rotate'",
+    ),
     "closed by nobody": (set_data("person_closed", "act_id", "''"),),
     "logged in though closed": (
         "update event set type = 'login_refused', data = json_object('at', data ->> 'at', 'name',"

@@ -29,6 +29,7 @@ from domain.custody import (
     Confirmation,
     Founding,
     Login,
+    NewPassword,
     Proposal,
     Role,
 )
@@ -45,6 +46,7 @@ PROFILE = load_profile("ssc-3des")
 IDLE = timedelta(minutes=15)
 PROOF = "what stands in the owner's file"
 PASSWORD = "a password of {} ones"
+FIRST_PASSWORD = "typed beside a supervisor"
 CHEAP = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 USAGES = tuple(slot.usage for slot in PROFILE.keys)
 
@@ -262,6 +264,15 @@ class Office:
             self.tokens[keep or name] = answered.token
         return answered
 
+    def change_password(self, by: str, old: str, new: str) -> Answered:
+        return asyncio.run(self.line.change_password(self.tokens[by], NewPassword(old, new)))
+
+    def come(self, name: str) -> None:
+        """Somebody new logs in and takes a password of their own."""
+        assert self.log_in(name, FIRST_PASSWORD).receipt.accepted
+        changed = self.change_password(name, FIRST_PASSWORD, password_of(name))
+        assert changed.receipt.accepted, changed.receipt
+
     def propose(self, by: str, kind: str, subject: str, **more: object) -> Answered:
         command_id = str(
             more.pop("command_id", f"{by} {kind} {subject} {self.clock().isoformat()}")
@@ -290,12 +301,12 @@ class Office:
     def settle(self) -> None:
         """Two supervisors and two custodians, all of them logged in."""
         for name in ("sun", "su"):
-            assert self.found(name).receipt.accepted
-            self.log_in(name)
+            assert self.found(name, password=FIRST_PASSWORD).receipt.accepted
+            self.come(name)
         for name in ("ke", "kang"):
-            add = {"roles": (str(Role.KEY_CUSTODIAN),), "password": password_of(name)}
+            add = {"roles": (str(Role.KEY_CUSTODIAN),), "password": FIRST_PASSWORD}
             assert self.both("sun", "su", ActKind.PEOPLE_ADD, name, **add).state == "done"
-            self.log_in(name)
+            self.come(name)
 
     def generate(self, kind: str = ActKind.KEY_GENERATE, subject: str = "formal") -> Act:
         """A set of keys out of two components."""
@@ -309,3 +320,7 @@ class Office:
 def parts(usages: Sequence[str], whose: str) -> dict[str, bytes]:
     """Components that nobody has to open: the shelf takes whatever is sealed."""
     return {usage: f"sealed {whose} {usage}".encode() for usage in usages}
+
+
+def code_of(answered: Answered) -> str:
+    return answered.receipt.code
