@@ -147,7 +147,7 @@ class Channel:
 @dataclass(frozen=True)
 class OpenChannel:
     """Answer: `apdus`, EXTERNAL AUTHENTICATE and every command as it is sent; or refused
-    (CARD_CRYPTOGRAM: the chip does not hold the bank's keys)."""
+    (CARD_CRYPTOGRAM: the chip does not hold the bank's keys). No line asks for a channel yet."""
 
     channel: Channel
 

@@ -238,10 +238,12 @@ def known_answers(masters: Masters) -> tuple[KnownAnswer, ...]:
 
 def operations(masters: Masters) -> list[Operation]:
     """What a provider with these masters does with keys."""
+    channels = "PKCS#11 has no GlobalPlatform channel; no line asks for one yet"
     return [
         *masters.operations(),
         Operation("answer_chips", Where.SOFTWARE, "keys of chips, for one chunk"),
-        Operation("open_channel", Where.SOFTWARE, "PKCS#11 has no GlobalPlatform channel"),
+        Operation("open_channel", Where.SOFTWARE, channels),
+        Operation("read_channel", Where.SOFTWARE, channels),
         Operation("seal", Where.TOKEN),
         Operation("unseal", Where.TOKEN),
         Operation("compare", Where.TOKEN),
