@@ -98,11 +98,12 @@ def _default_file(home: Path) -> Path:
 
 
 def terminal() -> str:
-    """Where this person sits, for the audit stream."""
+    """Where this person sits, for the audit stream: the OS account, and its terminal."""
     try:
-        return os.ttyname(sys.stdin.fileno())
+        place = os.ttyname(sys.stdin.fileno())
     except (OSError, ValueError):
-        return f"no terminal, session {os.getsid(0)}"
+        place = f"no terminal, session {os.getsid(0)}"
+    return f"uid {os.getuid()} {place}"
 
 
 def ask_hidden(words: str, *, twice: bool = False) -> str:

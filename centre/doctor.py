@@ -22,7 +22,7 @@ from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
-from centre.doctor_people import pin, standing
+from centre.doctor_people import apart, pin, standing
 from centre.findings import Finding, State
 from centre.running import state_of
 from centre.watch import ask_floor
@@ -168,6 +168,7 @@ def _home(config: Config) -> Iterator[Finding]:
     yield _operations(config)
     yield pin(config)
     yield _guarded("people", "人员 people", "centre people list", standing, config)
+    yield _guarded("custodians", "保管员账户 custodians", "centre people list", apart, config)
     free = shutil.disk_usage(config.home).free
     low = free < LEAST_FREE_BYTES
     yield Finding(

@@ -8,7 +8,7 @@ from collections import Counter
 from centre.config import Config
 from centre.findings import Finding, State
 from domain.custody import ROLE_WORDS, ActState, Role
-from ledger.people import acts, people
+from ledger.people import acts, last_terminals, people
 from ledger.queries import Queries
 
 PIN_WORDS = "加密机口令 token PIN"
@@ -33,6 +33,31 @@ def standing(config: Config) -> Finding:
     return Finding(
         "people", "人员 people", State.NOTICE if mend else State.OK, note, mend,
         configured=not too_few,
+    )  # fmt: skip
+
+
+def apart(config: Config) -> Finding:
+    """Components are split between custodians only as far as their OS accounts are: whoever reads
+    the PIN file opens the sealed components of open acts, and whoever shares an account with a
+    custodian uses their session."""
+    queries = Queries(config.ledger)
+    try:
+        terminals = last_terminals(queries, Role.KEY_CUSTODIAN)
+    finally:
+        queries.close()
+    accounts = {n: t.split(" ")[1] for n, t in terminals.items() if t.startswith("uid ")}
+    used = Counter([str(config.ledger.stat().st_uid), *accounts.values()])
+    shared = sorted(name for name, uid in accounts.items() if used[uid] > 1)
+    note = f"各有系统账户 have OS accounts of their own: {len(accounts)}/{len(terminals)}"
+    if shared:
+        note = (
+            f"与中心或他人同一系统账户 share an OS account with the centre or each other:"
+            f" {', '.join(shared)}; 分量拆分不防该账户 it can bring both components together"
+        )
+    return Finding(
+        "custodians", "保管员账户 custodians", State.NOTICE if shared else State.OK, note,
+        f"sudo adduser NAME; su - NAME; centre login NAME --home {config.home}" if shared else "",
+        configured=not shared,
     )  # fmt: skip
 
 

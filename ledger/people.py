@@ -63,6 +63,15 @@ def open_sessions(queries: Queries, name: str = "") -> list[Session]:
     ]
 
 
+def last_terminals(queries: Queries, role: Role) -> dict[str, str]:
+    """Where each active person of this role logged in last, as their command said; "": never."""
+    rows = queries.rows(
+        "select p.name, p.roles, (select terminal from login l where l.name = p.name"
+        " order by session desc limit 1) as terminal from person p where p.state = 'active'"
+    )
+    return {r["name"]: r["terminal"] or "" for r in rows if role in r["roles"].split()}
+
+
 def sessions_so_far(queries: Queries) -> int:
     return _count(queries, "login")
 

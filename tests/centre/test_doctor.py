@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from centre import machine
+from centre import doctor_people, machine
 from centre.config import Config
 from centre.doctor import SYSTEM_FILES, Diagnosis, examine
 from centre.findings import State
@@ -145,6 +145,32 @@ def test_a_ledger_of_another_schema_is_to_be_mended(config: Config) -> None:
     parts = found(examine(config.home))
     assert parts["ledger"] is State.MEND
     assert parts["token"] is State.OK
+
+
+def test_custodians_who_share_an_os_account_are_named(config: Config) -> None:
+    """With the centre's own account or with each other: then one account can bring both components
+    together. With accounts of their own, there is nothing to say."""
+    centre, connection = os.getuid(), connect(config.ledger, write=True)
+    try:
+        for name in ("ke", "kang"):
+            connection.execute(
+                "insert into person values (?, 'key_custodian', '', 'active', 0, '', 0)", name
+            ).close()
+        number = 0
+        for one, other, shared in ((1, 2, ""), (1, 1, "kang, ke"), (0, 2, "ke"), (1, 2, "")):
+            for name, uid in (("ke", centre + one), ("kang", centre + other)):
+                number += 1
+                connection.execute(
+                    "insert into login values (?, ?, ?, '', '', ?)",
+                    f"S{number:06d}", f"{number}", name, f"uid {uid} /dev/pts/{number}",
+                ).close()  # fmt: skip
+            finding = doctor_people.apart(config)
+            assert finding.state is (State.NOTICE if shared else State.OK)
+            assert not shared or f": {shared};" in finding.note
+    finally:
+        connection.execute("delete from person").close()
+        connection.execute("delete from login").close()
+        connection.close()
 
 
 def test_a_missing_ledger_is_not_made_by_looking(config: Config) -> None:
