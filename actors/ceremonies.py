@@ -22,6 +22,12 @@ from domain.provider import KeyEntry, KeyState
 
 States = Mapping[str, str]
 """Of every key that people have had to do with, by label."""
+STEPS: Mapping[str, tuple[KeyState, ...]] = {
+    ActKind.KEY_ACTIVATE: (KeyState.STAGED,),
+    ActKind.KEY_RETIRE: (KeyState.ACTIVE,),
+    ActKind.KEY_DESTROY: (KeyState.STAGED, KeyState.RETIRED),
+}
+"""Acts that take a version from one state to another: in which state it is before."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,25 @@ class Ceremonies:
             digest = hashlib.sha256(proposal.block).hexdigest()
             return Plan({"digest": digest}, {"block": proposal.block.hex()})
         return self._plan_step(proposal)
+
+    async def check_current(self, act: Act) -> None:
+        """Raises Denied if the keys are no more as they were when `act` was proposed: its content
+        would say something else now."""
+        version, kek = act.content.get("version", 0), act.content.get("kek_version", 0)
+        now = Proposal(
+            "", act.kind, act.subject, version, kek, suite=act.content.get("suite", "")
+        )  # fmt: skip
+        if act.kind in COMPONENTS:
+            wanted, version = self._next(now)
+            same = wanted.labels(version) == act.content["labels"]
+        elif act.kind in STEPS:
+            same = self._step(now) == act.content
+        elif act.kind in (ActKind.KEY_EXPORT, ActKind.KEY_BACKUP):
+            same = self._plan_way_out(now).content == act.content
+        else:
+            return
+        if not same:
+            raise Denied(Code.KEY_STATE, act.subject)
 
     def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
         """The keys that a proposal of components would make. Raises Denied."""
@@ -142,24 +167,23 @@ class Ceremonies:
         if proposal.kind == ActKind.KEY_BACKUP:
             return Plan({"kek_version": version})
         _, labels = self._existing(proposal, (KeyState.ACTIVE, KeyState.RETIRED))
-        return Plan({"kek_version": version, "labels": labels})
+        return Plan({"kek_version": version, "version": proposal.version, "labels": labels})
 
     def _plan_step(self, proposal: Proposal) -> Plan:
-        """A version of a set goes from one state to another, all its keys together."""
-        kind = proposal.kind
-        before: tuple[KeyState, ...] = {
-            ActKind.KEY_ACTIVATE: (KeyState.STAGED,),
-            ActKind.KEY_RETIRE: (KeyState.ACTIVE,),
-            ActKind.KEY_DESTROY: (KeyState.STAGED, KeyState.RETIRED),
-        }[ActKind(kind)]
-        wanted, labels = self._existing(proposal, before)
+        content = self._step(proposal)
+        self._check_unused(proposal.kind, content["labels"])
+        return Plan(content)
+
+    def _step(self, proposal: Proposal) -> dict[str, Any]:
+        """A version of a set goes from one state to another, all its keys together: the content
+        of such an act."""
+        wanted, labels = self._existing(proposal, STEPS[proposal.kind])
         content: dict[str, Any] = {"version": proposal.version, "labels": labels}
-        if kind == ActKind.KEY_ACTIVATE and wanted is not None:
+        if proposal.kind == ActKind.KEY_ACTIVATE and wanted is not None:
             versions = wanted.versions(self._states())
             active = [v for v, state in versions.items() if state == KeyState.ACTIVE]
             content["retires"] = wanted.labels(active[0]) if active else {}
-        self._check_unused(kind, labels)
-        return Plan(content)
+        return content
 
     def _existing(
         self, proposal: Proposal, states: tuple[KeyState, ...]

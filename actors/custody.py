@@ -179,10 +179,10 @@ class Custody:
         return Answered(Receipt(True), acts=(_readable(act),))
 
     def _check_alone(self, proposal: Proposal) -> None:
-        """One act about a thing at a time: the second would be confirmed for the first."""
+        """One act about a thing at a time, whatever its kind: the second would be confirmed for
+        what the first is about to change."""
         for act in people.acts(self._queries, *OPEN):
-            components = {act.kind, proposal.kind} <= set(COMPONENTS)
-            if act.subject == proposal.subject and (components or act.kind == proposal.kind):
+            if _thing(act.kind, act.subject) == _thing(proposal.kind, proposal.subject):
                 raise Denied(Code.ACT_OPEN, act.act_id)
 
     async def _plan(self, act_id: str, proposal: Proposal) -> Plan:
@@ -233,6 +233,8 @@ class Custody:
             or role_of(act.kind) not in (proposer.roles)
         ):
             raise Denied(Code.ACT_NOT_OPEN, act.proposed_by)
+        if not act.kind.startswith("people."):
+            await self._ceremonies.check_current(act)
 
     async def _second_half(
         self, act: Act, confirmation: Confirmation
@@ -324,6 +326,12 @@ class Custody:
 def _check_role(person: Person, kind: str) -> None:
     if role_of(kind) not in person.roles:
         raise Denied(Code.ROLE_MISSING, str(role_of(kind)))
+
+
+def _thing(kind: str, subject: str) -> tuple[str, str]:
+    """What an act is about: a person, or a set of keys."""
+    temporary = "temporary:" if kind == ActKind.KEY_ACCEPT_TEMPORARY else ""
+    return kind.partition(".")[0], temporary + subject
 
 
 def _shown(person: Person) -> Person:
