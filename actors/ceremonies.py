@@ -16,12 +16,10 @@ from actors.key_sets import KEK, KeySet, key_set
 from domain.card.profile import Profile
 from domain.changes import Event, EventType
 from domain.codes import Code
-from domain.custody import COMPONENTS, DESTROYED, Act, ActKind, Denied, KeyLine, Proposal
+from domain.custody import COMPONENTS, DESTROYED, Act, ActKind, Denied, KeyLine, KnownKey, Proposal
 from domain.lines import KeyCustodian
 from domain.provider import KeyEntry, KeyState
 
-States = Mapping[str, str]
-"""Of every key that people have had to do with, by label."""
 STEPS: Mapping[str, tuple[KeyState, ...]] = {
     ActKind.KEY_ACTIVATE: (KeyState.STAGED,),
     ActKind.KEY_RETIRE: (KeyState.ACTIVE,),
@@ -55,15 +53,18 @@ class Ceremonies:
         self,
         keys: KeyCustodian,
         profile: Profile,
-        states: Callable[[], States],
+        known: Callable[[], Mapping[str, KnownKey]],
         dependents: Callable[[Sequence[str]], Mapping[str, int]],
         deliver: Callable[[str, bytes], None],
     ) -> None:
-        """`dependents(labels)`: how many bodies in open work need each key. `deliver(name,
-        content)` writes an export or a backup where people find it; the same name again is the
-        same file."""
-        self._keys, self._profile, self._states = keys, profile, states
+        """`known()`: every key that people have had to do with, by label. `dependents(labels)`:
+        how many bodies in open work need each key. `deliver(name, content)` writes an export or a
+        backup where people find it; the same name again is the same file."""
+        self._keys, self._profile, self._known = keys, profile, known
         self.dependents, self._deliver = dependents, deliver
+
+    def _states(self) -> dict[str, str]:
+        return {label: key.state for label, key in self._known().items()}
 
     async def plan(self, act_id: str, proposal: Proposal) -> Plan:
         """Raises Denied, or what the provider raises."""
@@ -156,7 +157,7 @@ class Ceremonies:
                 "labels": {e.usage: e.label for e in entries},
                 "check_values": {e.usage: e.check_value for e in entries},
             },
-            events=_events(EventType.KEY_STAGED, act_id, entries),
+            events=_events(EventType.KEY_STAGED, act_id, _values(entries)),
         )
 
     def _plan_way_out(self, proposal: Proposal) -> Plan:
@@ -231,29 +232,49 @@ class Ceremonies:
             )
             for usage, label in act.content["labels"].items()
         ]
-        return Outcome(_values(entries), _events(EventType.KEY_STAGED, act.act_id, entries))
+        return Outcome(
+            _result(entries), _events(EventType.KEY_STAGED, act.act_id, _values(entries))
+        )
 
     async def _activate(self, act: Act) -> Outcome:
         """The version that was active until then is retired with it."""
-        retires = act.content.get("retires", {})
+        retires, known = act.content.get("retires", {}), self._known()
+        await self._there(retires)  # one that is lost is retired all the same
         entries = await self._moved(act, KeyState.ACTIVE)
+        retired = {label: known[label].check_value for label in retires.values()}
         return Outcome(
-            _values(entries),
-            _events(EventType.KEY_ACTIVATED, act.act_id, entries)
-            + _events(EventType.KEY_RETIRED, act.act_id, await self._entries(retires)),
+            _result(entries),
+            _events(EventType.KEY_ACTIVATED, act.act_id, _values(entries))
+            + _events(EventType.KEY_RETIRED, act.act_id, retired),
         )
 
     async def _retire(self, act: Act) -> Outcome:
         entries = await self._moved(act, KeyState.RETIRED)
-        return Outcome(_values(entries), _events(EventType.KEY_RETIRED, act.act_id, entries))
+        return Outcome(
+            _result(entries), _events(EventType.KEY_RETIRED, act.act_id, _values(entries))
+        )
 
     async def _moved(self, act: Act, state: KeyState) -> list[KeyEntry]:
-        await self._keys.set_state(sorted(act.content["labels"].values()), state)
-        return await self._entries(act.content["labels"])
+        entries = await self._entries(act.content["labels"])
+        await self._keys.set_state([e.label for e in entries], state)
+        return entries
 
     async def _entries(self, labels: Mapping[str, str]) -> list[KeyEntry]:
-        wanted = set(labels.values())
-        return [e for e in await self._keys.inventory() if e.label in wanted]
+        """What the token has under `labels`. Raises Denied as `_there`, or if one is missing."""
+        entries = await self._there(labels)
+        if missing := set(labels.values()) - {e.label for e in entries}:
+            raise Denied(Code.KEY_UNKNOWN, ", ".join(sorted(missing)))
+        return entries
+
+    async def _there(self, labels: Mapping[str, str]) -> list[KeyEntry]:
+        """Those of `labels` that the token has. Raises Denied if one is not the key that the
+        ledger knows: somebody was at the token past the centre."""
+        wanted, known = set(labels.values()), self._known()
+        entries = [e for e in await self._keys.inventory() if e.label in wanted]
+        for e in entries:
+            if e.label in known and e.check_value != known[e.label].check_value:
+                raise Denied(Code.KEY_CHECK_VALUE_DIFFERS, e.label)
+        return entries
 
     async def _destroy(self, act: Act) -> Outcome:
         self._check_unused(act.kind, act.content["labels"])
@@ -269,13 +290,14 @@ class Ceremonies:
 
     async def _way_out(self, act: Act) -> Outcome:
         version, labels = act.content["kek_version"], act.content.get("labels", {})
+        entries = await self._entries(labels)
         if act.kind == ActKind.KEY_EXPORT:
             blob = await self._keys.export(sorted(labels.values()), version)
         else:
             blob = await self._keys.backup(version)
         name = f"{act.kind.partition('.')[2]}-{act.act_id}.json"
         self._deliver(name, blob)
-        out = _events(EventType.KEY_EXPORTED, act.act_id, await self._entries(labels))
+        out = _events(EventType.KEY_EXPORTED, act.act_id, _values(entries))
         # Wrapping is not the same bytes each time: what was delivered is the file itself.
         return Outcome({"file": name, "digest": hashlib.sha256(blob).hexdigest()}, out)
 
@@ -285,7 +307,7 @@ class Ceremonies:
             Event(EventType.KEY_RESTORED, data={**_said(act.act_id, e), "state": e.state})
             for e in entries
         )
-        return Outcome(_values(entries), events)
+        return Outcome(_result(entries), events)
 
 
 def destroyed(act: Act) -> tuple[Event, ...]:
@@ -299,9 +321,17 @@ def _said(act_id: str, entry: KeyEntry) -> dict[str, Any]:
     return {"act_id": act_id, "label": entry.label, "check_value": entry.check_value}
 
 
-def _events(event: EventType, act_id: str, entries: list[KeyEntry]) -> tuple[Event, ...]:
-    return tuple(Event(event, data=_said(act_id, e)) for e in entries)
+def _events(event: EventType, act_id: str, values: Mapping[str, str]) -> tuple[Event, ...]:
+    """One for each key; `values`: check values by label."""
+    return tuple(
+        Event(event, data={"act_id": act_id, "label": label, "check_value": value})
+        for label, value in values.items()
+    )
 
 
-def _values(entries: list[KeyEntry]) -> dict[str, Any]:
-    return {"check_values": {e.label: e.check_value for e in entries}}
+def _values(entries: list[KeyEntry]) -> dict[str, str]:
+    return {e.label: e.check_value for e in entries}
+
+
+def _result(entries: list[KeyEntry]) -> dict[str, Any]:
+    return {"check_values": _values(entries)}

@@ -33,7 +33,7 @@ from domain.places import Line
 from domain.provider import Provider
 from ledger.chip_records import LedgerChipRecords
 from ledger.key_use import key_dependents
-from ledger.people import key_states
+from ledger.people import known_keys
 from ledger.queries import Queries
 
 SEED_BYTES = 32
@@ -91,7 +91,7 @@ def make_custody(
     ceremonies = Ceremonies(
         keys,
         load_profile(config.profile),
-        partial(key_states, queries),
+        partial(known_keys, queries),
         partial(key_dependents, queries),
         deliver,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.changes import EventType, canonical_json
-from domain.custody import COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
+from domain.custody import COMPONENTS, KEY_STEPS, ActKind, ActState, KnownKey, Role, role_of
 from ledger.digests import digest_of
 from ledger.faults import Fault
 from ledger.people import FOUNDERS, STATE_AFTER
@@ -63,7 +63,7 @@ class CustodyReplay:
     people: dict[str, _Person] = field(default_factory=dict)
     logins: dict[str, dict[str, Any]] = field(default_factory=dict)
     acts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, KnownKey] = field(default_factory=dict)
     _step: tuple[str, str] = ("", "")
     """Event type and act of the last step of an act in this commit."""
     _due: set[tuple[str, str]] = field(default_factory=set)
@@ -189,19 +189,19 @@ class CustodyReplay:
         self._due.discard((event_type, subject))
 
     def _key(self, event_type: str, data: Data, fail: Fail) -> None:
-        label = data["label"]
-        before = self.keys.get(label, "")
+        label, value = data["label"], data.get("check_value", "")
+        before, known = self.keys.get(label, KnownKey("", ""))
+        after = STATE_AFTER.get(event_type) or data.get("state", before)
+        self.keys[label] = KnownKey(after, value or known)
+        if event_type == EventType.KEY_RESTORED:
+            return  # the token is what the backup was
+        if event_type in _SAME_KEY and value != known:
+            raise fail("密钥校验值不符", "the key under this label became another one")
         if event_type == EventType.KEY_EXPORTED:
             if before not in ("active", "retired"):
                 raise fail("密钥状态不符", "exported in another state")
-            return
-        if event_type == EventType.KEY_RESTORED:
-            self.keys[label] = data["state"]  # the token is what the backup was
-            return
-        after = STATE_AFTER[event_type]
-        if (before, after) not in KEY_STEPS:
+        elif (before, after) not in KEY_STEPS:
             raise fail("密钥状态不符", f"a key does not go from {before or 'nothing'} to {after}")
-        self.keys[label] = after
 
     # People.
 
@@ -268,6 +268,10 @@ _PEOPLE = frozenset(
         EventType.PERSON_CLOSED,
     }
 )  # fmt: skip
+_SAME_KEY = frozenset(
+    {EventType.KEY_ACTIVATED, EventType.KEY_RETIRED, EventType.KEY_EXPORTED}
+)  # fmt: skip
+"""Events of a key that is there already, and say its check value again."""
 _NAMED_AFTERWARDS = frozenset({EventType.KEY_RESTORED})
 EVENTS = _ACTS | _KEYS | _SESSIONS | _PEOPLE
 """All events of the line."""

@@ -36,7 +36,7 @@ from domain.places import Kind, Line
 from domain.provider import KeyEntry, KeyRefused, KeyState
 from ledger.commit import Ledger
 from ledger.key_use import key_dependents
-from ledger.people import key_states
+from ledger.people import known_keys
 from ledger.queries import Queries
 from ledger.verify import Report, verify
 
@@ -160,7 +160,7 @@ def custody_line(
     ceremonies = Ceremonies(
         shelf,
         PROFILE,
-        lambda: key_states(queries),
+        lambda: known_keys(queries),
         lambda labels: key_dependents(queries, labels),
         lambda name, content: out.update({name: content}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,29 @@ def test_what_has_changed_since_the_proposal_is_not_confirmed(office: Office) ->
     refused = office.confirm("kang", act.act_id, parts=parts(("kmc",), "two"))
     assert refused.receipt.code == Code.KEY_STATE
     assert office.withdraw("ke", act.act_id).receipt.accepted
+
+
+@pytest.mark.parametrize("kind", [ActKind.KEY_ACTIVATE, ActKind.KEY_RETIRE])
+def test_a_key_that_became_another_one_is_not_put_to_use(office: Office, kind: str) -> None:
+    """Somebody put another key under the label, past the centre: whatever act comes next finds the
+    check value that is not the ledger's, and changes nothing."""
+    office.generate()
+    if kind == ActKind.KEY_RETIRE:
+        office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    label, entry = next(iter(office.shelf.keys.items()))
+    office.shelf.keys[label] = replace(entry, check_value="BADBAD")
+    act = office.both("ke", "kang", kind, "formal", version=1)
+    assert act.state == ActState.REFUSED
+    assert act.result == {"code": Code.KEY_CHECK_VALUE_DIFFERS, "reason": label}
+    assert {e.state for e in office.shelf.keys.values()} == {entry.state}
+
+
+def test_a_version_that_is_lost_is_followed_by_the_next(office: Office) -> None:
+    """The active version is gone from the token, and its components too: the next one takes its
+    place, and the ledger retires what the token has lost."""
+    office.generate()
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    office.shelf.keys.clear()
+    office.generate(ActKind.KEY_ROTATE)
+    act = office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=2)
+    assert act.state == ActState.DONE
