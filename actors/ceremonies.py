@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from actors.hsm import labels
+from actors.hsm.key_block import parse_key_block
 from actors.key_sets import KEK, KeySet, key_set
 from domain.card.profile import Profile
 from domain.changes import Event, EventType
@@ -31,11 +33,10 @@ STEPS: Mapping[str, tuple[KeyState, ...]] = {
 @dataclass(frozen=True)
 class Plan:
     """`content`: what the act is about, for everybody to read. `sealed`: what waits for its end.
-    `events`: what has happened with the proposal already."""
+    A proposal itself changes nothing."""
 
     content: Mapping[str, Any]
     sealed: Mapping[str, Any] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class Ceremonies:
     def _states(self) -> dict[str, str]:
         return {label: key.state for label, key in self._known().items()}
 
-    async def plan(self, act_id: str, proposal: Proposal) -> Plan:
+    async def plan(self, proposal: Proposal) -> Plan:
         """Raises Denied, or what the provider raises."""
         kind = proposal.kind
         if kind in COMPONENTS:
             return await self._plan_components(proposal)
         if kind == ActKind.KEY_ACCEPT_TEMPORARY:
-            return await self._plan_acceptance(act_id, proposal)
+            return self._plan_acceptance(proposal)
         if kind in (ActKind.KEY_EXPORT, ActKind.KEY_BACKUP):
             return self._plan_way_out(proposal)
         if kind == ActKind.KEY_RESTORE:
@@ -80,7 +81,7 @@ class Ceremonies:
                 raise Denied(Code.FIELD_MISSING, "block")
             digest = hashlib.sha256(proposal.block).hexdigest()
             return Plan({"digest": digest}, {"block": proposal.block.hex()})
-        return self._plan_step(proposal)
+        return await self._plan_step(proposal)
 
     async def check_current(self, act: Act) -> None:
         """Raises Denied if the keys are no more as they were when `act` was proposed: its content
@@ -93,7 +94,10 @@ class Ceremonies:
             wanted, version = self._next(now)
             same = wanted.labels(version) == act.content["labels"]
         elif act.kind in STEPS:
-            same = self._step(now) == act.content
+            same = await self._step(now) == act.content
+        elif act.kind == ActKind.KEY_ACCEPT_TEMPORARY:
+            self._check_new(act.content["labels"])
+            return
         elif act.kind in (ActKind.KEY_EXPORT, ActKind.KEY_BACKUP):
             same = self._plan_way_out(now).content == act.content
         else:
@@ -142,23 +146,24 @@ class Ceremonies:
             raise Denied(Code.FIELD_MISSING, f"parts: {', '.join(usages)}")
         return {usage: await self._keys.part_value(suite, parts[usage]) for usage in usages}
 
-    async def _plan_acceptance(self, act_id: str, proposal: Proposal) -> Plan:
+    def _plan_acceptance(self, proposal: Proposal) -> Plan:
+        """The check values are the block's own until it is opened, which is when somebody else
+        has compared them: one person alone brings nothing into the token."""
         if not proposal.block:
             raise Denied(Code.FIELD_MISSING, "block")
-        states = self._states()
-        entries = await self._keys.stage_temporary_keys(proposal.block)
-        if not all(e.label.startswith(f"temporary:{proposal.subject}:") for e in entries):
+        block = parse_key_block(proposal.block, self._profile)
+        if block.batch_id != proposal.subject:
             raise Denied(Code.BAD_FORMAT, "subject")
-        known = {states.get(e.label, DESTROYED) for e in entries} - {DESTROYED}
+        keys = {k.usage: labels.temporary(block.batch_id, k.usage, k.version) for k in block.keys}
+        self._check_new(keys)
+        values = {k.usage: k.check_value.hex().upper() for k in block.keys}
+        return Plan({"labels": keys, "check_values": values}, {"block": proposal.block.hex()})
+
+    def _check_new(self, keys: Mapping[str, str]) -> None:
+        states = self._states()
+        known = {states.get(label, DESTROYED) for label in keys.values()} - {DESTROYED}
         if known:
             raise Denied(Code.KEY_STATE, ", ".join(sorted(known)))
-        return Plan(
-            {
-                "labels": {e.usage: e.label for e in entries},
-                "check_values": {e.usage: e.check_value for e in entries},
-            },
-            events=_events(EventType.KEY_STAGED, act_id, _values(entries)),
-        )
 
     def _plan_way_out(self, proposal: Proposal) -> Plan:
         kek = key_set(KEK, self._profile).versions(self._states())
@@ -167,44 +172,58 @@ class Ceremonies:
             raise Denied(Code.KEY_STATE, f"kek:v{version}")
         if proposal.kind == ActKind.KEY_BACKUP:
             return Plan({"kek_version": version})
-        _, labels = self._existing(proposal, (KeyState.ACTIVE, KeyState.RETIRED))
-        return Plan({"kek_version": version, "version": proposal.version, "labels": labels})
+        leaving = (KeyState.ACTIVE, KeyState.RETIRED)
+        keys = self._existing(proposal, self._states(), leaving)
+        return Plan({"kek_version": version, "version": proposal.version, "labels": keys})
 
-    def _plan_step(self, proposal: Proposal) -> Plan:
-        content = self._step(proposal)
+    async def _plan_step(self, proposal: Proposal) -> Plan:
+        content = await self._step(proposal)
         self._check_unused(proposal.kind, content["labels"])
         return Plan(content)
 
-    def _step(self, proposal: Proposal) -> dict[str, Any]:
+    async def _step(self, proposal: Proposal) -> dict[str, Any]:
         """A version of a set goes from one state to another, all its keys together: the content
         of such an act."""
-        wanted, labels = self._existing(proposal, STEPS[proposal.kind])
-        content: dict[str, Any] = {"version": proposal.version, "labels": labels}
-        if proposal.kind == ActKind.KEY_ACTIVATE and wanted is not None:
-            versions = wanted.versions(self._states())
+        states = self._states()
+        if proposal.kind == ActKind.KEY_DESTROY and _is_batch(proposal.subject):
+            states |= await self._strays(states)
+        keys = self._existing(proposal, states, STEPS[proposal.kind])
+        content: dict[str, Any] = {"version": proposal.version, "labels": keys}
+        if proposal.kind == ActKind.KEY_ACTIVATE:
+            wanted = key_set(proposal.subject, self._profile, proposal.suite)
+            versions = wanted.versions(states)
             active = [v for v, state in versions.items() if state == KeyState.ACTIVE]
             content["retires"] = wanted.labels(active[0]) if active else {}
         return content
 
-    def _existing(
-        self, proposal: Proposal, states: tuple[KeyState, ...]
-    ) -> tuple[KeySet | None, dict[str, str]]:
-        """The set that is meant, and its labels, if all its keys are in one of `states`. The keys
-        of a factory's batch are no set of ours: they go with their batch."""
-        known = self._states()
-        batch = f"{proposal.subject}:" if proposal.subject.startswith("temporary:") else ""
-        wanted = None if batch else key_set(proposal.subject, self._profile, proposal.suite)
-        if wanted is None:
-            labels = {k.split(":")[-2]: k for k in sorted(known) if k.startswith(batch)}
-        else:
-            labels = wanted.labels(proposal.version)
-        if not labels or not {known.get(k, "") for k in labels.values()} <= set(states):
-            raise Denied(Code.KEY_STATE, f"{proposal.subject} v{proposal.version}")
-        return wanted, labels
+    async def _strays(self, states: Mapping[str, str]) -> dict[str, str]:
+        """Temporary keys that are staged in the token, and of which the ledger knows nothing: an
+        act was cut off and refused, or somebody was at the token past the centre."""
+        return {
+            e.label: e.state
+            for e in await self._keys.inventory()
+            if labels.kind_of(e.label) is labels.Kind.TEMPORARY
+            and e.state == KeyState.STAGED
+            and states.get(e.label, DESTROYED) == DESTROYED
+        }
 
-    def _check_unused(self, kind: str, labels: Mapping[str, str]) -> None:
+    def _existing(
+        self, proposal: Proposal, states: Mapping[str, str], wanted: tuple[KeyState, ...]
+    ) -> dict[str, str]:
+        """The labels of the set that is meant, if all its keys are in one of the states `wanted`.
+        The keys of a factory's batch are no set of ours: they go with their batch."""
+        if _is_batch(proposal.subject):
+            meanings = {label: labels.meaning(label) for label in sorted(states)}
+            keys = {m.usage: k for k, m in meanings.items() if m.family == proposal.subject}
+        else:
+            keys = key_set(proposal.subject, self._profile, proposal.suite).labels(proposal.version)
+        if not keys or not {states.get(k, "") for k in keys.values()} <= set(wanted):
+            raise Denied(Code.KEY_STATE, f"{proposal.subject} v{proposal.version}")
+        return keys
+
+    def _check_unused(self, kind: str, keys: Mapping[str, str]) -> None:
         if kind == ActKind.KEY_DESTROY:
-            used = max(self.dependents(sorted(labels.values())).values(), default=0)
+            used = max(self.dependents(sorted(keys.values())).values(), default=0)
             if used:
                 raise Denied(Code.KEY_IN_USE, f"{used}")
 
@@ -213,7 +232,7 @@ class Ceremonies:
         steps: Mapping[str, Callable[[Act], Awaitable[Outcome]]] = {
             **dict.fromkeys(COMPONENTS, self._combine),
             ActKind.KEY_ACTIVATE: self._activate,
-            ActKind.KEY_ACCEPT_TEMPORARY: self._activate,
+            ActKind.KEY_ACCEPT_TEMPORARY: self._accept,
             ActKind.KEY_RETIRE: self._retire,
             ActKind.KEY_DESTROY: self._destroy,
             ActKind.KEY_EXPORT: self._way_out,
@@ -235,6 +254,12 @@ class Ceremonies:
         return Outcome(
             _result(entries), _events(EventType.KEY_STAGED, act.act_id, _values(entries))
         )
+
+    async def _accept(self, act: Act) -> Outcome:
+        entries = await self._keys.stage_temporary_keys(bytes.fromhex(act.sealed["block"]))
+        staged = _events(EventType.KEY_STAGED, act.act_id, _values(entries))
+        activated = await self._activate(act)
+        return replace(activated, events=staged + activated.events)
 
     async def _activate(self, act: Act) -> Outcome:
         """The version that was active until then is retired with it."""
@@ -259,17 +284,18 @@ class Ceremonies:
         await self._keys.set_state([e.label for e in entries], state)
         return entries
 
-    async def _entries(self, labels: Mapping[str, str]) -> list[KeyEntry]:
-        """What the token has under `labels`. Raises Denied as `_there`, or if one is missing."""
-        entries = await self._there(labels)
-        if missing := set(labels.values()) - {e.label for e in entries}:
+    async def _entries(self, keys: Mapping[str, str]) -> list[KeyEntry]:
+        """What the token has under `keys`. Raises Denied as `_there`, or if one is missing."""
+        entries = await self._there(keys)
+        if missing := set(keys.values()) - {e.label for e in entries}:
             raise Denied(Code.KEY_UNKNOWN, ", ".join(sorted(missing)))
         return entries
 
-    async def _there(self, labels: Mapping[str, str]) -> list[KeyEntry]:
-        """Those of `labels` that the token has. Raises Denied if one is not the key that the
+    async def _there(self, keys: Mapping[str, str]) -> list[KeyEntry]:
+        """Those of `keys` that the token has. Raises Denied if one is not the key that the
         ledger knows: somebody was at the token past the centre."""
-        wanted, known = set(labels.values()), self._known()
+        wanted = set(keys.values())
+        known = {k: v for k, v in self._known().items() if v.state != DESTROYED}
         entries = [e for e in await self._keys.inventory() if e.label in wanted]
         for e in entries:
             if e.label in known and e.check_value != known[e.label].check_value:
@@ -279,20 +305,14 @@ class Ceremonies:
     async def _destroy(self, act: Act) -> Outcome:
         self._check_unused(act.kind, act.content["labels"])
         await self._keys.destroy(sorted(act.content["labels"].values()))
-        return Outcome({}, destroyed(act))
-
-    async def forget(self, act: Act) -> tuple[Event, ...]:
-        """An act comes to nothing: the keys that were staged with its proposal go."""
-        if act.kind != ActKind.KEY_ACCEPT_TEMPORARY:
-            return ()
-        await self._keys.destroy(sorted(act.content["labels"].values()))
-        return destroyed(act)
+        gone = [{"act_id": act.act_id, "label": k} for k in act.content["labels"].values()]
+        return Outcome({}, tuple(Event(EventType.KEY_DESTROYED, data=data) for data in gone))
 
     async def _way_out(self, act: Act) -> Outcome:
-        version, labels = act.content["kek_version"], act.content.get("labels", {})
-        entries = await self._entries(labels)
+        version, leaving = act.content["kek_version"], act.content.get("labels", {})
+        entries = await self._entries(leaving)
         if act.kind == ActKind.KEY_EXPORT:
-            blob = await self._keys.export(sorted(labels.values()), version)
+            blob = await self._keys.export(sorted(leaving.values()), version)
         else:
             blob = await self._keys.backup(version)
         name = f"{act.kind.partition('.')[2]}-{act.act_id}.json"
@@ -310,11 +330,8 @@ class Ceremonies:
         return Outcome(_result(entries), events)
 
 
-def destroyed(act: Act) -> tuple[Event, ...]:
-    return tuple(
-        Event(EventType.KEY_DESTROYED, data={"act_id": act.act_id, "label": label})
-        for label in act.content["labels"].values()
-    )
+def _is_batch(subject: str) -> bool:
+    return subject.startswith("temporary:")
 
 
 def _said(act_id: str, entry: KeyEntry) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class Custody:
             return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
         self._check_alone(proposal)
         act_id = f"A{people.acts_so_far(self._queries) + 1:06d}"
-        plan = await self._plan(act_id, proposal)
+        plan = await self._plan(proposal)
         act = Act(
             act_id, proposal.kind, proposal.subject, plan.content, person.name, session.session,
             sealed=plan.sealed,
@@ -171,8 +171,6 @@ class Custody:
             "sealed": _digest(act.sealed),
         }
         writing.event(Event(EventType.ACT_PROPOSED, data=said))
-        for event in plan.events:
-            writing.event(event)
         writing.insert("act", _row(act))
         await self._ledger.commit(writing.changes())
         log.info("act.proposed", act_id=act_id, kind=act.kind)
@@ -185,10 +183,10 @@ class Custody:
             if _thing(act.kind, act.subject) == _thing(proposal.kind, proposal.subject):
                 raise Denied(Code.ACT_OPEN, act.act_id)
 
-    async def _plan(self, act_id: str, proposal: Proposal) -> Plan:
+    async def _plan(self, proposal: Proposal) -> Plan:
         if proposal.kind.startswith("people."):
             return Plan(*await self._accounts.plan(proposal))
-        return await self._ceremonies.plan(act_id, proposal)
+        return await self._ceremonies.plan(proposal)
 
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
@@ -301,8 +299,6 @@ class Custody:
         ended = replace(act, state=state, result=result, sealed={})
         writing = Writing(Line.CUSTODY, f"{state}:{act.act_id}")
         writing.event(Event(event, data={"act_id": act.act_id, **said}))
-        for gone in await self._ceremonies.forget(act):
-            writing.event(gone)
         _change(writing, act, ended)
         await self._ledger.commit(writing.changes())
         log.info(f"act.{state}", act_id=act.act_id, kind=act.kind)

@@ -146,10 +146,10 @@ _step_command(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @reporting
 def key_stage(home: Path, session: Path | None, file: Path) -> None:
-    """Take a factory's sealed block of temporary keys into the token, staged.
+    """Bring a factory's sealed block of temporary keys.
 
-    It opens inside the provider only. Another custodian compares its check values with the
-    factory's letter: `centre key accept BATCH`. Example: centre key stage temporary_keys.json
+    It opens inside the provider only, once another custodian has compared its check values with
+    the factory's letter: `centre key accept BATCH`. Example: centre key stage temporary_keys.json
     """
     block = file.read_bytes()
     try:
@@ -167,7 +167,7 @@ def key_stage(home: Path, session: Path | None, file: Path) -> None:
               help="The letter as a file: lines of USAGE CHECK-VALUE.")  # fmt: skip
 @reporting
 def key_accept(home: Path, session: Path | None, batch: str, letter: Path | None) -> None:
-    """Accept a factory's staged keys: what its letter says of each is typed here and compared.
+    """Accept a factory's keys: what its letter says of each is typed here and compared.
 
     Example: centre key accept B20261124
     """

@@ -88,6 +88,9 @@ KEY_STEPS: frozenset[tuple[str, str]] = frozenset(
         (KeyState.STAGED, DESTROYED),
         (KeyState.ACTIVE, KeyState.RETIRED),
         (KeyState.RETIRED, DESTROYED),
+        # A factory's key that no act of ours has left in the token.
+        ("", DESTROYED),
+        (DESTROYED, DESTROYED),
     }
 )
 """Which steps a key takes; "": it was not there."""

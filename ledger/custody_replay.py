@@ -21,30 +21,24 @@ Data = Mapping[str, Any]
 Fail = Callable[[str, str], Fault]
 """Makes the Fault of the event at hand out of its words, Chinese and English."""
 
-_STAGING = (EventType.ACT_PROPOSED, ActKind.KEY_ACCEPT_TEMPORARY)
-EFFECTS: Mapping[tuple[str, str], frozenset[str]] = {
-    _STAGING: frozenset({EventType.KEY_STAGED}),
-    **{
-        (EventType.ACT_DONE, kind): frozenset(events)
-        for kinds, events in (
-            (COMPONENTS, [EventType.KEY_STAGED]),
-            ([ActKind.KEY_ACTIVATE], [EventType.KEY_ACTIVATED, EventType.KEY_RETIRED]),
-            ([ActKind.KEY_ACCEPT_TEMPORARY], [EventType.KEY_ACTIVATED]),
-            ([ActKind.KEY_RETIRE], [EventType.KEY_RETIRED]),
-            ([ActKind.KEY_DESTROY], [EventType.KEY_DESTROYED]),
-            ([ActKind.KEY_EXPORT], [EventType.KEY_EXPORTED]),
-            ([ActKind.KEY_RESTORE], [EventType.KEY_RESTORED]),
-            ([ActKind.PEOPLE_ADD], [EventType.PERSON_ADDED]),
-            ([ActKind.PEOPLE_ROLES], [EventType.ROLES_CHANGED]),
-            ([ActKind.PEOPLE_CLOSE], [EventType.PERSON_CLOSED]),
-            ([ActKind.PEOPLE_PASSWORD], [EventType.PASSWORD_CHANGED]),
-        )
-        for kind in kinds
-    },
-    (EventType.ACT_WITHDRAWN, ActKind.KEY_ACCEPT_TEMPORARY): frozenset({EventType.KEY_DESTROYED}),
-    (EventType.ACT_REFUSED, ActKind.KEY_ACCEPT_TEMPORARY): frozenset({EventType.KEY_DESTROYED}),
+EFFECTS: Mapping[str, frozenset[str]] = {
+    kind: frozenset(events)
+    for kinds, events in (
+        (COMPONENTS, [EventType.KEY_STAGED]),
+        ([ActKind.KEY_ACTIVATE], [EventType.KEY_ACTIVATED, EventType.KEY_RETIRED]),
+        ([ActKind.KEY_ACCEPT_TEMPORARY], [EventType.KEY_STAGED, EventType.KEY_ACTIVATED]),
+        ([ActKind.KEY_RETIRE], [EventType.KEY_RETIRED]),
+        ([ActKind.KEY_DESTROY], [EventType.KEY_DESTROYED]),
+        ([ActKind.KEY_EXPORT], [EventType.KEY_EXPORTED]),
+        ([ActKind.KEY_RESTORE], [EventType.KEY_RESTORED]),
+        ([ActKind.PEOPLE_ADD], [EventType.PERSON_ADDED]),
+        ([ActKind.PEOPLE_ROLES], [EventType.ROLES_CHANGED]),
+        ([ActKind.PEOPLE_CLOSE], [EventType.PERSON_CLOSED]),
+        ([ActKind.PEOPLE_PASSWORD], [EventType.PASSWORD_CHANGED]),
+    )
+    for kind in kinds
 }
-"""What may follow, in the same commit, from which step of which kind of act; nothing else."""
+"""What an act does, in the commit of its ACT_DONE; nothing else, and no other step of it does."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,7 @@ class CustodyReplay:
         """What happens to a key or a person is what the act of this commit says."""
         step, act_id = self._step
         act = self.acts.get(act_id, {"kind": ""})
-        allowed = EFFECTS.get((step, act["kind"]), frozenset())
+        allowed = EFFECTS.get(act["kind"], frozenset()) if step == EventType.ACT_DONE else ()
         if data["act_id"] != act_id or event_type not in allowed:
             raise fail("无对应事项", "no act of two people says so")
         if event_type in _NAMED_AFTERWARDS:
@@ -279,9 +273,11 @@ EVENTS = _ACTS | _KEYS | _SESSIONS | _PEOPLE
 
 def _effects_of(event_type: str, act: Mapping[str, Any]) -> set[tuple[str, str]]:
     """What the step of an act must bring in its commit: event types with the key or person."""
-    kind, content = act["kind"], act["content"]
     due: set[tuple[str, str]] = set()
-    for effect in EFFECTS.get((event_type, kind), frozenset()) - _NAMED_AFTERWARDS:
+    if event_type != EventType.ACT_DONE:
+        return due
+    kind, content = act["kind"], act["content"]
+    for effect in EFFECTS.get(kind, frozenset()) - _NAMED_AFTERWARDS:
         if kind.startswith("people."):
             due.add((effect, act["subject"]))
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domain.custody import ActKind
 from ledger.commit import Ledger
-from tests.lines.custody import USAGES, Office, parts
+from tests.lines.custody import USAGES, Office, block_of, parts
 
 
 def people_act(folder: Path, ledger: Ledger) -> None:
@@ -17,7 +17,7 @@ def people_act(folder: Path, ledger: Ledger) -> None:
     office.log_in("ke", "a wrong password")
     office.generate()
     office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
-    office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=b"B7")
+    office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=block_of("B7"))
     office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "kang")
     office.propose("ke", ActKind.KEY_ROTATE, "formal", parts=parts(USAGES, "three"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -131,15 +132,32 @@ class KeyShelf:
         return [self.keys.setdefault(entry.label, entry)]
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
-        if block == b"bad":
-            raise KeyRefused(Code.KEY_BLOCK_BAD, "block")
-        batch = block.decode()
+        self._fail()
+        batch = json.loads(block)["batch_id"]
         entries = [
             KeyEntry(f"temporary:{batch}:{usage}:v0", usage, 0, "3des", KeyState.STAGED,
                      _value(usage.encode()))
             for usage in USAGES
         ]  # fmt: skip
-        return [self.keys.setdefault(e.label, e) for e in entries]
+        staged = [self.keys.setdefault(e.label, e) for e in entries]
+        self._fail(after=True)
+        return staged
+
+
+def block_of(batch_id: str) -> bytes:
+    """A factory's block that this shelf opens."""
+    keys = [
+        {"usage": usage, "version": PROFILE.temporary_version, "wrapped": "00",
+         "check_value": _value(usage.encode())}
+        for usage in USAGES
+    ]  # fmt: skip
+    top = {"format": 1, "factory_id": "F", "batch_id": batch_id, "suite": PROFILE.suite}
+    return json.dumps({**top, "keys": keys}).encode()
+
+
+def letter_of() -> dict[str, str]:
+    """What the factory's letter says of such a block."""
+    return {usage: _value(usage.encode()) for usage in USAGES}
 
 
 def _value(text: bytes) -> str:

@@ -18,7 +18,15 @@ from domain.changes import Away
 from domain.codes import Code
 from domain.custody import ActKind, ActState, Answered
 from ledger import people
-from tests.lines.custody import IDLE, USAGES, Killed, Office, parts, password_of
+from tests.lines.custody import (
+    IDLE,
+    USAGES,
+    Killed,
+    Office,
+    block_of,
+    parts,
+    password_of,
+)
 
 
 @pytest.fixture
@@ -153,10 +161,11 @@ def test_versions_of_keys_follow_one_another(office: Office) -> None:
 
 
 def test_temporary_keys_are_accepted_by_the_letter_or_go(office: Office) -> None:
-    """A factory's block waits, staged, until another person has compared its check values with the
-    letter; withdrawn, its keys are gone, and it may come again. Open work keeps them."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    """A factory's block waits until another person has compared its check values with the letter,
+    and nothing of it is in the token; withdrawn, it may come again. Open work keeps its keys."""
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     letter = dict(act.content["check_values"])
+    assert office.shelf.keys == {}
     wrong = {**letter, "MK": "000000"}
     refused = office.confirm("kang", act.act_id, check_values=wrong)
     assert code_of(refused) == Code.KEY_CHECK_VALUE_DIFFERS
@@ -165,9 +174,12 @@ def test_temporary_keys_are_accepted_by_the_letter_or_go(office: Office) -> None
     assert office.shelf.keys == {}
     second = {"check_values": letter}
     accept = (ActKind.KEY_ACCEPT_TEMPORARY, "B1")
-    assert office.both("ke", "kang", *accept, block=b"B1", second=second).state == ActState.DONE
+    assert (
+        office.both("ke", "kang", *accept, block=block_of("B1"), second=second).state
+        == ActState.DONE
+    )
     assert {k.state for k in office.shelf.keys.values()} == {"active"}
-    again = office.propose("ke", *accept, block=b"B1")
+    again = office.propose("ke", *accept, block=block_of("B1"))
     assert code_of(again) == Code.KEY_STATE
     office.both("ke", "kang", ActKind.KEY_RETIRE, "temporary:B1")
     office.receive("B1", cards=3)
@@ -269,7 +281,7 @@ def test_people_change_by_two_supervisors_who_stay_two(office: Office) -> None:
 
 def test_what_a_closed_person_proposed_is_not_done(office: Office) -> None:
     """An act whose proposer is gone by the time it is confirmed is not open any more."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "ke")
     letter = dict(act.content["check_values"])
     assert code_of(office.confirm("kang", act.act_id, check_values=letter)) == Code.ACT_NOT_OPEN
@@ -320,7 +332,7 @@ def test_whatever_people_try_no_act_is_done_by_fewer_than_two(
     office.settle()
     for who, what in steps:
         if what == "propose":
-            office.propose(who, ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1")
+            office.propose(who, ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1"))
             office.propose(who, ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
         elif what in ("confirm", "withdraw"):
             for act in people.acts(office.queries, ActState.PROPOSED):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from domain.changes import Away
 from domain.codes import Code
 from domain.custody import ActKind, ActState
-from tests.lines.custody import Office, parts
+from tests.lines.custody import Office, block_of, letter_of, parts
 
 
 @pytest.fixture
@@ -79,3 +81,54 @@ def test_a_version_that_is_lost_is_followed_by_the_next(office: Office) -> None:
     office.generate(ActKind.KEY_ROTATE)
     act = office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=2)
     assert act.state == ActState.DONE
+
+
+def accept(office: Office, batch_id: str) -> None:
+    second = {"check_values": letter_of()}
+    act = office.both(
+        "ke", "kang", ActKind.KEY_ACCEPT_TEMPORARY, batch_id,
+        block=block_of(batch_id), second=second,
+    )  # fmt: skip
+    assert act.state == ActState.DONE
+
+
+def test_a_batch_is_its_own_whatever_others_are_called(office: Office) -> None:
+    """An act on the keys of batch `B` leaves those of batch `B:zz` alone."""
+    for batch_id in ("B", "B:zz"):
+        accept(office, batch_id)
+    office.both("ke", "kang", ActKind.KEY_RETIRE, "temporary:B")
+    states = {
+        k.rpartition(":")[0].rpartition(":")[0]: e.state for k, e in office.shelf.keys.items()
+    }
+    assert states == {"temporary:B": "retired", "temporary:B:zz": "active"}
+
+
+@pytest.mark.parametrize("other", ["OTHER", "MINE:2"])
+def test_a_block_of_another_batch_is_refused_and_leaves_nothing(office: Office, other: str) -> None:
+    """Under a subject that is not the block's nothing is proposed and nothing is in the token."""
+    refused = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "MINE", block=block_of(other))
+    assert refused.receipt.code == Code.BAD_FORMAT
+    assert office.shelf.keys == {}
+
+
+def test_temporary_keys_that_no_act_left_in_the_token_can_go(office: Office) -> None:
+    """Staged keys of a batch of which the ledger knows nothing are destroyed by an act of two, and
+    then the genuine block is accepted. Keys in use are no such strays."""
+    asyncio.run(office.shelf.stage_temporary_keys(block_of("B")))
+    act = office.both("ke", "kang", ActKind.KEY_DESTROY, "temporary:B")
+    assert act.state == ActState.DONE
+    assert office.shelf.keys == {}
+    accept(office, "B")
+    in_use = office.propose("ke", ActKind.KEY_DESTROY, "temporary:B")
+    assert in_use.receipt.code == Code.KEY_STATE
+
+
+@pytest.mark.parametrize("fault", ["fault", "fault_after"])
+def test_an_acceptance_that_was_cut_off_is_finished(office: Office, fault: str) -> None:
+    """The provider goes away before or after it has taken the block: it is finished by itself."""
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B", block=block_of("B")).acts[0]
+    setattr(office.shelf, fault, Away("it restarts"))
+    waits = office.confirm("kang", act.act_id, check_values=letter_of()).acts[0]
+    assert waits.state == ActState.CONFIRMED
+    asyncio.run(office.line.step())
+    assert {e.state for e in office.shelf.keys.values()} == {"active"}
