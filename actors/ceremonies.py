@@ -18,9 +18,9 @@ from actors.key_sets import KEK, KeySet, key_set
 from domain.card.profile import Profile
 from domain.changes import Event, EventType
 from domain.codes import Code
-from domain.custody import COMPONENTS, DESTROYED, Act, ActKind, Denied, KeyLine, KnownKey, Proposal
+from domain.custody import COMPONENTS, DESTROYED, Act, ActKind, Denied, KeyLine, Proposal
 from domain.lines import KeyCustodian
-from domain.provider import KeyEntry, KeyState
+from domain.provider import KeyEntry, KeyState, KnownKey
 
 STEPS: Mapping[str, tuple[KeyState, ...]] = {
     ActKind.KEY_ACTIVATE: (KeyState.STAGED,),
@@ -87,12 +87,13 @@ class Ceremonies:
         """Raises Denied if the keys are no more as they were when `act` was proposed: its content
         would say something else now."""
         version, kek = act.content.get("version", 0), act.content.get("kek_version", 0)
+        if act.kind in COMPONENTS and not act.content["lost"]:
+            version = 0
         now = Proposal(
             "", act.kind, act.subject, version, kek, suite=act.content.get("suite", "")
         )  # fmt: skip
         if act.kind in COMPONENTS:
-            wanted, version = self._next(now)
-            same = wanted.labels(version) == act.content["labels"]
+            same = {**await self._wanted(now), "parts": act.content["parts"]} == act.content
         elif act.kind in STEPS:
             same = await self._step(now) == act.content
         elif act.kind == ActKind.KEY_ACCEPT_TEMPORARY:
@@ -105,38 +106,53 @@ class Ceremonies:
         if not same:
             raise Denied(Code.KEY_STATE, act.subject)
 
-    def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
+    async def next_keys(self, proposal: Proposal) -> tuple[KeyLine, ...]:
         """The keys that a proposal of components would make. Raises Denied."""
-        wanted, version = self._next(proposal)
+        content = await self._wanted(proposal)
         return tuple(
-            KeyLine(label, usage, version, wanted.suite, "", "")
-            for usage, label in wanted.labels(version).items()
+            KeyLine(label, usage, content["version"], content["suite"], "", "")
+            for usage, label in content["labels"].items()
         )
 
-    def _next(self, proposal: Proposal) -> tuple[KeySet, int]:
-        """The set and its next version: one is staged at a time, and after an active version
-        comes the next by `rotate`, so that nobody makes it by mistake."""
+    async def _wanted(self, proposal: Proposal) -> dict[str, Any]:
+        """What an act on components makes: the next version of its set; or, imported, keys of the
+        version that it names."""
         wanted = key_set(proposal.subject, self._profile, proposal.suite)
+        if proposal.kind == ActKind.KEY_IMPORT and proposal.version:
+            version = proposal.version
+            lost = await self._lost(wanted.labels(version))
+        else:
+            version, lost = self._next(wanted, proposal.kind), {}
+        keys = {u: k for u, k in wanted.labels(version).items() if not lost or k in lost}
+        return {"version": version, "suite": wanted.suite, "labels": keys, "lost": lost}
+
+    async def _lost(self, keys: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Those of `keys` that the token has lost, and what the ledger says of them: out of the
+        same components they come back as they were."""
+        known, there = self._known(), {e.label for e in await self._keys.inventory()}
+        lost = {k: known[k] for k in keys.values() if k in known and k not in there}
+        if not lost or any(key.state == DESTROYED for key in lost.values()):
+            raise Denied(Code.KEY_STATE, ", ".join(keys.values()))
+        return {label: key._asdict() for label, key in lost.items()}
+
+    def _next(self, wanted: KeySet, kind: str) -> int:
+        """One version is staged at a time, and after an active version comes the next by
+        `rotate`, so that nobody makes it by mistake."""
         versions = wanted.versions(self._states())
         states = set(versions.values())
         if KeyState.STAGED in states:
             raise Denied(Code.KEY_STATE, KeyState.STAGED)
         rotates = KeyState.ACTIVE in states
-        if proposal.kind != ActKind.KEY_IMPORT and rotates != (proposal.kind == ActKind.KEY_ROTATE):
+        if kind != ActKind.KEY_IMPORT and rotates != (kind == ActKind.KEY_ROTATE):
             raise Denied(Code.KEY_STATE, "centre key rotate" if rotates else "centre key generate")
-        return wanted, max(versions, default=0) + 1
+        return max(versions, default=0) + 1
 
     async def _plan_components(self, proposal: Proposal) -> Plan:
-        wanted, version = self._next(proposal)
-        return Plan(
-            {
-                "version": version,
-                "suite": wanted.suite,
-                "labels": wanted.labels(version),
-                "parts": await self.part_values(wanted.suite, wanted.usages, proposal.parts),
-            },
-            {"parts": [{usage: part.hex() for usage, part in proposal.parts.items()}]},
-        )
+        content = await self._wanted(proposal)
+        usages = tuple(content["labels"])
+        values = await self.part_values(content["suite"], usages, proposal.parts)
+        sealed = {usage: part.hex() for usage, part in proposal.parts.items()}
+        return Plan({**content, "parts": values}, {"parts": [sealed]})
 
     async def part_values(
         self, suite: str, usages: tuple[str, ...], parts: Mapping[str, bytes]
@@ -243,14 +259,18 @@ class Ceremonies:
 
     async def _combine(self, act: Act) -> Outcome:
         first, second = act.sealed["parts"]
+        lost = {label: KnownKey(**key) for label, key in act.content["lost"].items()}
         entries = [
             await self._keys.combine(
                 label,
                 act.content["suite"],
                 [bytes.fromhex(first[usage]), bytes.fromhex(second[usage])],
+                lost.get(label),
             )
             for usage, label in act.content["labels"].items()
         ]
+        if lost:
+            return Outcome(_result(entries), _restored(act.act_id, entries))
         return Outcome(
             _result(entries), _events(EventType.KEY_STAGED, act.act_id, _values(entries))
         )
@@ -323,19 +343,19 @@ class Ceremonies:
 
     async def _restore(self, act: Act) -> Outcome:
         entries = await self._keys.restore(bytes.fromhex(act.sealed["block"]))
-        events = tuple(
-            Event(EventType.KEY_RESTORED, data={**_said(act.act_id, e), "state": e.state})
-            for e in entries
-        )
-        return Outcome(_result(entries), events)
+        return Outcome(_result(entries), _restored(act.act_id, entries))
 
 
 def _is_batch(subject: str) -> bool:
     return subject.startswith("temporary:")
 
 
-def _said(act_id: str, entry: KeyEntry) -> dict[str, Any]:
-    return {"act_id": act_id, "label": entry.label, "check_value": entry.check_value}
+def _restored(act_id: str, entries: list[KeyEntry]) -> tuple[Event, ...]:
+    events = _events(EventType.KEY_RESTORED, act_id, _values(entries))
+    return tuple(
+        replace(event, data={**event.data, "state": e.state})
+        for event, e in zip(events, entries, strict=True)
+    )
 
 
 def _events(event: EventType, act_id: str, values: Mapping[str, str]) -> tuple[Event, ...]:

@@ -139,7 +139,7 @@ class Custody:
     @command
     async def next_keys(self, token: str, proposal: Proposal) -> Answered:
         await self._accounts.who(token)
-        return Answered(Receipt(True), keys=self._ceremonies.next_keys(proposal))
+        return Answered(Receipt(True), keys=await self._ceremonies.next_keys(proposal))
 
     @command
     async def propose(self, token: str, proposal: Proposal) -> Answered:

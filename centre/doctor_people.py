@@ -13,8 +13,8 @@ from centre.config import Config
 from centre.findings import Finding, State
 from centre.wiring import make_masters, token_config
 from domain.card.profile import load_profile
-from domain.custody import DESTROYED, ROLE_WORDS, ActState, KnownKey, Role
-from domain.provider import KeyEntry
+from domain.custody import DESTROYED, ROLE_WORDS, ActState, Role
+from domain.provider import KeyEntry, KnownKey
 from ledger.people import acts, known_keys, people
 from ledger.queries import Queries
 

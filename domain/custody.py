@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from domain.codes import Code
 from domain.lines import Receipt
@@ -94,14 +94,6 @@ KEY_STEPS: frozenset[tuple[str, str]] = frozenset(
     }
 )
 """Which steps a key takes; "": it was not there."""
-
-
-class KnownKey(NamedTuple):
-    """What the ledger says of a key: its state (of `KeyState`, or DESTROYED), and the check value
-    with which it was staged or restored."""
-
-    state: str
-    check_value: str
 
 
 @dataclass(frozen=True)

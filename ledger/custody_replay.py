@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.changes import EventType, canonical_json
-from domain.custody import COMPONENTS, KEY_STEPS, ActKind, ActState, KnownKey, Role, role_of
+from domain.custody import COMPONENTS, DESTROYED, KEY_STEPS, ActKind, ActState, Role, role_of
+from domain.provider import KnownKey
 from ledger.digests import digest_of
 from ledger.faults import Fault
 from ledger.people import FOUNDERS, STATE_AFTER
@@ -24,7 +25,7 @@ Fail = Callable[[str, str], Fault]
 EFFECTS: Mapping[str, frozenset[str]] = {
     kind: frozenset(events)
     for kinds, events in (
-        (COMPONENTS, [EventType.KEY_STAGED]),
+        (COMPONENTS, [EventType.KEY_STAGED, EventType.KEY_RESTORED]),
         ([ActKind.KEY_ACTIVATE], [EventType.KEY_ACTIVATED, EventType.KEY_RETIRED]),
         ([ActKind.KEY_ACCEPT_TEMPORARY], [EventType.KEY_STAGED, EventType.KEY_ACTIVATED]),
         ([ActKind.KEY_RETIRE], [EventType.KEY_RETIRED]),
@@ -176,8 +177,8 @@ class CustodyReplay:
         allowed = EFFECTS.get(act["kind"], frozenset()) if step == EventType.ACT_DONE else ()
         if data["act_id"] != act_id or event_type not in allowed:
             raise fail("无对应事项", "no act of two people says so")
-        if event_type in _NAMED_AFTERWARDS:
-            return
+        if act["kind"] == ActKind.KEY_RESTORE:
+            return  # it names its keys afterwards
         if (event_type, subject) not in self._due:
             raise fail("事项未提及", "the act does not name it")
         self._due.discard((event_type, subject))
@@ -188,7 +189,11 @@ class CustodyReplay:
         after = STATE_AFTER.get(event_type) or data.get("state", before)
         self.keys[label] = KnownKey(after, value or known)
         if event_type == EventType.KEY_RESTORED:
-            return  # the token is what the backup was
+            if self.acts[data["act_id"]]["kind"] == ActKind.KEY_RESTORE:
+                return  # the token is what the backup was
+            if before in ("", DESTROYED) or (after, value) != (before, known):
+                raise fail("密钥与丢失前不符", "a lost key came back as another one")
+            return
         if event_type in _SAME_KEY and value != known:
             raise fail("密钥校验值不符", "the key under this label became another one")
         if event_type == EventType.KEY_EXPORTED:
@@ -266,23 +271,27 @@ _SAME_KEY = frozenset(
     {EventType.KEY_ACTIVATED, EventType.KEY_RETIRED, EventType.KEY_EXPORTED}
 )  # fmt: skip
 """Events of a key that is there already, and say its check value again."""
-_NAMED_AFTERWARDS = frozenset({EventType.KEY_RESTORED})
 EVENTS = _ACTS | _KEYS | _SESSIONS | _PEOPLE
 """All events of the line."""
 
 
 def _effects_of(event_type: str, act: Mapping[str, Any]) -> set[tuple[str, str]]:
     """What the step of an act must bring in its commit: event types with the key or person."""
-    due: set[tuple[str, str]] = set()
     if event_type != EventType.ACT_DONE:
-        return due
+        return set()
     kind, content = act["kind"], act["content"]
-    for effect in EFFECTS.get(kind, frozenset()) - _NAMED_AFTERWARDS:
-        if kind.startswith("people."):
-            due.add((effect, act["subject"]))
-            continue
-        retires = kind == ActKind.KEY_ACTIVATE and effect == EventType.KEY_RETIRED
-        due |= {(effect, k) for k in content["retires" if retires else "labels"].values()}
+    if kind.startswith("people."):
+        return {(effect, act["subject"]) for effect in EFFECTS[kind]}
+    if kind == ActKind.KEY_RESTORE:
+        return set()
+    due: set[tuple[str, str]] = set()
+    for effect in EFFECTS.get(kind, frozenset()):
+        named = content["labels"]
+        if kind in COMPONENTS:  # what was lost comes back, anything else is new
+            named = named if (effect == EventType.KEY_RESTORED) == bool(content["lost"]) else {}
+        elif kind == ActKind.KEY_ACTIVATE and effect == EventType.KEY_RETIRED:
+            named = content["retires"]
+        due |= {(effect, label) for label in named.values()}
     return due
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.changes import EventType
-from domain.custody import DESTROYED, Act, ActState, KnownKey, Person, Role, Session
+from domain.custody import DESTROYED, Act, ActState, Person, Role, Session
 from domain.places import Line
-from domain.provider import KeyState
+from domain.provider import KeyState, KnownKey
 from ledger.connection import as_json
 from ledger.queries import Queries
 

@@ -18,8 +18,7 @@ from centre.doctor import SYSTEM_FILES, Diagnosis, examine
 from centre.doctor_people import differences
 from centre.findings import State
 from centre.home import initialise
-from domain.custody import KnownKey
-from domain.provider import KeyEntry
+from domain.provider import KeyEntry, KnownKey
 from ledger.connection import connect
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,6 +17,13 @@ def people_act(folder: Path, ledger: Ledger) -> None:
     office.log_in("ke", "a wrong password")
     office.generate()
     office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    usage = USAGES[0]
+    for of_token in (office.shelf.keys, office.shelf.parts):
+        of_token.pop(f"formal:{usage}:v1")  # lost
+    office.both(
+        "ke", "kang", ActKind.KEY_IMPORT, "formal", version=1,
+        parts=parts((usage,), "one"), second={"parts": parts((usage,), "two")},
+    )  # fmt: skip
     office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=block_of("B7"))
     office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "kang")

@@ -34,7 +34,7 @@ from domain.custody import (
 )
 from domain.lines import LedgerDoor, Note, NoteCarton, SignFor
 from domain.places import Kind, Line
-from domain.provider import KeyEntry, KeyRefused, KeyState
+from domain.provider import KeyEntry, KeyRefused, KeyState, KnownKey
 from ledger.commit import Ledger
 from ledger.key_use import key_dependents
 from ledger.people import known_keys
@@ -82,15 +82,21 @@ class KeyShelf:
         if fault is not None:
             raise fault
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+    async def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
         self._fail()
+        value = _value(b"".join(parts))
+        if lost is not None and value != lost.check_value:
+            raise KeyRefused(Code.KEY_CHECK_VALUE_DIFFERS, label)
         if self.parts.setdefault(label, list(parts)) != list(parts):
             raise KeyRefused(Code.KEY_BLOCK_REPEATED_DIFFERENT, label)
         if label not in self.keys:
             self.combined += 1
-            value = _value(b"".join(parts))
             usage, version = label.split(":")[-2], int(label.rpartition("v")[2])
-            self.keys[label] = KeyEntry(label, usage, version, suite, KeyState.STAGED, value)
+            self.keys[label] = KeyEntry(
+                label, usage, version, suite, lost.state if lost else KeyState.STAGED, value
+            )
         self._fail(after=True)
         return self.keys[label]
 

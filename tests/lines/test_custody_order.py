@@ -11,8 +11,8 @@ import pytest
 
 from domain.changes import Away
 from domain.codes import Code
-from domain.custody import ActKind, ActState
-from tests.lines.custody import Office, block_of, letter_of, parts
+from domain.custody import ActKind, ActState, Proposal
+from tests.lines.custody import USAGES, KeyShelf, Office, block_of, letter_of, parts
 
 
 @pytest.fixture
@@ -132,3 +132,42 @@ def test_an_acceptance_that_was_cut_off_is_finished(office: Office, fault: str) 
     assert waits.state == ActState.CONFIRMED
     asyncio.run(office.line.step())
     assert {e.state for e in office.shelf.keys.values()} == {"active"}
+
+
+def test_a_lost_key_comes_back_as_it_was(office: Office) -> None:
+    """The token is lost and the ledger kept: the KEK comes back in its own version and state out
+    of its components, so that a backup opens. Other components are refused, and what is there, or
+    is destroyed, can't come so."""
+    kek = (ActKind.KEY_IMPORT, "kek")
+    office.generate(*kek)
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, "kek", version=1)
+    before = dict(office.shelf.keys)
+    mine, yours, other = (parts(("kek",), whose) for whose in ("one", "two", "other"))
+    assert office.propose("ke", *kek, version=1, parts=mine).receipt.code == Code.KEY_STATE
+    office.shelf = KeyShelf()
+    office.restart()
+    assert office.propose("ke", *kek, version=2, parts=mine).receipt.code == Code.KEY_STATE
+    wanted = Proposal("x", *kek, version=1)
+    (key,) = asyncio.run(office.line.next_keys(office.tokens["ke"], wanted)).keys
+    assert key.label == "kek:v1"
+    refused = office.both("ke", "kang", *kek, version=1, parts=mine, second={"parts": other})
+    assert refused.result["code"] == Code.KEY_CHECK_VALUE_DIFFERS
+    back = office.both("ke", "kang", *kek, version=1, parts=mine, second={"parts": yours})
+    assert back.state == ActState.DONE
+    assert office.shelf.keys == before
+    assert office.both("ke", "kang", ActKind.KEY_BACKUP, "token").state == ActState.DONE
+
+
+def test_of_a_set_only_what_is_lost_comes_back(office: Office) -> None:
+    """One master of an active set is lost: its components alone are asked for."""
+    office.generate()
+    office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
+    usage = USAGES[0]
+    before = dict(office.shelf.keys)
+    del office.shelf.keys[f"formal:{usage}:v1"], office.shelf.parts[f"formal:{usage}:v1"]
+    act = office.both(
+        "ke", "kang", ActKind.KEY_IMPORT, "formal", version=1,
+        parts=parts((usage,), "one"), second={"parts": parts((usage,), "two")},
+    )  # fmt: skip
+    assert act.state == ActState.DONE
+    assert office.shelf.keys == before
