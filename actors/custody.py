@@ -139,7 +139,7 @@ class Custody:
     @command
     async def next_keys(self, token: str, proposal: Proposal) -> Answered:
         await self._accounts.who(token)
-        return Answered(Receipt(True), keys=self._ceremonies.next_keys(proposal))
+        return Answered(Receipt(True), keys=await self._ceremonies.next_keys(proposal))
 
     @command
     async def propose(self, token: str, proposal: Proposal) -> Answered:
@@ -158,7 +158,7 @@ class Custody:
             return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
         self._check_alone(proposal)
         act_id = f"A{people.acts_so_far(self._queries) + 1:06d}"
-        plan = await self._plan(act_id, proposal)
+        plan = await self._plan(proposal)
         act = Act(
             act_id, proposal.kind, proposal.subject, plan.content, person.name, session.session,
             sealed=plan.sealed,
@@ -172,28 +172,27 @@ class Custody:
             "sealed": _digest(act.sealed),
         }
         writing.event(Event(EventType.ACT_PROPOSED, data=said))
-        for event in plan.events:
-            writing.event(event)
         writing.insert("act", _row(act))
         await self._ledger.commit(writing.changes())
         log.info("act.proposed", act_id=act_id, kind=act.kind)
         return Answered(Receipt(True), acts=(_readable(act),))
 
     def _check_alone(self, proposal: Proposal) -> None:
-        """One act about a thing at a time: the second would be confirmed for the first."""
+        """One act about a thing at a time, whatever its kind: the second would be confirmed for
+        what the first is about to change."""
         for act in people.acts(self._queries, *OPEN):
-            both = {act.kind, proposal.kind}
-            if ActKind.KEY_RESTORE in both and all(kind.startswith("key.") for kind in both):
+            if ActKind.KEY_RESTORE in (both := {act.kind, proposal.kind}) and all(
+                kind.startswith("key.") for kind in both
+            ):
                 # What comes back is decided from the states of now, of whatever keys.
                 raise Denied(Code.ACT_OPEN, act.act_id)
-            components = {act.kind, proposal.kind} <= set(COMPONENTS)
-            if act.subject == proposal.subject and (components or act.kind == proposal.kind):
+            if _thing(act.kind, act.subject) == _thing(proposal.kind, proposal.subject):
                 raise Denied(Code.ACT_OPEN, act.act_id)
 
-    async def _plan(self, act_id: str, proposal: Proposal) -> Plan:
+    async def _plan(self, proposal: Proposal) -> Plan:
         if proposal.kind.startswith("people."):
             return Plan(*await self._accounts.plan(proposal))
-        return await self._ceremonies.plan(act_id, proposal)
+        return await self._ceremonies.plan(proposal)
 
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
@@ -238,6 +237,8 @@ class Custody:
             or role_of(act.kind) not in (proposer.roles)
         ):
             raise Denied(Code.ACT_NOT_OPEN, act.proposed_by)
+        if not act.kind.startswith("people."):
+            await self._ceremonies.check_current(act)
 
     async def _second_half(
         self, act: Act, confirmation: Confirmation
@@ -303,8 +304,6 @@ class Custody:
         ended = replace(act, state=state, result=result, sealed={})
         writing = Writing(Line.CUSTODY, f"{state}:{act.act_id}")
         writing.event(Event(event, data={"act_id": act.act_id, **said}))
-        for gone in await self._ceremonies.forget(act):
-            writing.event(gone)
         _change(writing, act, ended)
         await self._ledger.commit(writing.changes())
         log.info(f"act.{state}", act_id=act.act_id, kind=act.kind)
@@ -338,6 +337,12 @@ def _named(error: Exception) -> str:
 def _check_role(person: Person, kind: str) -> None:
     if role_of(kind) not in person.roles:
         raise Denied(Code.ROLE_MISSING, str(role_of(kind)))
+
+
+def _thing(kind: str, subject: str) -> tuple[str, str]:
+    """What an act is about: a person, or a set of keys."""
+    temporary = "temporary:" if kind == ActKind.KEY_ACCEPT_TEMPORARY else ""
+    return kind.partition(".")[0], temporary + subject
 
 
 def _shown(person: Person) -> Person:

@@ -3,10 +3,13 @@ read, and done so or not at all."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from actors.hsm.labels import OWN, meaning
+from actors.hsm.labels import OWN, TRANSPORT, meaning
+from actors.hsm.suites import CHECK_VALUE
 from domain.codes import Code
 from domain.custody import DESTROYED, Denied
 from domain.provider import KeyEntry, KeyState
@@ -63,3 +66,18 @@ def _state_of_stranger(entry: KeyEntry, known: Mapping[str, str]) -> str:
             if other.version < what.version:
                 raise Denied(Code.KEY_STATE, f"{label} is active: centre key retire")
     return KeyState.ACTIVE
+
+
+def transport_of(block: bytes, entries: Iterable[KeyEntry]) -> bytes:
+    """The public transport key of a backup (PEM), if `entries`, what the token holds now, say that
+    it came back; else empty."""
+    try:
+        keys = json.loads(block)["keys"]
+        found = [str(key["public"]).encode() for key in keys if key["label"] == TRANSPORT]
+    except (ValueError, KeyError, TypeError):
+        return b""
+    there = {entry.check_value for entry in entries if entry.label == TRANSPORT}
+    for public in found:
+        if hashlib.sha256(public).digest()[:CHECK_VALUE].hex().upper() in there:
+            return public
+    return b""

@@ -30,6 +30,7 @@ from domain.provider import (
     KeyEntry,
     KeyRefused,
     KeyState,
+    KnownKey,
     Provider,
     ProviderError,
     RecordUnsealable,
@@ -224,8 +225,10 @@ class RayProvider:
 
     # `KeyCustodian`.
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
-        entry: KeyEntry = await self._call("combine", label, suite, list(parts))
+    async def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
+        entry: KeyEntry = await self._call("combine", label, suite, list(parts), lost)
         return entry
 
     async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domain.card.profile import profile_ids
+from domain.custody import TRANSPORT_FILE
 from domain.sampling import AQLS
 from gateways.fonts import FontUnusable, ListFonts, check_font
 
@@ -140,7 +141,7 @@ class Config:
 
     @property
     def transport_public_key(self) -> Path:
-        return self.home / "exchange" / "centre-transport.pem"
+        return self.home / "exchange" / TRANSPORT_FILE
 
     @property
     def inbox(self) -> Path:

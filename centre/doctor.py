@@ -22,7 +22,7 @@ from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
-from centre.doctor_people import apart, pin, standing
+from centre.doctor_people import apart, keys, pin, standing
 from centre.findings import Finding, State
 from centre.running import state_of
 from centre.watch import ask_floor
@@ -165,9 +165,11 @@ def _config(home: Path, findings: list[Finding]) -> Config | None:
 def _home(config: Config) -> Iterator[Finding]:
     yield _guarded("ledger", "台账 ledger", f"centre init --home {config.home}", _ledger, config)
     yield _guarded("token", "加密机 token", _token_mend(config), _token, config)
+    yield _guarded("keys", "密钥与台账 keys and ledger", _token_mend(config), keys, config)
     yield _operations(config)
     yield pin(config)
     yield _guarded("people", "人员 people", "centre people list", standing, config)
+    yield _guarded("keys", "密钥与台账 keys and ledger", _token_mend(config), keys, config)
     yield _guarded("custodians", "保管员账户 custodians", "centre people list", apart, config)
     free = shutil.disk_usage(config.home).free
     low = free < LEAST_FREE_BYTES

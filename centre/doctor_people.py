@@ -1,14 +1,21 @@
-"""What the doctor says of people: accounts, acts that wait for one of them, and where the token's
-PIN stands."""
+"""What the doctor says of people and of what they answer for: accounts, acts that wait for one of
+them, whether the token holds the keys that their acts made, and where its PIN stands."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
+from actors.hsm import labels
+from actors.hsm.key_places import KeyPlaces
+from actors.hsm.token import KeyToken
 from centre.config import Config
 from centre.findings import Finding, State
-from domain.custody import ROLE_WORDS, ActState, Role
-from ledger.people import acts, last_terminals, people
+from centre.wiring import make_masters, token_config
+from domain.card.profile import load_profile
+from domain.custody import DESTROYED, ROLE_WORDS, ActState, Role
+from domain.provider import KeyEntry, KnownKey
+from ledger.people import acts, known_keys, last_terminals, people
 from ledger.queries import Queries
 
 PIN_WORDS = "加密机口令 token PIN"
@@ -59,6 +66,52 @@ def apart(config: Config) -> Finding:
         f"sudo adduser NAME; su - NAME; centre login NAME --home {config.home}" if shared else "",
         configured=not shared,
     )  # fmt: skip
+
+
+def keys(config: Config) -> Finding:
+    """Whether the token holds what the ledger says: nobody was at it past the centre."""
+    queries = Queries(config.ledger)
+    try:
+        known = known_keys(queries)
+        under_way = acts(queries, ActState.CONFIRMED)
+    finally:
+        queries.close()
+    with KeyToken(token_config(config)) as token:
+        masters = make_masters(config, token)
+        entries = KeyPlaces(token, masters, load_profile(config.profile)).inventory()
+        masters.forget()
+    found = differences(entries, known)
+    words = "密钥与台账 keys and ledger"
+    if under_way:  # an act that is being done: token and ledger agree again when it is
+        found = {what: which for what, which in found.items() if what == ANOTHER}
+    if not found:
+        return Finding("keys", words, State.OK, f"{len(known)}", configured=True)
+    note = "; ".join(f"{what}: {', '.join(which)}" for what, which in found.items())
+    return Finding("keys", words, State.MEND, note, _KEYS_MEND, configured=False)
+
+
+ANOTHER = "另一密钥 another"
+_KEYS_MEND = (
+    "another: stop, call both custodians; lost: centre key restore, or centre key import SET"
+    " --version N; unknown: centre key destroy SET"
+)
+
+
+def differences(entries: Sequence[KeyEntry], known: Mapping[str, KnownKey]) -> dict[str, list[str]]:
+    """Labels by what is amiss with them. Own keys and data keys are no matter of acts."""
+    there = {e.label: KnownKey(e.state, e.check_value) for e in entries}
+    wanted = {k: v for k, v in known.items() if v.state != DESTROYED and k not in labels.OWN}
+    both = there.keys() & wanted.keys()
+    acted = (labels.Kind.FORMAL, labels.Kind.TEMPORARY, labels.Kind.BANK, labels.Kind.KEK)
+    found = {
+        ANOTHER: [k for k in both if there[k].check_value != wanted[k].check_value],
+        "状态不同 another state": [k for k in both if there[k].state != wanted[k].state],
+        "丢失 lost": list(wanted.keys() - there.keys()),
+        "台账不知 unknown": [
+            k for k in there.keys() - wanted.keys() if labels.kind_of(k) in acted
+        ],
+    }  # fmt: skip
+    return {what: sorted(which) for what, which in found.items() if which}
 
 
 def pin(config: Config) -> Finding:

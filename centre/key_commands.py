@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,35 @@ def key() -> None:
     """
 
 
-def _components_command(name: str, kind: ActKind, words: str) -> None:
+lost_option = click.option(
+    "--version", type=int, default=0,
+    help="One that the token has lost: it comes back as the ledger knows it.",
+)  # fmt: skip
+
+
+Command = Callable[..., None]
+
+
+def _components_command(
+    name: str, kind: ActKind, words: str, more: Callable[[Command], Command] = lambda same: same
+) -> None:
     @key.command(name, help=words)
     @home_option
     @session_option
     @click.argument("key_set", metavar="SET")
     @suite_option
+    @more
     @file_option
     @reporting
     def command(
-        home: Path, session: Path | None, key_set: str, suite: str, component_file: Path | None
-    ) -> None:
-        _propose_components(home, session, kind, key_set, suite, component_file)
+        home: Path, session: Path | None, key_set: str, suite: str, component_file: Path | None,
+        version: int = 0,
+    ) -> None:  # fmt: skip
+        wanted = pb.Proposal(
+            command_id=secrets.token_hex(8), kind=str(kind), subject=key_set, suite=suite,
+            version=version,
+        )  # fmt: skip
+        _propose_components(Desk(home, session), home, wanted, component_file)
 
 
 _components_command(
@@ -70,18 +88,15 @@ _components_command(
 _components_command(
     "import", ActKind.KEY_IMPORT,
     "Bring keys whose components came on paper: yours are typed hidden, the second custodian's with"
-    " `centre act confirm`. (A factory's keys: `centre key stage`.)"
-    " Example: centre key import bank:102:kmc",
+    " `centre act confirm`. (A factory's keys: `centre key stage`.) With --version those keys of a"
+    " version that the token has lost, out of the components on paper: a new token's KEK, before"
+    " `centre key restore`. Example: centre key import kek --version 1",
+    lost_option,
 )  # fmt: skip
 
 
-def _propose_components(
-    home: Path, session: Path | None, kind: ActKind, key_set: str, suite: str, file: Path | None
-) -> None:
-    desk = Desk(home, session)
-    proposal = pb.Proposal(
-        command_id=secrets.token_hex(8), kind=str(kind), subject=key_set, suite=suite
-    )
+def _propose_components(desk: Desk, home: Path, proposal: pb.Proposal, file: Path | None) -> None:
+    kind = proposal.kind
     wanted = [Wanted(k.label, k.usage, k.suite, 1) for k in desk.ask("NextKeys", proposal).keys]
     brought = _bring(kind, wanted, file)
     pem = load(home).transport_public_key.read_bytes()
@@ -146,10 +161,10 @@ _step_command(
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @reporting
 def key_stage(home: Path, session: Path | None, file: Path) -> None:
-    """Take a factory's sealed block of temporary keys into the token, staged.
+    """Bring a factory's sealed block of temporary keys.
 
-    It opens inside the provider only. Another custodian compares its check values with the
-    factory's letter: `centre key accept BATCH`. Example: centre key stage temporary_keys.json
+    It opens inside the provider only, once another custodian has compared its check values with
+    the factory's letter: `centre key accept BATCH`. Example: centre key stage temporary_keys.json
     """
     block = file.read_bytes()
     try:
@@ -167,7 +182,7 @@ def key_stage(home: Path, session: Path | None, file: Path) -> None:
               help="The letter as a file: lines of USAGE CHECK-VALUE.")  # fmt: skip
 @reporting
 def key_accept(home: Path, session: Path | None, batch: str, letter: Path | None) -> None:
-    """Accept a factory's staged keys: what its letter says of each is typed here and compared.
+    """Accept a factory's keys: what its letter says of each is typed here and compared.
 
     Example: centre key accept B20261124
     """

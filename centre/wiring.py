@@ -28,12 +28,13 @@ from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
 from domain.card.profile import load_profile
+from domain.custody import TRANSPORT_FILE
 from domain.lines import KeyCustodian, KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Provider
 from ledger.chip_records import LedgerChipRecords
 from ledger.key_use import key_dependents
-from ledger.people import key_states
+from ledger.people import known_keys
 from ledger.queries import Queries
 
 SEED_BYTES = 32
@@ -86,12 +87,12 @@ def make_custody(
     config: Config, ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
 ) -> Custody:
     def deliver(name: str, content: bytes) -> None:
-        write_whole(config.home / "exchange" / name, content, private=True)
+        write_whole(config.home / "exchange" / name, content, private=name != TRANSPORT_FILE)
 
     ceremonies = Ceremonies(
         keys,
         load_profile(config.profile),
-        partial(key_states, queries),
+        partial(known_keys, queries),
         partial(key_dependents, queries),
         deliver,
     )

@@ -23,6 +23,10 @@ LONGEST_PASSWORD = 200
 _NAME = re.compile(r"\w[\w.-]{1,31}")
 
 
+TRANSPORT_FILE = "centre-transport.pem"
+"""In `exchange/`: the public key under which factories and custodians seal what comes in."""
+
+
 class Role(StrEnum):
     """What a person may do."""
 
@@ -92,6 +96,9 @@ KEY_STEPS: frozenset[tuple[str, str]] = frozenset(
         (KeyState.STAGED, DESTROYED),
         (KeyState.ACTIVE, KeyState.RETIRED),
         (KeyState.RETIRED, DESTROYED),
+        # A factory's key that no act of ours has left in the token.
+        ("", DESTROYED),
+        (DESTROYED, DESTROYED),
     }
 )
 """Which steps a key takes; "": it was not there."""

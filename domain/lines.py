@@ -13,7 +13,7 @@ from typing import Protocol
 
 from domain.changes import Changes, Committed
 from domain.codes import Code
-from domain.provider import Answer, KeyEntry, KeyState, Request
+from domain.provider import Answer, KeyEntry, KeyState, KnownKey, Request
 from domain.turns import CentreTurn, StationTurn
 from domain.words import next_step
 
@@ -159,7 +159,9 @@ class KeyCustodian(Protocol):
     """The custody of keys (`domain.provider.KeyCustody`) as a line reaches it. All but
     `inventory` raise KeyRefused."""
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry: ...
+    async def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry: ...
 
     async def part_value(self, label: str, suite: str, number: int, part: bytes) -> str: ...
 

@@ -212,6 +212,14 @@ class KeyEntry:
     check_value: str
 
 
+class KnownKey(NamedTuple):
+    """What the ledger says of a key: its state (of `KeyState`, or destroyed), and the check value
+    with which it was staged or restored."""
+
+    state: str
+    check_value: str
+
+
 class Where(StrEnum):
     """TOKEN: no key that the operation uses or makes is ever outside the device. SOFTWARE: a key
     stands in the provider's memory for one call."""
@@ -311,10 +319,13 @@ class KeyCustody(Protocol):
     ProviderError when the device can't work now.
     """
 
-    def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+    def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
         """Join the components that custodians sealed for `label` (docs/files.md, Key component)
         into one key, staged. The same components again get the same answer; others are refused
-        (KEY_EXISTS_DIFFERENT)."""
+        (KEY_EXISTS_DIFFERENT). `lost`: such a key was here before, and comes back in its state;
+        another one than that is refused (KEY_CHECK_VALUE_DIFFERS)."""
         ...
 
     def part_value(self, label: str, suite: str, number: int, part: bytes) -> str:

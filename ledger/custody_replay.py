@@ -12,7 +12,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from domain.changes import EventType, canonical_json
-from domain.custody import APART, COMPONENTS, KEY_STEPS, ActKind, ActState, Role, role_of
+from domain.custody import (
+    APART,
+    COMPONENTS,
+    DESTROYED,
+    KEY_STEPS,
+    ActKind,
+    ActState,
+    Role,
+    role_of,
+)
+from domain.provider import KnownKey
 from ledger.digests import digest_of
 from ledger.faults import Fault
 from ledger.people import FOUNDERS, STATE_AFTER
@@ -21,30 +31,24 @@ Data = Mapping[str, Any]
 Fail = Callable[[str, str], Fault]
 """Makes the Fault of the event at hand out of its words, Chinese and English."""
 
-_STAGING = (EventType.ACT_PROPOSED, ActKind.KEY_ACCEPT_TEMPORARY)
-EFFECTS: Mapping[tuple[str, str], frozenset[str]] = {
-    _STAGING: frozenset({EventType.KEY_STAGED}),
-    **{
-        (EventType.ACT_DONE, kind): frozenset(events)
-        for kinds, events in (
-            (COMPONENTS, [EventType.KEY_STAGED]),
-            ([ActKind.KEY_ACTIVATE], [EventType.KEY_ACTIVATED, EventType.KEY_RETIRED]),
-            ([ActKind.KEY_ACCEPT_TEMPORARY], [EventType.KEY_ACTIVATED]),
-            ([ActKind.KEY_RETIRE], [EventType.KEY_RETIRED]),
-            ([ActKind.KEY_DESTROY], [EventType.KEY_DESTROYED]),
-            ([ActKind.KEY_EXPORT], [EventType.KEY_EXPORTED]),
-            ([ActKind.KEY_RESTORE], [EventType.KEY_RESTORED]),
-            ([ActKind.PEOPLE_ADD], [EventType.PERSON_ADDED]),
-            ([ActKind.PEOPLE_ROLES], [EventType.ROLES_CHANGED]),
-            ([ActKind.PEOPLE_CLOSE], [EventType.PERSON_CLOSED]),
-            ([ActKind.PEOPLE_PASSWORD], [EventType.PASSWORD_CHANGED]),
-        )
-        for kind in kinds
-    },
-    (EventType.ACT_WITHDRAWN, ActKind.KEY_ACCEPT_TEMPORARY): frozenset({EventType.KEY_DESTROYED}),
-    (EventType.ACT_REFUSED, ActKind.KEY_ACCEPT_TEMPORARY): frozenset({EventType.KEY_DESTROYED}),
+EFFECTS: Mapping[str, frozenset[str]] = {
+    kind: frozenset(events)
+    for kinds, events in (
+        (COMPONENTS, [EventType.KEY_STAGED, EventType.KEY_RESTORED]),
+        ([ActKind.KEY_ACTIVATE], [EventType.KEY_ACTIVATED, EventType.KEY_RETIRED]),
+        ([ActKind.KEY_ACCEPT_TEMPORARY], [EventType.KEY_STAGED, EventType.KEY_ACTIVATED]),
+        ([ActKind.KEY_RETIRE], [EventType.KEY_RETIRED]),
+        ([ActKind.KEY_DESTROY], [EventType.KEY_DESTROYED]),
+        ([ActKind.KEY_EXPORT], [EventType.KEY_EXPORTED]),
+        ([ActKind.KEY_RESTORE], [EventType.KEY_RESTORED]),
+        ([ActKind.PEOPLE_ADD], [EventType.PERSON_ADDED]),
+        ([ActKind.PEOPLE_ROLES], [EventType.ROLES_CHANGED]),
+        ([ActKind.PEOPLE_CLOSE], [EventType.PERSON_CLOSED]),
+        ([ActKind.PEOPLE_PASSWORD], [EventType.PASSWORD_CHANGED]),
+    )
+    for kind in kinds
 }
-"""What may follow, in the same commit, from which step of which kind of act; nothing else."""
+"""What an act does, in the commit of its ACT_DONE; nothing else, and no other step of it does."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class CustodyReplay:
     people: dict[str, _Person] = field(default_factory=dict)
     logins: dict[str, dict[str, Any]] = field(default_factory=dict)
     acts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
+    keys: dict[str, KnownKey] = field(default_factory=dict)
     _step: tuple[str, str] = ("", "")
     """Event type and act of the last step of an act in this commit."""
     _due: set[tuple[str, str]] = field(default_factory=set)
@@ -191,7 +195,7 @@ class CustodyReplay:
         """What happens to a key or a person is what the act of this commit says."""
         step, act_id = self._step
         act = self.acts.get(act_id, {"kind": ""})
-        allowed = EFFECTS.get((step, act["kind"]), frozenset())
+        allowed = EFFECTS.get(act["kind"], frozenset()) if step == EventType.ACT_DONE else ()
         if data["act_id"] != act_id or event_type not in allowed:
             raise fail("无对应事项", "no act of two people says so")
         if (event_type, subject) not in self._due:
@@ -199,33 +203,43 @@ class CustodyReplay:
         self._due.discard((event_type, subject))
 
     def _key(self, event_type: str, data: Data, fail: Fail) -> None:
-        label = data["label"]
-        before = self.keys.get(label, "")
-        if event_type == EventType.KEY_EXPORTED:
-            if before not in ("active", "retired"):
-                raise fail("密钥状态不符", "exported in another state")
-            return
+        label, value = data["label"], data.get("check_value", "")
+        before, known = self.keys.get(label, KnownKey("", ""))
+        after = STATE_AFTER.get(event_type) or data.get("state", before)
         if event_type == EventType.KEY_RESTORED:
-            self._restored(label, before, data, fail)
-            return
-        after = STATE_AFTER[event_type]
-        if (before, after) not in KEY_STEPS:
-            raise fail("密钥状态不符", f"a key does not go from {before or 'nothing'} to {after}")
-        self.keys[label] = after
+            if self.acts[data["act_id"]]["kind"] == ActKind.KEY_RESTORE:
+                self._restored(label, before, known, data, fail)
+            elif before in ("", DESTROYED) or (after, value) != (before, known):
+                raise fail("密钥与丢失前不符", "a lost key came back as another one")
+        else:
+            if event_type in _SAME_KEY and value != known:
+                raise fail("密钥校验值不符", "the key under this label became another one")
+            if event_type == EventType.KEY_EXPORTED:
+                if before not in ("active", "retired"):
+                    raise fail("密钥状态不符", "exported in another state")
+            elif (before, after) not in KEY_STEPS:
+                words = f"a key does not go from {before or 'nothing'} to {after}"
+                raise fail("密钥状态不符", words)
+        self.keys[label] = KnownKey(after, value or known)
 
-    def _restored(self, label: str, before: str, data: Data, fail: Fail) -> None:
+    def _restored(self, label: str, before: str, known: str, data: Data, fail: Fail) -> None:
         """A key comes back as both people read it, and as it was: nothing that was destroyed, and
         no second active version."""
         said = {c: data[c] for c in ("state", "check_value")}
         if self.acts[data["act_id"]]["content"]["keys"][label] != said:
             raise fail("恢复内容与事项不符", "restored otherwise than the act says")
+        if known not in ("", data["check_value"]):
+            raise fail("密钥校验值不符", "another key came back under this label")
         if before not in ("", data["state"]):
             raise fail("密钥状态不符", f"a key that is {before} does not come back {data['state']}")
         key = label.rpartition(":v")[0]
-        others = (s for k, s in self.keys.items() if k != label and k.rpartition(":v")[0] == key)
+        others = (
+            known.state
+            for k, known in self.keys.items()
+            if k != label and k.rpartition(":v")[0] == key
+        )
         if data["state"] == "active" and "active" in others:
             raise fail("两个版本同时启用", "two versions of a key are active")
-        self.keys[label] = data["state"]
 
     # People.
 
@@ -296,23 +310,31 @@ _PEOPLE = frozenset(
         EventType.PERSON_CLOSED,
     }
 )  # fmt: skip
+_SAME_KEY = frozenset(
+    {EventType.KEY_ACTIVATED, EventType.KEY_RETIRED, EventType.KEY_EXPORTED}
+)  # fmt: skip
+"""Events of a key that is there already, and say its check value again."""
 EVENTS = _ACTS | _KEYS | _SESSIONS | _PEOPLE
 """All events of the line."""
 
 
 def _effects_of(event_type: str, act: Mapping[str, Any]) -> set[tuple[str, str]]:
     """What the step of an act must bring in its commit: event types with the key or person."""
+    if event_type != EventType.ACT_DONE:
+        return set()
     kind, content = act["kind"], act["content"]
+    if kind.startswith("people."):
+        return {(effect, act["subject"]) for effect in EFFECTS[kind]}
+    if kind == ActKind.KEY_RESTORE:
+        return {(EventType.KEY_RESTORED, label) for label in content["keys"]}
     due: set[tuple[str, str]] = set()
-    for effect in EFFECTS.get((event_type, kind), frozenset()):
-        if kind.startswith("people."):
-            due.add((effect, act["subject"]))
-            continue
-        if effect == EventType.KEY_RESTORED:
-            due |= {(effect, label) for label in content["keys"]}
-            continue
-        retires = kind == ActKind.KEY_ACTIVATE and effect == EventType.KEY_RETIRED
-        due |= {(effect, k) for k in content["retires" if retires else "labels"].values()}
+    for effect in EFFECTS.get(kind, frozenset()):
+        named = content["labels"]
+        if kind in COMPONENTS:  # what was lost comes back, anything else is new
+            named = named if (effect == EventType.KEY_RESTORED) == bool(content["lost"]) else {}
+        elif kind == ActKind.KEY_ACTIVATE and effect == EventType.KEY_RETIRED:
+            named = content["retires"]
+        due |= {(effect, label) for label in named.values()}
     return due
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from domain.changes import EventType
 from domain.custody import DESTROYED, Act, ActState, Person, Role, Session
 from domain.places import Line
-from domain.provider import KeyState
+from domain.provider import KeyState, KnownKey
 from ledger.connection import as_json
 from ledger.queries import Queries
 
@@ -102,15 +102,21 @@ def acts(queries: Queries, *states: ActState) -> list[Act]:
     return [_act(r) for r in queries.rows(sql, wanted)]
 
 
-def key_states(queries: Queries) -> dict[str, str]:
-    """The state of every key that people have had to do with, by label, as the events say."""
+def known_keys(queries: Queries) -> dict[str, KnownKey]:
+    """Every key that people have had to do with, by label, as the events say."""
     wanted = as_json([*(str(e) for e in STATE_AFTER), str(EventType.KEY_RESTORED)])
-    states: dict[str, str] = {}
+    keys: dict[str, KnownKey] = {}
     for row in queries.rows(
         "select type, data from event where line = ? and type in"
         " (select value from json_each(?)) order by id",
         Line.CUSTODY, wanted,
     ):  # fmt: skip
         data = json.loads(row["data"])
-        states[data["label"]] = str(STATE_AFTER.get(row["type"]) or data["state"])
-    return states
+        state = str(STATE_AFTER.get(row["type"]) or data["state"])
+        keys[data["label"]] = KnownKey(state, data.get("check_value", ""))
+    return keys
+
+
+def key_states(queries: Queries) -> dict[str, str]:
+    """The state of each of these keys, by label."""
+    return {label: key.state for label, key in known_keys(queries).items()}

@@ -19,12 +19,12 @@ from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.key_places import KeyPlaces, changeable, meaning
 from actors.hsm.labels import HEAD, INDEX, OWN, TRANSPORT, Kind
 from actors.hsm.labels import kek as kek_label
-from actors.hsm.masters import Masters
+from actors.hsm.masters import Masters, check_value
 from actors.hsm.token import KeyToken
 from actors.hsm.transport import NotAKey, unsealed
 from domain.card.profile import Profile
 from domain.codes import Code
-from domain.provider import KeyEntry, KeyRefused, KeyState
+from domain.provider import KeyEntry, KeyRefused, KeyState, KnownKey
 
 KEK_BYTES = (32,)
 _NEXT = {KeyState.STAGED: KeyState.ACTIVE, KeyState.ACTIVE: KeyState.RETIRED}
@@ -49,7 +49,9 @@ class Custody:
     def _permit(self, operation: str) -> None:
         """Raises KeyRefused if this `Operation` may not be done."""
 
-    def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+    def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
         """See `KeyCustody.combine`."""
         self._permit("join_components")
         with self._alone():
@@ -58,9 +60,12 @@ class Custody:
             lengths = KEK_BYTES if is_kek else place.suite.key_lengths
             opened = [self._part(part, f"parts[{at}]") for at, part in enumerate(parts)]
             with components.joined(label, place.suite, lengths, opened) as key:
+                block = place.suite.encipher(key, place.suite.check_block)
+                if lost is not None and check_value(block) != lost.check_value:
+                    raise KeyRefused(Code.KEY_CHECK_VALUE_DIFFERS, label)
                 if not place.state(label):
-                    place.create(label, key, KeyState.STAGED)
-                elif place.check_block(label) != place.suite.encipher(key, place.suite.check_block):
+                    place.create(label, key, KeyState(lost.state) if lost else KeyState.STAGED)
+                elif place.check_block(label) != block:
                     raise KeyRefused(Code.KEY_EXISTS_DIFFERENT, label)
             if not is_kek:
                 # A fresh token needs its KEK before the transport key of a backup can come.

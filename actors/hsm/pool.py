@@ -21,7 +21,7 @@ import structlog
 from actors import metrics
 from domain.changes import Away, Fault, KeysAway
 from domain.lines import KeyCustodian, KeyProvider
-from domain.provider import Answer, Chip, KeyEntry, KeyState, ProviderError, Request
+from domain.provider import Answer, Chip, KeyEntry, KeyState, KnownKey, ProviderError, Request
 
 log = structlog.get_logger()
 
@@ -121,8 +121,10 @@ class KeyPool:
 
     # What custodians do with keys: one member does it, all others see it.
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
-        entry: KeyEntry = await self._change("combine", label, suite, parts)
+    async def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
+        entry: KeyEntry = await self._change("combine", label, suite, parts, lost)
         return entry
 
     async def set_state(self, labels: Sequence[str], state: KeyState) -> list[KeyEntry]:

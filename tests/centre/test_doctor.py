@@ -15,8 +15,10 @@ import pytest
 from centre import doctor_people, machine
 from centre.config import Config
 from centre.doctor import SYSTEM_FILES, Diagnosis, examine
+from centre.doctor_people import differences
 from centre.findings import State
 from centre.home import initialise
+from domain.provider import KeyEntry, KnownKey
 from ledger.connection import connect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +50,26 @@ def test_a_new_home_is_well_although_nothing_runs(config: Config) -> None:
     text = json.dumps(diagnosis.as_json())
     for pin in (config.pin_file, config.pin_file.with_name("so-pin")):
         assert pin.read_text() not in text
+
+
+def test_a_token_that_is_not_what_the_ledger_says_is_found() -> None:
+    """A key became another one, is in another state, is lost, or came past the centre; keys that
+    no act is about, and destroyed ones, are no difference."""
+    known = {
+        "kek:v1": KnownKey("active", "AAAAAA"),
+        "kek:v2": KnownKey("staged", "BBBBBB"),
+        "bank:102:kmc:v1": KnownKey("retired", "CCCCCC"),
+        "temporary:B:MK:v0": KnownKey("destroyed", "DDDDDD"),
+        "head": KnownKey("staged", "EEEEEE"),
+    }
+    held = [("kek:v1", "active", "FFFFFF"), ("kek:v2", "active", "BBBBBB"),
+            ("temporary:B:MK:v0", "staged", "DDDDDD"), ("data:B", "active", ""),
+            ("head", "active", "EEEEEE")]  # fmt: skip
+    entries = [KeyEntry(label, "", 0, "", state, value) for label, state, value in held]
+    assert [which for _, which in differences(entries, known).items()] == [
+        ["kek:v1"], ["kek:v2"], ["bank:102:kmc:v1"], ["temporary:B:MK:v0"],
+    ]  # fmt: skip
+    assert differences([], {}) == {}
 
 
 def test_without_a_home_the_machine_is_looked_at(tmp_path: Path) -> None:

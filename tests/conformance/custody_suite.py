@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from Crypto.Cipher import AES, DES3, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 from domain.codes import Code
-from domain.provider import Authenticate, KeyChange, KeySet
+from domain.provider import Authenticate, KeyChange, KeySet, KnownKey
 from tests.conformance import custody_files
 from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.custody_specimen import (
@@ -52,6 +53,12 @@ def check_components_make_the_key(make: Make) -> None:
             with refused(Code.KEY_EXISTS_DIFFERENT, label):
                 c.provider.combine(label, suite, c.parts(label, os.urandom(16), os.urandom(16)))
             assert entry in c.provider.inventory()
+            c.provider.destroy([label])  # lost
+            with refused(Code.KEY_CHECK_VALUE_DIFFERS, label):
+                c.provider.combine(label, suite, parts, KnownKey(RETIRED, "BADBAD"))
+            assert entry not in c.provider.inventory()
+            back = c.provider.combine(label, suite, parts, KnownKey(RETIRED, entry.check_value))
+            assert back == replace(entry, state=RETIRED)
 
 
 def check_components_are_good_for_one_place(make: Make) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from domain.custody import ActKind
 from ledger.commit import Ledger
-from tests.lines.custody import FIRST_PASSWORD, USAGES, Office, parts
+from tests.lines.custody import FIRST_PASSWORD, USAGES, Office, block_of, parts
 
 
 def people_act(folder: Path, ledger: Ledger) -> None:
@@ -18,7 +18,14 @@ def people_act(folder: Path, ledger: Ledger) -> None:
     office.generate()
     office.both("ke", "kang", ActKind.KEY_ACTIVATE, "formal", version=1)
     office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=b"a backup")
-    office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=b"B7")
+    usage = USAGES[0]
+    for of_token in (office.shelf.keys, office.shelf.parts):
+        of_token.pop(f"formal:{usage}:v1")  # lost
+    office.both(
+        "ke", "kang", ActKind.KEY_IMPORT, "formal", version=1,
+        parts=parts((usage,), "one"), second={"parts": parts((usage,), "two")},
+    )  # fmt: skip
+    office.propose("kang", ActKind.KEY_ACCEPT_TEMPORARY, "B7", block=block_of("B7"))
     office.both("sun", "su", ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
     office.both("sun", "su", ActKind.PEOPLE_PASSWORD, "ke", password=FIRST_PASSWORD)
     office.come("ke")

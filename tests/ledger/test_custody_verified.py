@@ -65,6 +65,13 @@ TAMPERED = {
         "update event set type = 'key_staged', data = json_set(data, '$.label', 'formal:XX:v1')"
         f" where type = 'key_activated' {ACTIVATED} and position = 1",
     ),
+    "a key that became another one": (
+        set_data("key_activated", "check_value", "'BADBAD'", f"{ACTIVATED} and position = 1"),
+    ),
+    "a lost key that came back as another one": (
+        set_data("key_restored", "check_value", "'BADBAD'"),
+    ),
+    "a lost key that came back in another state": (set_data("key_restored", "state", "'retired'"),),
     "active without having been staged": (
         f"update event set data = replace(data, ':v1\"', ':v9\"') where 1 {GENERATED}",
     ),

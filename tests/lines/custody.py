@@ -35,10 +35,10 @@ from domain.custody import (
 )
 from domain.lines import LedgerDoor, Note, NoteCarton, SignFor
 from domain.places import Kind, Line
-from domain.provider import KeyEntry, KeyRefused, KeyState
+from domain.provider import KeyEntry, KeyRefused, KeyState, KnownKey
 from ledger.commit import Ledger
 from ledger.key_use import key_dependents
-from ledger.people import key_states
+from ledger.people import known_keys
 from ledger.queries import Queries
 from ledger.verify import Report, verify
 
@@ -84,15 +84,21 @@ class KeyShelf:
         if fault is not None:
             raise fault
 
-    async def combine(self, label: str, suite: str, parts: Sequence[bytes]) -> KeyEntry:
+    async def combine(
+        self, label: str, suite: str, parts: Sequence[bytes], lost: KnownKey | None = None
+    ) -> KeyEntry:
         self._fail()
+        value = _value(b"".join(parts))
+        if lost is not None and value != lost.check_value:
+            raise KeyRefused(Code.KEY_CHECK_VALUE_DIFFERS, label)
         if self.parts.setdefault(label, list(parts)) != list(parts):
             raise KeyRefused(Code.KEY_BLOCK_REPEATED_DIFFERENT, label)
         if label not in self.keys:
             self.combined += 1
-            value = _value(b"".join(parts))
             usage, version = label.split(":")[-2], int(label.rpartition("v")[2])
-            self.keys[label] = KeyEntry(label, usage, version, suite, KeyState.STAGED, value)
+            self.keys[label] = KeyEntry(
+                label, usage, version, suite, lost.state if lost else KeyState.STAGED, value
+            )
         self._fail(after=True)
         return self.keys[label]
 
@@ -147,15 +153,32 @@ class KeyShelf:
         return json.dumps([list(e.values()) for e in entries]).encode()
 
     async def stage_temporary_keys(self, block: bytes) -> list[KeyEntry]:
-        if block == b"bad":
-            raise KeyRefused(Code.KEY_BLOCK_BAD, "block")
-        batch = block.decode()
+        self._fail()
+        batch = json.loads(block)["batch_id"]
         entries = [
             KeyEntry(f"temporary:{batch}:{usage}:v0", usage, 0, "3des", KeyState.STAGED,
                      _value(usage.encode()))
             for usage in USAGES
         ]  # fmt: skip
-        return [self.keys.setdefault(e.label, e) for e in entries]
+        staged = [self.keys.setdefault(e.label, e) for e in entries]
+        self._fail(after=True)
+        return staged
+
+
+def block_of(batch_id: str) -> bytes:
+    """A factory's block that this shelf opens."""
+    keys = [
+        {"usage": usage, "version": PROFILE.temporary_version, "wrapped": "00",
+         "check_value": _value(usage.encode())}
+        for usage in USAGES
+    ]  # fmt: skip
+    top = {"format": 1, "factory_id": "F", "batch_id": batch_id, "suite": PROFILE.suite}
+    return json.dumps({**top, "keys": keys}).encode()
+
+
+def letter_of() -> dict[str, str]:
+    """What the factory's letter says of such a block."""
+    return {usage: _value(usage.encode()) for usage in USAGES}
 
 
 def _value(text: bytes) -> str:
@@ -176,7 +199,7 @@ def custody_line(
     ceremonies = Ceremonies(
         shelf,
         PROFILE,
-        lambda: key_states(queries),
+        lambda: known_keys(queries),
         lambda labels: key_dependents(queries, labels),
         lambda name, content: out.update({name: content}),
     )

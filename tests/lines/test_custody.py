@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,9 +17,17 @@ from actors.passwords import FREE_FAILURES, LONGEST_PAUSE, pause_after
 from domain.changes import Away
 from domain.codes import Code
 from domain.custody import ActKind, ActState
-from domain.provider import KeyState
 from ledger import people
-from tests.lines.custody import IDLE, USAGES, Killed, Office, code_of, parts, password_of
+from tests.lines.custody import (
+    IDLE,
+    USAGES,
+    Killed,
+    Office,
+    block_of,
+    code_of,
+    parts,
+    password_of,
+)
 
 
 @pytest.fixture
@@ -151,10 +158,11 @@ def test_versions_of_keys_follow_one_another(office: Office) -> None:
 
 
 def test_temporary_keys_are_accepted_by_the_letter_or_go(office: Office) -> None:
-    """A factory's block waits, staged, until another person has compared its check values with the
-    letter; withdrawn, its keys are gone, and it may come again. Open work keeps them."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    """A factory's block waits until another person has compared its check values with the letter,
+    and nothing of it is in the token; withdrawn, it may come again. Open work keeps its keys."""
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     letter = dict(act.content["check_values"])
+    assert office.shelf.keys == {}
     wrong = {**letter, "MK": "000000"}
     refused = office.confirm("kang", act.act_id, check_values=wrong)
     assert code_of(refused) == Code.KEY_CHECK_VALUE_DIFFERS
@@ -163,9 +171,12 @@ def test_temporary_keys_are_accepted_by_the_letter_or_go(office: Office) -> None
     assert office.shelf.keys == {}
     second = {"check_values": letter}
     accept = (ActKind.KEY_ACCEPT_TEMPORARY, "B1")
-    assert office.both("ke", "kang", *accept, block=b"B1", second=second).state == ActState.DONE
+    assert (
+        office.both("ke", "kang", *accept, block=block_of("B1"), second=second).state
+        == ActState.DONE
+    )
     assert {k.state for k in office.shelf.keys.values()} == {"active"}
-    again = office.propose("ke", *accept, block=b"B1")
+    again = office.propose("ke", *accept, block=block_of("B1"))
     assert code_of(again) == Code.KEY_STATE
     office.both("ke", "kang", ActKind.KEY_RETIRE, "temporary:B1")
     office.receive("B1", cards=3)
@@ -195,60 +206,6 @@ def test_what_leaves_is_sealed_under_an_active_kek(office: Office) -> None:
     assert act.state == ActState.DONE
     act = office.both("ke", "kang", ActKind.KEY_EXPORT, "bank:102:kmc", version=1)
     assert office.delivered[f"export-{act.act_id}.json"] == b"bank:102:kmc:v1"
-    report = office.verify()
-    assert report.ok, report.finding
-
-
-def test_what_is_gone_from_the_token_is_not_asked_for_again(office: Office) -> None:
-    """The line dies after the provider destroyed and before the act was done; cards that would have
-    kept the keys come meanwhile. The act is finished all the same: the token is empty."""
-    bank = "bank:102:kmc"
-    office.generate(subject=bank)
-    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=1)
-    office.both("ke", "kang", ActKind.KEY_RETIRE, bank, version=1)
-    act_id = office.propose("ke", ActKind.KEY_DESTROY, bank, version=1).acts[0].act_id
-    office.door.cut = 1
-    with pytest.raises(Killed):
-        office.confirm("kang", act_id)
-    office.shelf.keys.clear()
-    office.receive("B1", 3)
-    office.restart()
-    asyncio.run(office.line.step())
-    again = office.confirm("kang", act_id)
-    assert again.acts[0].state == ActState.DONE
-    assert office.verify().ok
-
-
-def test_a_restore_says_before_what_comes_back(office: Office) -> None:
-    """Both people read labels, states and check values. What was destroyed since the backup stays
-    away, what was retired comes back retired, and no second version becomes active; meanwhile no
-    other act on keys is open."""
-    bank, shelf = "bank:102:kmc", office.shelf
-    office.generate(subject=bank)
-    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=1)
-    old = shelf.saved("bank")
-    office.generate(ActKind.KEY_ROTATE, bank)
-    office.both("ke", "kang", ActKind.KEY_ACTIVATE, bank, version=2)
-    both = shelf.saved("bank")
-    shelf.keys.clear()
-    office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=old)
-    assert {e.label: e.state for e in shelf.keys.values()} == {f"{bank}:v1": KeyState.RETIRED}
-    proposed = office.propose("ke", ActKind.KEY_RESTORE, "token", block=both).acts[0]
-    entry = json.loads(both)[1]
-    assert proposed.content["keys"] == {
-        f"{bank}:v2": {"state": KeyState.ACTIVE, "check_value": entry[5]}
-    }
-    assert proposed.content["left_out"] == {f"{bank}:v1": "there"}
-    destroy = office.propose("ke", ActKind.KEY_DESTROY, bank, version=1)
-    assert code_of(destroy) == Code.ACT_OPEN
-    office.confirm("kang", proposed.act_id)
-    office.both("ke", "kang", ActKind.KEY_DESTROY, bank, version=1)
-    act = office.both("ke", "kang", ActKind.KEY_RESTORE, "token", block=old)
-    assert act.content["left_out"] == {f"{bank}:v1": "destroyed"}
-    assert set(shelf.keys) == {f"{bank}:v2"}
-    stranger = json.dumps([[f"{bank}:v3", "kmc", 3, "3des", "active", "ABCDEF"]]).encode()
-    refused = office.propose("ke", ActKind.KEY_RESTORE, "token", block=stranger)
-    assert code_of(refused) == Code.KEY_STATE
     report = office.verify()
     assert report.ok, report.finding
 
@@ -325,7 +282,7 @@ def test_people_change_by_two_supervisors_who_stay_two(office: Office) -> None:
 
 def test_what_a_closed_person_proposed_is_not_done(office: Office) -> None:
     """An act whose proposer is gone by the time it is confirmed is not open any more."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     office.both("sun", "su", ActKind.PEOPLE_CLOSE, "ke")
     letter = dict(act.content["check_values"])
     assert code_of(office.confirm("kang", act.act_id, check_values=letter)) == Code.ACT_NOT_OPEN
@@ -376,7 +333,7 @@ def test_whatever_people_try_no_act_is_done_by_fewer_than_two(
     office.settle()
     for who, what in steps:
         if what == "propose":
-            office.propose(who, ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1")
+            office.propose(who, ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1"))
             office.propose(who, ActKind.PEOPLE_ROLES, "ke", roles=("key_custodian", "operator"))
         elif what in ("confirm", "withdraw"):
             for act in people.acts(office.queries, ActState.PROPOSED):

@@ -12,7 +12,7 @@ import pytest
 from actors.passwords import FREE_FAILURES, pause_after
 from domain.codes import Code
 from domain.custody import ActKind
-from tests.lines.custody import Office, code_of
+from tests.lines.custody import Office, block_of, code_of
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_password_that_another_typed_is_good_for_changing_it_only(office: Offi
     """A supervisor who has typed the password of a custodian, at first or anew, gets no further
     with it than its owner's own change: no act is proposed, confirmed or withdrawn, nothing is
     listed. The owner's change makes an end of it; the same password again is none."""
-    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    act = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     typed = "typed by sun, for kang"
     office.both("sun", "su", ActKind.PEOPLE_PASSWORD, "kang", password=typed)
     assert code_of(office.log_in("kang", typed)) == Code.OK

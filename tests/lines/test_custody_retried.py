@@ -14,7 +14,7 @@ from domain.changes import Away
 from domain.codes import Code
 from domain.custody import ActKind, ActState
 from ledger import people
-from tests.lines.custody import USAGES, Office, code_of, parts
+from tests.lines.custody import USAGES, Office, block_of, code_of, parts
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_an_act_that_fails_keeps_no_other_back(office: Office, fault: Exception)
     backup = office.propose("ke", ActKind.KEY_BACKUP, "all").acts[0]
     with contextlib.suppress(ValueError):
         assert office.confirm("kang", backup.act_id).acts[0].state == ActState.CONFIRMED
-    later = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=b"B1").acts[0]
+    later = office.propose("ke", ActKind.KEY_ACCEPT_TEMPORARY, "B1", block=block_of("B1")).acts[0]
     office.shelf.fault = Away("it restarts")
     office.confirm("kang", later.act_id, check_values=dict(later.content["check_values"]))
     assert state_of(office, later.act_id) == ActState.CONFIRMED
@@ -78,7 +78,7 @@ def test_a_command_that_comes_again_with_other_content_is_refused(office: Office
         ("sun", add, "li", person, {**person, "roles": ("inspector",)}),
         ("sun", add, "wu", person, {**person, "password": "another password of wu"}),
         ("ke", key, "formal", {"parts": parts(USAGES, "one")}, {"parts": parts(USAGES, "two")}),
-        ("ke", block, "B1", {"block": b"B1"}, {"block": b"B2"}),
+        ("ke", block, "B1", {"block": block_of("B1")}, {"block": block_of("B2")}),
     ):
         again = {"command_id": f"c {subject}"}
         act = office.propose(by, kind, subject, **first, **again).acts[0]
