@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, OAEP
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from centre import components, desk, logs
+from centre import components, desk, logs, running
 from centre.cli import main
 from centre.components import Wanted
 from centre.config import TEMPLATE
@@ -155,6 +155,23 @@ def test_a_component_that_was_shown_is_not_left_to_scroll_back_to() -> None:
     assert process.returncode == 0, said
     assert b"formal:MK:v1" in said
     assert after.rstrip(b"\r\n").endswith(b"\x1b[3J")
+
+
+def test_the_door_is_found_from_another_os_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Custodians are not the centre's own OS account: its lock is closed to them, and what the
+    centre says of itself is enough; where it says nothing, none is up."""
+
+    def closed(_home: Path) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(running, "take_home", closed)
+    assert running.state_of(tmp_path) is None
+    said = {"at": "", "pid": 1, "listen": "127.0.0.1:1", "actors": {}}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.json").write_text(json.dumps(said))
+    assert running.door_of(tmp_path) == "127.0.0.1:1"
 
 
 def test_a_mistyped_component_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
