@@ -261,7 +261,9 @@ class Ceremonies:
         return keys
 
     def _check_unused(self, kind: str, keys: Mapping[str, str]) -> None:
-        if kind == ActKind.KEY_DESTROY:
+        retires = kind == ActKind.KEY_RETIRE and any(map(_is_batch, keys.values()))
+        # A retired temporary key serves no chip that still waits for its formal ones.
+        if kind == ActKind.KEY_DESTROY or retires:
             used = max(self.dependents(sorted(keys.values())).values(), default=0)
             if used:
                 raise Denied(Code.KEY_IN_USE, f"{used}")

@@ -157,6 +157,14 @@ def accept(office: Office, batch_id: str) -> None:
     assert act.state == ActState.DONE
 
 
+def test_a_temporary_key_that_cards_wait_for_is_not_retired(office: Office) -> None:
+    """It would serve no chip any more, and never could again."""
+    accept(office, "B1")
+    office.receive("B1", 3)
+    refused = office.propose("ke", ActKind.KEY_RETIRE, "temporary:B1")
+    assert code_of(refused) == Code.KEY_IN_USE
+
+
 def test_a_batch_is_its_own_whatever_others_are_called(office: Office) -> None:
     """An act on the keys of batch `B` leaves those of batch `B:zz` alone."""
     for batch_id in ("B", "B:zz"):
