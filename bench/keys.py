@@ -58,6 +58,9 @@ class EveryChip:
     def carton_drawn(self, carton_id: str) -> Sequence[str]:
         return ()
 
+    def carton_released(self, carton_id: str) -> int:
+        return len(self.carton_drawn(carton_id))
+
     def carton_bank(self, carton_id: str) -> str:
         return ""
 

@@ -32,6 +32,13 @@ class LedgerChipRecords:
         """Identification codes of a carton's chips whose first WRITE KEY was released."""
         return self._open().carton_drawn(carton_id)
 
+    def carton_released(self, carton_id: str) -> int:
+        """How many they are."""
+        found = self._open().one(
+            "select count(*) as n from body where carton_id = ? and released = 1", carton_id
+        )
+        return found["n"] if found else 0
+
     def carton_bank(self, carton_id: str) -> str:
         """Whose cards a carton holds; "" for one that was not signed for."""
         carton = self._open().carton(carton_id)

@@ -48,6 +48,10 @@ class ChipRecords(Protocol):
         """Identification codes of a carton's chips that had their formal keys drawn before."""
         ...
 
+    def carton_released(self, carton_id: str) -> int:
+        """How many `carton_drawn` would name."""
+        ...
+
     def carton_bank(self, carton_id: str) -> str:
         """Whose cards a carton holds; "" for one that is not known."""
         ...

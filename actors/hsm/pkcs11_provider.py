@@ -66,7 +66,9 @@ class Pkcs11Provider(Custody):
         token = KeyToken(config)
         super().__init__(token, masters(token), profile)
         self.known_answers: Sequence[KnownAnswer] = known_answers(self.masters)
-        self._quota = quota = CartonQuota(records.carton_quota, records.carton_drawn)
+        self._quota = quota = CartonQuota(
+            records.carton_quota, records.carton_drawn, records.carton_released
+        )
         self._chips = ChipRequests(self.masters, profile, records, quota)
         self._banks = BankChannels(self.token, records.carton_bank, quota.admit)
         self._data_keys = sealing.DataKeys(self.token)

@@ -57,7 +57,9 @@ class Scripted:
 
     def restart(self) -> None:
         """A process that was killed comes back without memory."""
-        self._quota = CartonQuota(lambda _: BODIES, self._releases.of)
+        self._quota = CartonQuota(
+            lambda _: BODIES, self._releases.of, lambda carton: len(self._releases.of(carton))
+        )
 
     async def perform(self, requests: Sequence[Request]) -> list[Answer]:
         self.asked.append("perform")
