@@ -154,7 +154,8 @@ def test_a_component_that_was_shown_is_not_left_to_scroll_back_to() -> None:
     os.close(ours)
     assert process.returncode == 0, said
     assert b"formal:MK:v1" in said
-    assert after.rstrip(b"\r\n").endswith(b"\x1b[3J")
+    # What a terminal may still echo are the keys pressed too often.
+    assert after.rstrip(b"\r\nx").endswith(b"\x1b[3J")
 
 
 def test_the_door_is_found_from_another_os_account(
