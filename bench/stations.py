@@ -173,7 +173,7 @@ async def offer(job: Job) -> Offered:
     run = _Run(job.load, deque(cards))
     stations = [_Station(run, number) for number in range(job.load.stations)]
     channels = [grpc.aio.insecure_channel(job.door, options=_OPTIONS) for _ in stations]
-    # grpc-stubs want the iterator that this way of writing does without.
+    # type: ignore, since grpc-stubs want the iterator that this way of writing does without.
     streams = [StationStub(channel).Work() for channel in channels]  # type: ignore[call-arg]
     await asyncio.wait_for(
         asyncio.gather(*(stream.wait_for_connection() for stream in streams)), CONNECT_SECONDS

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from domain.codes import Code
 from domain.lines import Receipt
-from domain.provider import KeyState
+from domain.provider import KeyEntry, KeyState
 from domain.words import in_words
 
 SHORTEST_PASSWORD = 12
@@ -154,16 +154,10 @@ Ray carries arguments outside its object store."""
 
 
 @dataclass(frozen=True)
-class KeyLine:
+class KeyLine(KeyEntry):
     """One line of the key inventory; `dependents`: bodies in open work that need the key, or
     files under a KEK."""
 
-    label: str
-    usage: str
-    version: int
-    suite: str
-    state: str
-    check_value: str
     dependents: int = 0
 
 

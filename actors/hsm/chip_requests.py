@@ -321,6 +321,7 @@ def _alike(requests: Sequence[ChipRequest]) -> Iterable[list[int]]:
     groups: dict[tuple[type, bool, str, int, str], list[int]] = {}
     for at, request in enumerate(requests):
         kind = request.__class__
+        # All but a key change name a key set; mypy does not follow `kind`.
         temporary = kind is not KeyChange and request.key_set is KeySet.TEMPORARY  # type: ignore[union-attr]
         like = (kind, temporary, request.usage, request.version, request.chip.batch_id)
         places = groups.get(like)
