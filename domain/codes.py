@@ -45,6 +45,7 @@ class Code(StrEnum):
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     ALREADY_PACKED = "ALREADY_PACKED"
     NOT_ON_HOLD = "NOT_ON_HOLD"
+    RETURN_FINAL = "RETURN_FINAL"
     # One order, and the card that it had
     CANCELLED = "CANCELLED"
     ON_HOLD = "ON_HOLD"

@@ -1,0 +1,82 @@
+"""The centre returns in the ledger: how often one was written, which lines are interim, and which
+batches may need a revision. The open lines have an index of their own, so that what is asked again
+and again costs as much as is open, and not as much as ever was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domain.codes import CORRECTABLE, Code
+from domain.places import PACKED, READ_AGAIN, SHREDDER, Line, held, work
+from ledger.connection import as_json
+from ledger.queries import Queries
+
+AT_KEYS = held(Line.KEY_REPLACEMENT)
+
+
+def returns_written(queries: Queries, batch_id: str) -> int:
+    """How many returns of a batch there are: the first and its revisions."""
+    found = queries.one(
+        "select count(*) as n from outbox where batch_id = ? and kind = 'centre_return'", batch_id
+    )
+    return found["n"] if found else 0
+
+
+def revisable(queries: Queries) -> set[str]:
+    """Batches whose return was written and of which, since, a card came back to work at sorting,
+    an interim line has become untrue, or a card beyond the count came to light."""
+    found = queries.rows(
+        "select batch_id from body where place in (?, ?, ?)"
+        # A line of a card: it was released, or scrapped.
+        " union select l.batch_id from return_line l join body b on b.body_id = l.body_id"
+        "  where l.final = 0 and l.superseded_by = 0 and l.body_id <> ''"
+        "  and (b.condition <> l.reason or b.place = ?)"
+        # A line of an order: it was cancelled, or its card is here.
+        " union select l.batch_id from return_line l"
+        "  join order_stop s on s.order_id = l.order_id"
+        "  where l.final = 0 and l.superseded_by = 0 and l.result <> 'surplus' and s.reason = ?"
+        " union select l.batch_id from return_line l"
+        "  join body b on b.order_id = l.order_id and b.batch_id = l.batch_id"
+        "  where l.final = 0 and l.superseded_by = 0 and l.result = 'missing' and l.order_id <> ''"
+        " union select b.batch_id from body b where b.place = ? and b.condition = ?"
+        f"  and not {_IN_A_LINE}",
+        work(Line.SORTING), READ_AGAIN, PACKED, SHREDDER, Code.CANCELLED, AT_KEYS, Code.OVER_COUNT,
+    )  # fmt: skip
+    return {r["batch_id"] for r in found}
+
+
+_IN_A_LINE = (
+    "exists (select 1 from return_line l where l.batch_id = b.batch_id and l.body_id = b.body_id"
+    " and l.final = 0 and l.superseded_by = 0)"
+)
+
+
+def all_in_lines(queries: Queries, carton_id: str) -> bool:
+    """Whether the return says something of each card of a carton that was beyond its count."""
+    return not queries.rows(
+        f"select 1 as n from body b where b.carton_id = ? and b.condition = ? and not {_IN_A_LINE}"
+        " limit 1",
+        carton_id, Code.OVER_COUNT,
+    )  # fmt: skip
+
+
+def held_strangers(queries: Queries, batch_id: str) -> set[str]:
+    """Identification codes of the cards of a batch that are held until a correction has a record
+    for them."""
+    found = queries.rows(
+        "select identification_code from body where batch_id = ? and place = ?"
+        " and identification_code <> '' and condition in (select value from json_each(?))",
+        batch_id, AT_KEYS, as_json(sorted(CORRECTABLE)),
+    )  # fmt: skip
+    return {r["identification_code"] for r in found}
+
+
+def interim_lines(queries: Queries, batch_id: str = "") -> list[dict[str, Any]]:
+    """How many lines of returns (of a batch, or of all) are open: batch_id, result, reason,
+    lines."""
+    return queries.rows(
+        "select batch_id, result, reason, count(*) as lines from return_line"
+        " where final = 0 and superseded_by = 0 and ? in ('', batch_id)"
+        " group by batch_id, result, reason order by batch_id, result, reason",
+        batch_id,
+    )
