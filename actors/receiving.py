@@ -75,14 +75,12 @@ def decide_correction(
     order id or identification code. `uncorrected`: refused records of the batch. `here`: the
     identification codes of the cards to which the batch, its return written, is still open."""
     sound, refused = _split(file, repeated)
-    if here is not None:
-        late = [r for r in sound if r.identification_code not in here]
-        sound = [r for r in sound if r.identification_code in here]
-        refused = (
-            *refused,
-            *(_refuse(r, "", Code.BATCH_CLOSED, "the return is out, and no such card is here")
-              for r in late),
-        )  # fmt: skip
+    here = {r.identification_code for r in sound} if here is None else here
+    why = "the return is out, and no such card is here"
+    late = [
+        _refuse(r, "", Code.BATCH_CLOSED, why) for r in sound if r.identification_code not in here
+    ]
+    sound = [r for r in sound if r.identification_code in here]
     matched = _match(file.corrects, sound, uncorrected)
     taken = [r for r in sound if r.record_number in matched]
     strange = [
@@ -90,7 +88,7 @@ def decide_correction(
         for r in sound
         if r.record_number not in matched
     ]
-    writing, receipt = _take(file, taken, _in_order([*refused, *strange]), groups)
+    writing, receipt = _take(file, taken, _in_order([*refused, *late, *strange]), groups)
     rows = []
     for record in taken:
         for file_id, number in matched[record.record_number]:

@@ -60,6 +60,25 @@ def all_in_lines(queries: Queries, carton_id: str) -> bool:
     )  # fmt: skip
 
 
+def revision_of(queries: Queries, file_id: str) -> int:
+    """The revision that a return is; the first may have no lines."""
+    found = queries.one("select max(revision) as n from return_line where file_id = ?", file_id)
+    return (found and found["n"]) or 0
+
+
+def superseded_by(queries: Queries, batch_id: str, file_id: str) -> dict[int, list[int]]:
+    """The positions of the lines that each line of a return supersedes, by its own position."""
+    found: dict[int, list[int]] = {}
+    for r in queries.rows(
+        "select o.position, o.superseded_by from return_line o join return_line n"
+        " on n.batch_id = o.batch_id and n.position = o.superseded_by"
+        " where o.batch_id = ? and o.superseded_by > 0 and n.file_id = ? order by o.position",
+        batch_id, file_id,
+    ):  # fmt: skip
+        found.setdefault(r["superseded_by"], []).append(r["position"])
+    return found
+
+
 def held_strangers(queries: Queries, batch_id: str) -> set[str]:
     """Identification codes of the cards of a batch that are held until a correction has a record
     for them."""
