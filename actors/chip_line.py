@@ -17,13 +17,14 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from actors import metrics
+from actors.floor_acts import carry_out
 from domain.bodies import Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
 from domain.changes import Away, Refused
 from domain.codes import Code
-from domain.factory_return import index_text
-from domain.lines import KeyProvider, LedgerDoor
+from domain.factory_return import FACE, index_text
+from domain.lines import CarriedOut, ConfirmedAct, KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Answer, LookUp, Request
 from domain.turns import (
@@ -59,8 +60,6 @@ MAX_POWER_ONS = 3
 """Of one chip that loses its session each time: as many as a station gives a silent one."""
 RETRY_MILLISECONDS = 300
 REFUSED_MILLISECONDS = 2_000
-FACE = "social_card_number"
-"""The kind of number that is printed on a card's face."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +193,14 @@ class ChipLine(Generic[SessionT, FactsT]):
                     batch_id = self._batches.get(_carton_of(turn, session), "")
                     replies[turn.presentation] = self._remember(turn, outcome, batch_id)
             return [replies[t.presentation] for t in turns]
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._one_at_a_time:
+            try:
+                return await carry_out(self.line, self._ledger, self._queries, act)
+            finally:
+                self.forget()
 
     def _about(self, fresh: Sequence[tuple[StationTurn, SessionT | None]]) -> dict[str, list[str]]:
         """What every log line about a chunk names: batches, cartons, stations."""

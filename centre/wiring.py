@@ -11,6 +11,7 @@ from functools import partial
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
 from actors.custody import Custody
+from actors.floor_acts import FloorActs
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
@@ -23,7 +24,7 @@ from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine
+from actors.shell import MakeLine, RayLine, handle
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
@@ -103,7 +104,8 @@ def make_custody(
         new_token=secrets.token_urlsafe,
         passwords=Passwords(),
     )
-    return Custody(ledger, queries, keys, ceremonies, f"{Line.CUSTODY}:{epoch}", settings)
+    floor = FloorActs(queries, lambda line: RayLine(handle(line)))
+    return Custody(ledger, queries, keys, ceremonies, floor, f"{Line.CUSTODY}:{epoch}", settings)
 
 
 def make_chip_line(

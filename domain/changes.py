@@ -57,6 +57,8 @@ class EventType(StrEnum):
     BODY_SHIPPED = "body_shipped"  # moves
     PACKAGE_CLOSED = "package_closed"  # what was counted in it is what is on its list
     LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
+    ACT_CARRIED_OUT = "act_carried_out"  # by the line whose cards an act of two people is about
+    BODY_SCRAPPED = "body_scrapped"  # moves: two people had it in hand
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
     # Of people and of what takes two of them (line `custody`).

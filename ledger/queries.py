@@ -333,6 +333,13 @@ class Queries:
         )
         return [r["order_id"] for r in found]
 
+    def look_up_values(self, kind: str, order_id: str) -> list[str]:
+        """The look-up values of the numbers of this kind that an order has."""
+        found = self.rows(
+            "select value from number_index where order_id = ? and kind = ?", order_id, kind
+        )
+        return [r["value"] for r in found]
+
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
         """Bodies that lay in a feeder, by (carton, ticket)."""
         pairs = [list(pair) for pair in tickets if pair[1]]
