@@ -38,7 +38,10 @@ class EventType(StrEnum):
     BODY_RECEIVED = "body_received"  # moves: into the vault
     BODY_ISSUED = "body_issued"  # moves: to a line
     BODY_TAKEN = "body_taken"  # moves: a line takes what was sent
-    KEY_WRITE_RELEASED = "key_write_released"
+    KEY_WRITE_RELEASED = "key_write_released"  # moves, if in doubt; leased to a station
+    CHIP_TAKEN_BACK = "chip_taken_back"  # moves, if in doubt: its keys are proven anew, leased anew
+    BODY_IN_DOUBT = "body_in_doubt"  # moves: a lease ran out, and the chip may have been written
+    TRANSCRIPT_KEPT = "transcript_kept"  # what a station told when its lease was over
     KEYS_REPLACED = "keys_replaced"  # moves
     INSPECTED = "inspected"  # moves
     BODY_REJECTED = "body_rejected"  # moves

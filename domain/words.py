@@ -331,6 +331,7 @@ WORDS: dict[Code, Words] = {
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),
     Code.SESSION_LOST: Words("芯片掉电", "the chip lost its session", "the chip is read again"),
     Code.SESSION_UNKNOWN: Words("会话已失效", "the session is not known", "the chip is read again"),
+    Code.LEASE_OVER: Words("工位租约已过", "the station's lease is over", "the chip is read again"),
     Code.STAGE_UNKNOWN: Words("无此工序", "no such stage", "check the station's stages"),
     Code.EPOCH_STALE: Words("已被替换", "another instance took over", "none"),
     Code.GUARD_FAILED: Words("状态已变", "the state had changed", "it is tried again by itself"),
