@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from actors.floor_acts import carry_out
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
@@ -22,7 +23,14 @@ from actors.returns import ReturnWork
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import Code
-from domain.lines import ClosePackage, LedgerDoor, OrdersCommand, Receipt
+from domain.lines import (
+    CarriedOut,
+    ClosePackage,
+    ConfirmedAct,
+    LedgerDoor,
+    OrdersCommand,
+    Receipt,
+)
 from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
 from ledger.connection import as_json
 from ledger.queries import Queries
@@ -135,6 +143,11 @@ class Sorting:
         if receipt.accepted:
             await self._commit(decide_close(command, package, bodies))
         return receipt
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._one_at_a_time:
+            return await carry_out(Line.SORTING, self._ledger, self._queries, act)
 
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
         """What left through the outbox was taken by its receiver."""

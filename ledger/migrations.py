@@ -16,6 +16,12 @@ from ledger.connection import LedgerUnusable
 FIRST = 6
 """The oldest version that can be brought forward."""
 STEPS: dict[int, tuple[str, ...]] = {
+    7: (
+        "alter table body add column leased_to text not null default ''",
+        "alter table body add column leased_until text not null default ''",
+        "alter table body add column leased_in text not null default ''",
+        "create index body_leased on body (leased_until) where leased_until <> ''",
+    ),
     8: (  # revisions of a return
         "alter table return_line add column revision integer not null default 0",
         "alter table return_line add column superseded_by integer not null default 0",
