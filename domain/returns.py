@@ -40,6 +40,9 @@ AWAITED: Mapping[tuple[Result, str], tuple[str, str]] = {
     (Result.HELD, Code.LOT_REFUSED): (
         "两人放行该批，或逐张复检", "two people release the lot, or have every card inspected",
     ),
+    (Result.HELD, Code.IN_DOUBT): (
+        "工位再次读卡，或两人销毁该卡", "a station reads the chip, or two people scrap the card",
+    ),
     (Result.HELD, Code.OVER_COUNT): ("重新清点该箱", "the carton is counted anew"),
     (Result.SURPLUS, Code.OVER_COUNT): ("重新清点该箱", "the carton is counted anew"),
     **{

@@ -36,6 +36,10 @@ WORDS: dict[Code, Words] = {
         "not the next revision of this batch's return",
         "send the revisions in their order",
     ),
+    Code.LOT_UNKNOWN: Words("无此抽检批", "no such inspection lot", "centre status 查批号"),
+    Code.LOT_NOT_REFUSED: Words(
+        "该抽检批未被拒收", "the inspection lot is not refused", "nothing is to be decided"
+    ),
     Code.RETURN_FINAL: Words(
         "已最终回盘", "the return has the last line of this order", "use a new order"
     ),

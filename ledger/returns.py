@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from domain.changes import EventType
 from domain.codes import CORRECTABLE, Code
 from domain.places import PACKED, READ_AGAIN, SHREDDER, Line, held, work
 from ledger.connection import as_json
@@ -23,10 +24,15 @@ def returns_written(queries: Queries, batch_id: str) -> int:
 
 
 def revisable(queries: Queries) -> set[str]:
-    """Batches whose return was written and of which, since, a card came back to work at sorting,
-    an interim line has become untrue, or a card beyond the count came to light."""
+    """Batches whose return was written and of which, since, a card came back to work at sorting, a
+    refused lot was decided upon, an interim line has become untrue, or a card beyond the count
+    came to light."""
     found = queries.rows(
         "select batch_id from body where place in (?, ?, ?)"
+        " union select e.data->>'batch_id' from event e where e.type in (?, ?) and exists"
+        "  (select 1 from body b join carton c on c.carton_id = b.carton_id"
+        "   where b.batch_id = e.data->>'batch_id' and b.place = ? and b.condition = ?"
+        "   and c.delivery_id || '-' || b.bank || '-' || b.kind = e.data->>'lot_id')"
         # A line of a card: it was released, or scrapped.
         " union select l.batch_id from return_line l join body b on b.body_id = l.body_id"
         "  where l.final = 0 and l.superseded_by = 0 and l.body_id <> ''"
@@ -40,7 +46,9 @@ def revisable(queries: Queries) -> set[str]:
         "  where l.final = 0 and l.superseded_by = 0 and l.result = 'missing' and l.order_id <> ''"
         " union select b.batch_id from body b where b.place = ? and b.condition = ?"
         f"  and not {_IN_A_LINE}",
-        work(Line.SORTING), READ_AGAIN, PACKED, SHREDDER, Code.CANCELLED, AT_KEYS, Code.OVER_COUNT,
+        work(Line.SORTING), READ_AGAIN, PACKED,
+        EventType.LOT_RELEASED, EventType.LOT_RECALLED, held(Line.SORTING), Code.LOT_REFUSED,
+        SHREDDER, Code.CANCELLED, AT_KEYS, Code.OVER_COUNT,
     )  # fmt: skip
     return {r["batch_id"] for r in found}
 
@@ -98,4 +106,12 @@ def interim_lines(queries: Queries, batch_id: str = "") -> list[dict[str, Any]]:
         " where final = 0 and superseded_by = 0 and ? in ('', batch_id)"
         " group by batch_id, result, reason order by batch_id, result, reason",
         batch_id,
+    )
+
+
+def interim_totals(queries: Queries) -> list[dict[str, Any]]:
+    """The same without batches: result, reason, lines."""
+    return queries.rows(
+        "select result, reason, count(*) as lines from return_line"
+        " where final = 0 and superseded_by = 0 group by result, reason order by result, reason"
     )
