@@ -1,5 +1,5 @@
-"""What two people decide about an inspection lot that was refused (`domain.custody`, lot.release and
-lot.inspect). The act says so in one commit; sorting moves the cards in chunks afterwards."""
+"""What two people decide about an inspection lot that was refused (`domain.custody`, lot.release
+and lot.inspect). The act says so in one commit; sorting moves the cards in chunks afterwards."""
 
 from __future__ import annotations
 

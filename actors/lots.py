@@ -4,8 +4,9 @@ keeps no other waiting.
 
 A lot goes: presented (plan and seed are on record) - drawn (the sample is sent to be read again)
 - accepted, or refused and held. Of a refused one two people decide (`actors/lot_acts.py`): it goes
-on as it is, or every card is read again like a sample and the good ones go on. Each step is one commit or more, and the ledger tells where it
-stands, so that a line which died goes on from there with the same seed.
+on as it is, or every card is read again like a sample and the good ones go on. Each step is one
+commit or more, and the ledger tells where it stands, so that a line which died goes on from there
+with the same seed.
 """
 
 from __future__ import annotations

@@ -88,9 +88,10 @@ def differences(message: Any) -> None:
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
-    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `interim`
-    (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
-    not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
+    to be decided; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `interim`
+    (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each
+    reader of each station `code` (why it does not work), `seconds_away` of its station, and what
+    is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
         {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
