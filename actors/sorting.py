@@ -271,7 +271,8 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work or on hold and no package is open."""
+        the return when nothing of the batch is left in work, on hold or in doubt and no package is
+        open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -301,9 +302,9 @@ class Sorting:
             return True
         if q.one(
             "select 1 as n from body where batch_id = ?"
-            " and (place in (?, ?, ?, ?) or place = ? and condition = ?)"
+            " and (place in (?, ?, ?, ?) or place = ? and condition = ? or condition = ?)"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, Code.IN_DOUBT, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)
@@ -349,6 +350,7 @@ class Sorting:
         writing.guard("body", {"batch_id": batch_id}, counted["n"] if counted else 0)
         for place in BEFORE_INSPECTION:
             writing.guard("body", {"batch_id": batch_id, "place": place}, 0)
+        writing.guard("body", {"batch_id": batch_id, "condition": Code.IN_DOUBT}, 0)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

@@ -36,6 +36,7 @@ from ledger.custody_replay import CustodyReplay
 from ledger.faults import Fault
 from ledger.floor_act_replay import EFFECTS as OF_FLOOR_ACTS
 from ledger.floor_act_replay import FloorActReplay
+from ledger.lease_replay import check_lease
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
 
@@ -294,7 +295,7 @@ class Replay:
             fail = partial(_fail, commit, event)
             self.floor_acts.brings(event["type"], after.body_id, data, fail)
         self._check_condition(commit, event, after)
-        self._check_lease(commit, event, before, after)
+        check_lease(event["type"], data, before, after, partial(_fail, commit, event))
         if event["type"] in (EventType.BODY_COUNTED, EventType.BODY_WITHDRAWN):
             self._recounted(commit, event, after, expected)
         elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
@@ -315,16 +316,6 @@ class Replay:
             raise _fault(commit, "报废与事件不符", "scrapped by another event", event)
         if stop and body.place == PACKED:
             raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
-
-    def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
-        """A lease grows by one with each release, and with nothing else."""
-        releases = event["type"] == EventType.KEY_WRITE_RELEASED
-        if after.lease != before.lease + releases or after.released != (
-            before.released or releases
-        ):
-            raise _fault(commit, "租约不符", "the lease does not follow", event)
-        if event["type"] == EventType.KEYS_REPLACED and not after.released:
-            raise _fault(commit, "密钥未释放", "keys replaced that were never released", event)
 
     def _bind(self, commit: Commit, event: Row, before: Body | None, after: Body) -> None:
         """Chip and order are bound once; an order has at most one live body."""
