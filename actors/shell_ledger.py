@@ -7,15 +7,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
 from actors.shell import CALL_SECONDS, PAUSES, call, handle, packed, this_process, unpacked
-from domain.changes import Away, Changes, Committed, Refused
+from domain.changes import Away, Changes, Committed, Fault, Refused
 from domain.codes import Code
 from ledger.commit import Ledger
-from ledger.connection import ledger_file
+from ledger.connection import LedgerUnusable, ledger_file
 
 log = structlog.get_logger()
 
@@ -31,7 +32,7 @@ class Write(Protocol):
     def __call__(self, method: str, *args: Any) -> Awaitable[Any]: ...
 
 
-def writing(url: str, now: Callable[[], str]) -> Write:
+def writing(url: str | Path, now: Callable[[], str]) -> Write:
     """How this process writes to the ledger `url`. Raises Away while its actor is missing."""
     if ledger_file(url) is not None:
         return partial(call, handle(LEDGER))
@@ -42,7 +43,7 @@ class OwnConnection:
     """A writing connection of this process, in a thread of its own: one commit at a time, while
     the process goes on answering."""
 
-    def __init__(self, url: str, now: Callable[[], str]) -> None:
+    def __init__(self, url: str | Path, now: Callable[[], str]) -> None:
         self._make = partial(Ledger, url, now)
         self._ledger: Ledger | None = None
         self._thread = ThreadPoolExecutor(1, "ledger")
@@ -55,6 +56,11 @@ class OwnConnection:
         except TimeoutError:
             # The thread is still at it: what is asked next waits behind it.
             raise Away("no answer in time") from None
+        except (Away, Refused, LedgerUnusable):
+            raise
+        except Exception as e:
+            log.error("ledger.fault", error=type(e).__name__)
+            raise Fault(f"a fault of the ledger: {type(e).__name__}") from None
 
     def _call(self, method: str, args: tuple[Any, ...]) -> Any:
         if self._ledger is None:
@@ -65,7 +71,7 @@ class OwnConnection:
 class LedgerShell:
     """The one committing process of an SQLite ledger: its lock is unfair among processes."""
 
-    def __init__(self, url: str, now: Callable[[], str], prepare: Callable[[], None]) -> None:
+    def __init__(self, url: str | Path, now: Callable[[], str], prepare: Callable[[], None]) -> None:
         self._url, self._now, self._prepare = url, now, prepare
         self._ledger: Ledger | None = None
 

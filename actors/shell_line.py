@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -44,12 +45,12 @@ class LineShell:
     def __init__(
         self,
         name: str,
-        ledger: str,
+        ledger: str | Path,
         make: MakeLine,
         now: Callable[[], str],
-        prepare: Callable[[], None],
         stepping: bool,
         providers: Sequence[str],
+        prepare: Callable[[], None],
     ) -> None:
         """`ledger`: its URL."""
         self._name, self._ledger, self._make, self._now = name, ledger, make, now

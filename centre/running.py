@@ -40,7 +40,7 @@ def state_of(home: Path) -> dict[str, Any] | None:
             os.close(lock)
             return None
         state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
-        return {name: state[name] for name in ("at", "pid", "listen", "actors")}
+        return {name: state[name] for name in ("at", "pid", "listen", "joining", "machines", "actors")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
