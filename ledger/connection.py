@@ -31,7 +31,7 @@ pyodbc.pooling = False
 ROWS_PER_STATEMENT = 1_000
 
 
-class Again(Exception):
+class Again(Away):
     """Another transaction came between; nothing changed, and begun anew it can succeed."""
 
 

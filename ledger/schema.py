@@ -7,9 +7,11 @@ what they add up to (`ledger.verify` replays it). Sealed personal data stand in 
 
 from __future__ import annotations
 
-from ledger.connection import Connection, LedgerUnusable
+from domain.changes import Away, Refused
+from ledger import migrations
+from ledger.connection import Connection
 
-VERSION = 6
+VERSION = migrations.VERSION
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -162,20 +164,19 @@ for _ddl in TABLES:
 
 
 def create(connection: Connection) -> None:
-    """Make the tables in an empty database, or check that these are ours.
+    """Make the tables in an empty database, or bring those of an older program forward.
 
     Raises LedgerUnusable for a schema that this program does not know; a newer one is refused.
     """
     database = connection.database
-    if connection.value(database.present):
-        version = connection.value("select version from ledger_version")
-        if version != VERSION:
-            raise LedgerUnusable(
-                f"the ledger has schema {version}, this program knows {VERSION}: "
-                "run the program that wrote it"
-            )
-        return
-    with connection.writing():
-        for ddl in TABLES:
-            connection.run(database.defined(ddl))
-        connection.run("insert into ledger_version values (?)", VERSION)
+    if not connection.value(database.present):
+        try:
+            with connection.writing():
+                for ddl in TABLES:
+                    connection.run(database.defined(ddl))
+                connection.run("insert into ledger_version values (?)", VERSION)
+        except (Away, Refused):
+            # Another process may have made them meanwhile.
+            if not connection.value(database.present):
+                raise
+    migrations.forward(connection, int(connection.value("select version from ledger_version")))
