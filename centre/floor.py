@@ -242,7 +242,7 @@ def up(
     say(f"启动 starting, home {config.home}")
     try:
         joining = ray_runtime.start(config.home, config.machines_listen)
-        placement.publish(config)
+        placement.publish(config, now())
         asyncio.run(_supervise(config, wiring or production(config), listen, joining, say))
     finally:
         ray_runtime.stop(config.home)

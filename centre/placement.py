@@ -27,7 +27,7 @@ AT_HOME = {"resources": {"home": 0.001}}
 ANYWHERE = {"num_cpus": 1}
 """One of `ray_runtime.ROOM`."""
 AGREED = b"card-centre"
-"""The key in Ray's store under which the head says `agreed`."""
+"""The key in Ray's store under which the head says what `agreed` does."""
 
 
 def options(name: str) -> dict[str, Any]:
@@ -42,9 +42,10 @@ def agreed(config: Config) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def publish(config: Config) -> None:
-    """Tell machines that want to join what they must agree on. Ray must be up."""
-    _internal_kv_put(AGREED, json.dumps(agreed(config)).encode())
+def publish(config: Config, started: str) -> None:
+    """Tell machines that want to join what they must agree on, and when this head started. Ray
+    must be up."""
+    _internal_kv_put(AGREED, json.dumps({**agreed(config), "started": started}).encode())
 
 
 def machines() -> list[str]:
