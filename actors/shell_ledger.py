@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -32,7 +31,7 @@ class Write(Protocol):
     def __call__(self, method: str, *args: Any) -> Awaitable[Any]: ...
 
 
-def writing(url: str | Path, now: Callable[[], str]) -> Write:
+def writing(url: str, now: Callable[[], str]) -> Write:
     """How this process writes to the ledger `url`. Raises Away while its actor is missing."""
     if ledger_file(url) is not None:
         return partial(call, handle(LEDGER))
@@ -43,7 +42,7 @@ class OwnConnection:
     """A writing connection of this process, in a thread of its own: one commit at a time, while
     the process goes on answering."""
 
-    def __init__(self, url: str | Path, now: Callable[[], str]) -> None:
+    def __init__(self, url: str, now: Callable[[], str]) -> None:
         self._make = partial(Ledger, url, now)
         self._ledger: Ledger | None = None
         self._thread = ThreadPoolExecutor(1, "ledger")
@@ -71,7 +70,7 @@ class OwnConnection:
 class LedgerShell:
     """The one committing process of an SQLite ledger: its lock is unfair among processes."""
 
-    def __init__(self, url: str | Path, now: Callable[[], str], prepare: Callable[[], None]) -> None:
+    def __init__(self, url: str, now: Callable[[], str], prepare: Callable[[], None]) -> None:
         self._url, self._now, self._prepare = url, now, prepare
         self._ledger: Ledger | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -45,7 +44,7 @@ class LineShell:
     def __init__(
         self,
         name: str,
-        ledger: str | Path,
+        ledger: str,
         make: MakeLine,
         now: Callable[[], str],
         stepping: bool,
