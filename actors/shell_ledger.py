@@ -57,7 +57,7 @@ class OwnConnection:
             raise Away("no answer in time") from None
         except (Away, Refused, LedgerUnusable):
             raise
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 - whatever it is: as of an actor, its type only
             log.error("ledger.fault", error=type(e).__name__)
             raise Fault(f"a fault of the ledger: {type(e).__name__}") from None
 

@@ -225,8 +225,8 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = (
-        "doors", "machines", "card_management", "ledger", "keys", "people", "sampling", "retention", "limits",
-        "lists", "log",
+        "doors", "machines", "card_management", "ledger", "keys", "people", "sampling", "retention",
+        "limits", "lists", "log",
     )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:

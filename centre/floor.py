@@ -145,9 +145,7 @@ class Supervisor:
     """Pings the actors, writes what it sees to `run/state.json`, has heads signed, evens out the
     lines over the machines."""
 
-    def __init__(
-        self, floor: Floor, listen: str, joining: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, floor: Floor, listen: str, joining: str, say: Callable[[str], None]) -> None:
         """`listen`: where the doors are; `joining`: where further machines join."""
         self._floor, self._listen, self._joining, self._say = floor, listen, joining, say
         self._stop = asyncio.Event()

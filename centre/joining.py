@@ -28,6 +28,7 @@ from actors.shell import machine
 from centre import logs, metrics, ray_runtime
 from centre.config import Config, ConfigError, host_of
 from centre.floor import AlreadyUp
+from centre.machine import descendants
 from centre.placement import AGREED, MOVING, agreed
 from centre.processes import end_with_parent
 from centre.running import take_home
@@ -73,8 +74,8 @@ def _check_home(config: Config) -> None:
     """What a line needs of this machine: the head's secret, and the ledger."""
     if ledger_file(config.ledger) is not None:
         raise ConfigError(
-            "[ledger] url: 多机须用 PostgreSQL 台账, a ledger in a file serves one machine: move the"
-            " centre to PostgreSQL first (docs/architecture.md, Several machines)"
+            "[ledger] url: 多机须用 PostgreSQL 台账, a ledger in a file serves one machine: move"
+            " the centre to PostgreSQL first (docs/architecture.md, Several machines)"
         )
     token = ray_runtime.token_file(config.home)
     if not token.exists():
@@ -97,8 +98,10 @@ class _Joining:
                 return
             node = self._start_node()
             try:
-                self._say(f"已加入 joined {self._head} as {machine()}")
-                log.info("machine.joined", head=self._head)
+                self._say(
+                    f"加入 joining {self._head} as {machine()}; `centre status` there shows it"
+                )
+                log.info("machine.joining", head=self._head)
                 self._keep(node, started)
             finally:
                 self._end(node)
@@ -177,15 +180,19 @@ class _Joining:
                 return
 
     def _end(self, node: subprocess.Popen[bytes]) -> None:
-        """End the node and whatever runs there; no part is on this machine any more."""
-        with suppress(ProcessLookupError):
-            node.terminate()
+        """End the node and whatever runs there. While there is a head, it is told so and starts the
+        lines elsewhere at once; without one there is nobody to take leave of."""
+        below = descendants(node.pid)
         try:
-            node.wait(STOP_SECONDS)
+            if self._stop.is_set():
+                node.terminate()
+                node.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             log.warning("machine.node_killed")
-        with suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
+        if node.poll() is None:
+            for pid in below:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            node.wait()
         for name in MOVING:
             withdraw(self._config.targets, name)

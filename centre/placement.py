@@ -8,7 +8,7 @@ providers only, and stand anywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -48,13 +48,14 @@ def publish(config: Config, started: str) -> None:
     _internal_kv_put(AGREED, json.dumps({**agreed(config), "started": started}).encode())
 
 
-def machines() -> list[str]:
-    """The machines that are up, by name (`actors.shell.machine`)."""
+def machines() -> dict[str, str]:
+    """The machines that are up: name (`actors.shell.machine`) and address."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return sorted(node["NodeName"] for node in nodes if node["Alive"])
+    up = {node["NodeName"]: node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    return dict(sorted(up.items()))
 
 
-def uneven(where: Mapping[str, str], machines: Sequence[str]) -> str | None:
+def uneven(where: Mapping[str, str], machines: Iterable[str]) -> str | None:
     """The line that should move, so that no machine has two lines more than another; None if none
     should. `where`: the machine of each actor."""
     there: dict[str, list[str]] = {machine: [] for machine in machines}

@@ -22,8 +22,8 @@ NAMESPACE = "centre"
 STORE_BYTES = 100 * 2**20
 LOOPBACK = "127.0.0.1:0"
 ROOM = 16
-"""Lines that one machine takes: Ray's CPUs, of which nothing but a line takes one. All machines have
-room for all lines, and Ray starts a line where the fewest are (`scheduler_*`)."""
+"""Lines that one machine takes: Ray's CPUs, of which nothing but a line takes one. All machines
+have room for all lines, and Ray starts a line where the fewest are (`scheduler_*`)."""
 TLS = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 """What Ray reads from the environment of `centre up`: 1, and three PEM files."""
 
