@@ -158,6 +158,12 @@ for _ddl in TABLES:
             COLUMNS[_name] = _cols
 
 
+def name_of(ddl: str) -> str:
+    """The table or index that a statement of TABLES makes."""
+    words = ddl.split()
+    return words[3] if words[1] == "unique" else words[2]
+
+
 def create(connection: pyodbc.Connection) -> None:
     """Make the tables in an empty database, or check that these are ours.
 

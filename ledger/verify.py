@@ -207,7 +207,7 @@ def _check_schema(queries: Queries) -> None:
             "select name, sql from sqlite_master where name not like 'sqlite^_%' escape '^'"
         )
     }
-    expected = {_name(ddl): " ".join(ddl.split()) for ddl in schema.TABLES}
+    expected = {schema.name_of(ddl): " ".join(ddl.split()) for ddl in schema.TABLES}
     for name in sorted(set(present) - set(expected)):
         raise Fault("多出表、索引或触发器", "is not part of the ledger", table=name)
     for name in expected:
@@ -221,11 +221,6 @@ def _check_schema(queries: Queries) -> None:
             raise Fault("数据库文件损坏", "SQLite finds the file damaged", table=str(text))
     if queries.rows("select version from ledger_version") != [{"version": schema.VERSION}]:
         raise Fault("版本不符", "another version than this program's", table="ledger_version")
-
-
-def _name(ddl: str) -> str:
-    words = ddl.split()
-    return words[3] if words[1] == "unique" else words[2]
 
 
 def _kept_outside(head_file: Path | None) -> list[dict[str, Any]]:
