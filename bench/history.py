@@ -8,26 +8,43 @@ afterwards.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyodbc
 
-from bench.template import Row, Template
+from bench.template import MARK, Commit, Row, Template
 from domain.changes import EventType, canonical_json
 from domain.places import CARD_LINES, Line
 from ledger import schema
-from ledger.commit import GENESIS, Ledger, link_hash
+from ledger.commit import GENESIS
 from ledger.connection import as_json, connect
 from ledger.digests import digest_of
-from ledger.heads import head_digest, signed_head
+from ledger.heads import FIELDS, head_digest, signed_head
 from ledger.lots import draw
 
 BATCH_EVERY = timedelta(hours=1)
+NUMBER = "@@@@"
+_COLUMNS: Mapping[str, Sequence[str]] = {
+    **schema.COLUMNS,
+    "event": (
+        "line", "number", "position", "type", "body_id", "order_id", "place", "condition", "data",
+    ),
+    "movement": (
+        "line", "number", "position", "source_place", "source_condition", "target_place",
+        "target_condition", "kind", "bank", "count",
+    ),
+    "commit_link": (
+        "line", "number", "epoch", "at", "command_id", "payload_hash", "reply", "previous", "hash",
+    ),
+    "head": FIELDS,
+}  # fmt: skip
 Sign = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 
@@ -43,7 +60,7 @@ def load(ledger: Any, template: Template, batches: int, now: datetime, sign: Sig
         history = _History(connection, template, now - batches * BATCH_EVERY, sign)
         # The database works on one batch while the next is made.
         with ThreadPoolExecutor(1) as thread:
-            before = thread.submit(int)
+            before: Future[Any] = thread.submit(int)
             for number in range(1, batches + 1):
                 made = history.make(number)
                 before.result()
@@ -68,6 +85,32 @@ def _slow(connection: pyodbc.Connection) -> None:
         connection.execute(f"pragma {setting}").close()
 
 
+@dataclass
+class _Texts:
+    """A commit as text: what its link is a hash of, and its rows as JSON, without brackets. With
+    NUMBER where the number of the commit belongs."""
+
+    hashed: str
+    events: str
+    movements: str
+
+    @classmethod
+    def of(cls, line: str, events: Sequence[Row], movements: Sequence[Row]) -> _Texts:
+        place = {"line": line, "number": NUMBER}
+        return cls(
+            f"{_canonical(events)},{_canonical(movements)}",
+            ",".join(
+                as_json({**e, **place, "position": i, "data": _canonical(e["data"])})
+                for i, e in enumerate(events)
+            ),
+            ",".join(as_json({**m, **place, "position": i}) for i, m in enumerate(movements)),
+        )
+
+
+def _canonical(value: Any) -> str:
+    return canonical_json(value).decode()
+
+
 class _History:
     """Where the chain stands, and how a batch is added to it."""
 
@@ -75,9 +118,13 @@ class _History:
         self, connection: pyodbc.Connection, template: Template, start: datetime, sign: Sign
     ) -> None:
         self._connection = connection
-        self._template = template
         self._start = start
         self._sign = sign
+        self._commits = [(c, _Texts.of(c.line, c.events, c.movements)) for c in template.commits]
+        self._fitted = {
+            i: as_json(c.events) for i, c in enumerate(template.commits) if _follows_from_ids(c)
+        }
+        self._tables = {name: as_json(rows) for name, rows in template.tables.items()}
         self._newest: dict[str, tuple[int, str]] = {}
         self._epochs: dict[str, int] = {}
         for line in CARD_LINES:
@@ -89,120 +136,129 @@ class _History:
             epoch = connection.execute("select epoch from epoch where line = ?", line).fetchval()
             self._epochs[line] = epoch
 
-    def make(self, number: int) -> dict[str, list[Row]]:
-        """All rows of a batch, by table."""
-        commits, tables = self._template.copy(number)
-        _fit(commits, tables)
-        rows: dict[str, list[Row]] = defaultdict(list)
-        rows.update(tables)
-        first = datetime.fromisoformat(commits[0]["at"])
+    def make(self, number: int) -> dict[str, str]:
+        """The rows of a batch by table, as JSON."""
+        digits = f"{number:06d}"
         begin = self._start + number * BATCH_EVERY
-        for commit in commits:
-            at = begin + (datetime.fromisoformat(commit["at"]) - first)
-            self._link(commit, at.isoformat(timespec="milliseconds"), rows)
-        newest = {link["line"]: link for link in rows["commit_link"]}.values()
-        digests = [head_digest(n["line"], n["number"], n["hash"], n["at"]) for n in newest]
-        signatures = self._sign(digests)
-        rows["head"] = [signed_head(n, s) for n, s in zip(newest, signatures, strict=True)]
-        return rows
+        tables = {name: text.replace(MARK, digits) for name, text in self._tables.items()}
+        fitting = _Fitting({t: json.loads(tables[t]) for t in _Fitting.TABLES})
+        events, movements, links = [], [], []
+        for i, (commit, texts) in enumerate(self._commits):
+            if i in self._fitted:
+                fitted = json.loads(self._fitted[i].replace(MARK, digits))
+                fitting.fit(commit.line, fitted)
+                texts = _Texts.of(commit.line, fitted, commit.movements)
+            at = (begin + timedelta(seconds=commit.after)).isoformat(timespec="milliseconds")
+            link = self._link(commit, at, digits, texts.hashed.replace(MARK, digits))
+            links.append(link)
+            place = str(link["number"])
+            events.append(texts.events.replace(MARK, digits).replace(NUMBER, place))
+            movements.append(texts.movements.replace(NUMBER, place))
+        tables["event"] = f"[{','.join(events)}]"
+        tables["movement"] = f"[{','.join(m for m in movements if m)}]"
+        tables["commit_link"] = as_json(links)
+        tables["head"] = as_json(self._heads(links))
+        return tables
 
-    def _link(self, commit: Row, at: str, rows: dict[str, list[Row]]) -> None:
-        line = commit["line"]
-        number, previous = self._newest[line]
-        place = {"line": line, "number": number + 1}
+    def _link(self, commit: Commit, at: str, digits: str, hashed: str) -> Row:
+        """As `ledger.commit.link_hash`, over text that is canonical already."""
+        number, previous = self._newest[commit.line]
+        reply = _canonical(commit.reply).replace(MARK, digits)
         head = {
-            **place,
-            "epoch": self._epochs[line],
+            "line": commit.line,
+            "number": number + 1,
+            "epoch": self._epochs[commit.line],
             "at": at,
-            **{c: commit[c] for c in ("command_id", "payload_hash", "reply")},
+            "command_id": commit.command_id.replace(MARK, digits),
+            "payload_hash": commit.payload_hash.replace(MARK, digits),
         }
-        hash = link_hash(previous, head, commit["events"], commit["movements"])
-        for position, event in enumerate(commit["events"]):
-            data = canonical_json(event["data"]).decode()
-            rows["event"].append({**event, **place, "position": position, "data": data})
-        for position, movement in enumerate(commit["movements"]):
-            rows["movement"].append({**movement, **place, "position": position})
-        reply = canonical_json(commit["reply"]).decode()
-        rows["commit_link"].append({**head, "reply": reply, "previous": previous, "hash": hash})
-        self._newest[line] = number + 1, hash
+        spelt = _canonical({**head, "reply": NUMBER}).replace(f'"{NUMBER}"', reply)
+        hash = hashlib.sha256(f'["{previous}",{spelt},{hashed}]'.encode()).hexdigest()
+        self._newest[commit.line] = number + 1, hash
+        return {**head, "reply": reply, "previous": previous, "hash": hash}
 
-    def write(self, rows: dict[str, list[Row]]) -> int:
+    def _heads(self, links: Sequence[Row]) -> list[Row]:
+        newest = list({link["line"]: link for link in links}.values())
+        digests = [head_digest(n["line"], n["number"], n["hash"], n["at"]) for n in newest]
+        return [signed_head(n, s) for n, s in zip(newest, self._sign(digests), strict=True)]
+
+    def write(self, tables: Mapping[str, str]) -> None:
         self._connection.execute("begin").close()
-        for table, of_table in rows.items():
-            if of_table:
-                names = list(of_table[0])
-                self._connection.execute(
-                    f"insert into {table} ({', '.join(names)})"
-                    f" select {', '.join(f'''value->>'{n}' ''' for n in names)}"
-                    " from json_each(?)",
-                    as_json(of_table),
-                ).close()
+        for table, text in tables.items():
+            if text == "[]":
+                continue
+            names = _COLUMNS[table]
+            values = ", ".join(f"value->>'{n}'" for n in names)
+            self._connection.execute(
+                f"insert into {table} ({', '.join(names)}) select {values} from json_each(?)", text
+            ).close()
         self._connection.execute("commit").close()
-        return 0
 
 
-def _fit(commits: Sequence[Row], tables: dict[str, list[Row]]) -> None:
-    """What follows from ids follows from those of this copy: digests, and who is in a sample."""
-    personal = {r["order_id"]: r for r in tables["personal"]}
-    refused = {(r["file_id"], r["record_number"]): r for r in tables["refused_record"]}
-    numbers: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for r in tables["number_index"]:
-        numbers[r["order_id"]].append((r["kind"], r["value"]))
-    samples = _Samples(tables)
-    for commit in commits:
-        for event in commit["events"]:
-            data = event["data"]
-            match event["type"]:
-                case EventType.ORDER_ADVISED:
-                    order_id = event["order_id"]
-                    data["personal"] = digest_of([personal[order_id]])
-                    data["numbers"] = digest_of(sorted(numbers[order_id]))
-                case EventType.RECORD_REFUSED:
-                    row = refused[data["file_id"], data["record"]]
-                    data["row"] = digest_of([{**row, "corrected_by": ""}])
-                case EventType.RETURN_WRITTEN:
-                    data["rows"] = digest_of(tables["return_line"])
-                case EventType.BODY_SORTED:
-                    samples.sorted(event["body_id"])
-                case EventType.LOT_PRESENTED:
-                    data["bodies"] = digest_of(samples.present(data))
-        samples.drawn(commit)
+_COMPUTED = frozenset({
+    EventType.ORDER_ADVISED, EventType.RECORD_REFUSED, EventType.RETURN_WRITTEN,
+    EventType.BODY_SORTED, EventType.LOT_PRESENTED, EventType.BODY_DRAWN,
+})  # fmt: skip
 
 
-class _Samples:
-    """The seed of a lot draws other cards when they have other ids: those take the places of the
-    ones that were drawn in the template."""
+def _follows_from_ids(commit: Commit) -> bool:
+    return commit.line == Line.SAMPLING or any(e["type"] in _COMPUTED for e in commit.events)
 
-    def __init__(self, tables: dict[str, list[Row]]) -> None:
+
+class _Fitting:
+    """What follows from ids follows from those of this copy: digests, and who is in a sample. The
+    seed of a lot draws other cards when they have other ids: those take the places of the ones
+    that were drawn in the template."""
+
+    TABLES = ("body", "carton", "personal", "number_index", "refused_record", "return_line")
+
+    def __init__(self, tables: Mapping[str, Sequence[Row]]) -> None:
+        self._personal = {r["order_id"]: r for r in tables["personal"]}
+        self._refused = {(r["file_id"], r["record_number"]): r for r in tables["refused_record"]}
+        self._numbers: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for r in tables["number_index"]:
+            self._numbers[r["order_id"]].append((r["kind"], r["value"]))
+        self._returned = tables["return_line"]
         deliveries = {c["carton_id"]: c["delivery_id"] for c in tables["carton"]}
         self._bodies = {b["body_id"]: b for b in tables["body"]}
         self._lot_of = {
-            b["body_id"]: (deliveries[b["carton_id"]], b["bank"], b["kind"])
-            for b in tables["body"]
+            i: (deliveries[b["carton_id"]], b["bank"], b["kind"]) for i, b in self._bodies.items()
         }
         self._sorted: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         self._lots: dict[str, tuple[list[str], bytes]] = {}
         self._instead: dict[str, str] = {}
 
-    def sorted(self, body_id: str) -> None:
-        self._sorted[self._lot_of[body_id]].append(body_id)
-
-    def present(self, lot: Row) -> list[str]:
-        members = sorted(self._sorted[lot["delivery_id"], lot["bank"], lot["kind"]])
-        self._lots[lot["lot_id"]] = members, bytes.fromhex(lot["seed"])
-        return members
-
-    def drawn(self, commit: Row) -> None:
-        """Put the right bodies into the events of a commit that draws samples, or reads them."""
+    def fit(self, line: str, events: Sequence[Row]) -> None:
+        """Mend the events of one commit in place; commits in their order."""
         drawn: dict[str, list[str]] = defaultdict(list)
-        for event in commit["events"]:
-            if event["type"] == EventType.BODY_DRAWN:
-                drawn[event["data"]["lot_id"]].append(event["body_id"])
+        for event in events:
+            data = event["data"]
+            match event["type"]:
+                case EventType.ORDER_ADVISED:
+                    order_id = event["order_id"]
+                    data["personal"] = digest_of([self._personal[order_id]])
+                    data["numbers"] = digest_of(sorted(self._numbers[order_id]))
+                case EventType.RECORD_REFUSED:
+                    row = self._refused[data["file_id"], data["record"]]
+                    data["row"] = digest_of([{**row, "corrected_by": ""}])
+                case EventType.RETURN_WRITTEN:
+                    data["rows"] = digest_of(self._returned)
+                case EventType.BODY_SORTED:
+                    self._sorted[self._lot_of[event["body_id"]]].append(event["body_id"])
+                case EventType.LOT_PRESENTED:
+                    data["bodies"] = digest_of(self._present(data))
+                case EventType.BODY_DRAWN:
+                    drawn[data["lot_id"]].append(event["body_id"])
         for lot_id, before in drawn.items():
             members, seed = self._lots[lot_id]
             self._instead.update(zip(before, draw(members, len(before), seed), strict=True))
-        if drawn or commit["line"] == Line.SAMPLING:
-            for event in commit["events"]:
+        if drawn or line == Line.SAMPLING:
+            for event in events:
                 if event["body_id"]:
                     event["body_id"] = self._instead[event["body_id"]]
                     event["order_id"] = self._bodies[event["body_id"]]["order_id"]
+
+    def _present(self, lot: Row) -> list[str]:
+        members = sorted(self._sorted[lot["delivery_id"], lot["bank"], lot["kind"]])
+        self._lots[lot["lot_id"]] = members, bytes.fromhex(lot["seed"])
+        return members

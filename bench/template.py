@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +41,27 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Commit:
+    """A commit with all that it brought. `after`: seconds since the first one of the batch; rows
+    without the columns that place them in the chain."""
+
+    line: str
+    after: float
+    command_id: str
+    payload_hash: str
+    reply: Any
+    events: list[Row]
+    movements: list[Row]
+
+
+@dataclass(frozen=True)
 class Template:
-    """`text` is the JSON of `commits` (in the order in which they took effect: the columns of
-    `commit_link`, with `events` and `movements`) and of `tables` (their rows by name)."""
+    """Commits in the order in which they took effect, and the rows of the other tables. Every id
+    has MARK where a copy has its number."""
 
     cards: int
-    text: str
-
-    def copy(self, number: int) -> tuple[list[Row], dict[str, list[Row]]]:
-        """Commits and tables with ids of their own; digests are still those of the template."""
-        made = json.loads(self.text.replace(MARK, f"{number:06d}"))
-        return made["commits"], made["tables"]
+    commits: list[Commit]
+    tables: dict[str, list[Row]]
 
 
 def make_template(place: Path, cards: int) -> Template:
@@ -124,18 +135,25 @@ def _read(queries: Queries) -> Template:
             commit[f"{table}s"].append(row)
     if len(found) != len(links):
         raise BenchError("a commit of the template has neither events nor movements")
-    commits = [_marked(found[key]) for key in sorted(found, key=lambda k: first[k])]
-    for commit in commits:
-        commit["reply"] = json.loads(commit["reply"])
-        commit["payload_hash"] = MARK + commit["payload_hash"][len(MARK) :]
-        if MARK not in commit["command_id"]:
-            commit["command_id"] = f"{MARK}:{commit['command_id']}"
+    in_order = [_marked(found[key]) for key in sorted(found, key=lambda k: first[k])]
+    began = datetime.fromisoformat(in_order[0]["at"])
+    commits = [
+        Commit(
+            c["line"],
+            (datetime.fromisoformat(c["at"]) - began).total_seconds(),
+            c["command_id"] if MARK in c["command_id"] else f"{MARK}:{c['command_id']}",
+            MARK + c["payload_hash"][len(MARK) :],
+            json.loads(c["reply"]),
+            c["events"],
+            c["movements"],
+        )
+        for c in in_order
+    ]
     tables = {t: [_marked(r) for r in queries.rows(f"select * from {t}")] for t in TABLES}
     for row in tables["number_index"]:
         row["value"] = MARK + row["value"][len(MARK) :]
     cards = sum(1 for r in tables["body"] if not r["place"].startswith("factory/"))
-    text = json.dumps({"commits": commits, "tables": tables}, ensure_ascii=False)
-    return Template(cards, text)
+    return Template(cards, commits, tables)
 
 
 _IDS = re.compile(rf"\b([BD]){SEED}(?=\b|-)")

@@ -74,6 +74,6 @@ def rows(
         cursor.close()
 
 
-def as_json(items: Sequence[Row] | Sequence[str]) -> str:
+def as_json(items: Row | Sequence[Row] | Sequence[str]) -> str:
     """Rows or values as the one parameter of a set-based statement (`json_each(?)`)."""
     return json.dumps(items, ensure_ascii=False)
