@@ -77,7 +77,9 @@ class Chip:
         self._number = 0
         p = self.plastic
         look = p.carton_id, p.face_number, p.card_id
-        self._content: Opening | NoAnswer | Answers = Opening(atr, *look) if atr else NoAnswer(*look)
+        self._content: Opening | NoAnswer | Answers = (
+            Opening(atr, *look) if atr else NoAnswer(*look)
+        )
         self.done = False
 
     @property

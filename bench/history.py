@@ -15,74 +15,71 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
-
-import pyodbc
 
 from bench.template import MARK, Commit, Row, Template
 from domain.changes import EventType, canonical_json
 from domain.places import CARD_LINES, Line
 from ledger import schema
-from ledger.commit import GENESIS
-from ledger.connection import as_json, connect
+from ledger.commit import GENESIS, Ledger
+from ledger.connection import Connection, as_json, connect
 from ledger.digests import digest_of
-from ledger.heads import FIELDS, head_digest, signed_head
+from ledger.heads import head_digest, signed_head
 from ledger.lots import draw
 
 BATCH_EVERY = timedelta(hours=1)
 NUMBER = "@@@@"
-_COLUMNS: Mapping[str, Sequence[str]] = {
-    **schema.COLUMNS,
-    "event": (
-        "line", "number", "position", "type", "body_id", "order_id", "place", "condition", "data",
-    ),
-    "movement": (
-        "line", "number", "position", "source_place", "source_condition", "target_place",
-        "target_condition", "kind", "bank", "count",
-    ),
-    "commit_link": (
-        "line", "number", "epoch", "at", "command_id", "payload_hash", "reply", "previous", "hash",
-    ),
-    "head": FIELDS,
-}  # fmt: skip
 Sign = Callable[[Sequence[bytes]], Sequence[bytes]]
 
 
-def load(ledger: Any, template: Template, batches: int, now: datetime, sign: Sign) -> int:
-    """Load so many `batches` into the ledger, the last of them just before `now`; answers how many
-    cards. Each line's newest link of each batch is signed by `sign` (32 bytes each)."""
+def load(ledger: str | Path, template: Template, batches: int, now: datetime, sign: Sign) -> int:
+    """Load so many `batches` into the new ledger of this URL, the last of them just before `now`;
+    answers how many cards. Each line's newest link of each batch is signed by `sign` (32 bytes
+    each)."""
+    made = Ledger(ledger, now.isoformat)
+    epochs = {str(line): made.open_epoch(line) for line in CARD_LINES}
+    made.close()
     connection = connect(ledger, write=True)
+    before, after = _LOADING[connection.database.name]
+    indexes = [ddl for ddl in schema.TABLES if ddl.split()[1] in ("index", "unique")]
     try:
-        _fast(connection)
-        indexes = [ddl for ddl in schema.TABLES if ddl.split()[1] in ("index", "unique")]
-        for ddl in indexes:
-            connection.execute(f"drop index {schema.name_of(ddl)}").close()
-        history = _History(connection, template, now - batches * BATCH_EVERY, sign)
+        for statement in (*before, *(f"drop index {_name(ddl)}" for ddl in indexes)):
+            connection.execute(statement).close()
+        history = _History(connection, template, now - batches * BATCH_EVERY, sign, epochs)
         # The database works on one batch while the next is made.
         with ThreadPoolExecutor(1) as thread:
-            before: Future[Any] = thread.submit(int)
+            written: Future[None] | None = None
             for number in range(1, batches + 1):
-                made = history.make(number)
-                before.result()
-                before = thread.submit(history.write, made)
-            before.result()
-        for ddl in indexes:
-            connection.execute(ddl).close()
-        _slow(connection)
+                rows = history.make(number)
+                if written is not None:
+                    written.result()
+                written = thread.submit(history.write, rows)
+            if written is not None:
+                written.result()
+        for statement in (*(connection.database.defined(ddl) for ddl in indexes), *after):
+            connection.execute(statement).close()
     finally:
         connection.close()
     return batches * template.cards
 
 
-def _fast(connection: pyodbc.Connection) -> None:
-    for setting in ("journal_mode=off", "synchronous=off", "secure_delete=off",
-                    "cache_size=-1000000", "locking_mode=exclusive"):  # fmt: skip
-        connection.execute(f"pragma {setting}").close()
+def _name(ddl: str) -> str:
+    return ddl.partition(" on ")[0].split()[-1]
 
 
-def _slow(connection: pyodbc.Connection) -> None:
-    for setting in ("locking_mode=normal", "journal_mode=wal"):
-        connection.execute(f"pragma {setting}").close()
+_LOADING: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
+    "SQLite": (
+        ("pragma journal_mode=off", "pragma synchronous=off", "pragma secure_delete=off",
+         "pragma cache_size=-1000000", "pragma locking_mode=exclusive"),
+        ("pragma locking_mode=normal", "pragma journal_mode=wal"),
+    ),
+    "PostgreSQL": (
+        ("set synchronous_commit = off", "set maintenance_work_mem = '1GB'"),
+        ("vacuum analyze",),
+    ),
+}  # fmt: skip
+"""What is said before and after loading: nothing is durable before the end of it."""
 
 
 @dataclass
@@ -115,7 +112,12 @@ class _History:
     """Where the chain stands, and how a batch is added to it."""
 
     def __init__(
-        self, connection: pyodbc.Connection, template: Template, start: datetime, sign: Sign
+        self,
+        connection: Connection,
+        template: Template,
+        start: datetime,
+        sign: Sign,
+        epochs: Mapping[str, int],
     ) -> None:
         self._connection = connection
         self._start = start
@@ -125,16 +127,8 @@ class _History:
             i: as_json(c.events) for i, c in enumerate(template.commits) if _follows_from_ids(c)
         }
         self._tables = {name: as_json(rows) for name, rows in template.tables.items()}
-        self._newest: dict[str, tuple[int, str]] = {}
-        self._epochs: dict[str, int] = {}
-        for line in CARD_LINES:
-            last = connection.execute(
-                "select number, hash from commit_link where line = ? order by number desc limit 1",
-                line,
-            ).fetchone()
-            self._newest[line] = (last[0], last[1]) if last else (0, GENESIS)
-            epoch = connection.execute("select epoch from epoch where line = ?", line).fetchval()
-            self._epochs[line] = epoch
+        self._newest = dict.fromkeys(epochs, (0, GENESIS))
+        self._epochs = epochs
 
     def make(self, number: int) -> dict[str, str]:
         """The rows of a batch by table, as JSON."""
@@ -183,16 +177,17 @@ class _History:
         return [signed_head(n, s) for n, s in zip(newest, self._sign(digests), strict=True)]
 
     def write(self, tables: Mapping[str, str]) -> None:
-        self._connection.execute("begin").close()
-        for table, text in tables.items():
-            if text == "[]":
-                continue
-            names = _COLUMNS[table]
-            values = ", ".join(f"value->>'{n}'" for n in names)
-            self._connection.execute(
-                f"insert into {table} ({', '.join(names)}) select {values} from json_each(?)", text
-            ).close()
-        self._connection.execute("commit").close()
+        with self._connection.writing():
+            for table, text in tables.items():
+                columns = dict(schema.TYPES[table])
+                if table in ("event", "movement"):
+                    del columns["id"]
+                names = ", ".join(columns)
+                self._connection.run(
+                    f"insert into {table} ({names}) select {names}"
+                    f" from {self._connection.database.chunk(columns)}",
+                    text,
+                )
 
 
 _COMPUTED = frozenset({
