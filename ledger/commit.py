@@ -70,7 +70,6 @@ class Ledger:
     def open_epoch(self, line: str) -> int:
         """A new epoch for `line`: from here on, commits under any older epoch are refused."""
 
-
         def take() -> int:
             self._connection.run(
                 "insert into epoch (line, epoch) values (?, 1)"

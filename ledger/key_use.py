@@ -69,8 +69,9 @@ def _bodies_of_masters(queries: Queries) -> dict[tuple[str, str], int]:
         " where place in (?, ?, ?, ?) group by batch_id"
         " union all select 'formal', 'v' || cast(version as text), count(*) from ("
         # A release that names no version is one of the first.
-        "select coalesce(max(cast(e.data->>'version' as integer)), 1) as version from body b join event e"
-        f" on e.body_id = b.body_id and e.type = ? where b.released = 1 and {HERE}"
+        "select coalesce(max(cast(e.data->>'version' as integer)), 1) as version"
+        " from body b join event e on e.body_id = b.body_id and e.type = ?"
+        f" where b.released = 1 and {HERE}"
         " group by b.body_id) released group by version",
         *UNDER_TEMPORARY_KEYS,
         EventType.KEY_WRITE_RELEASED,

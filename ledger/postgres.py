@@ -46,6 +46,8 @@ DURABLE = {"fsync": ("on",), "full_page_writes": ("on",),
            "synchronous_commit": ("on", "remote_apply")}  # fmt: skip
 
 _IN_VALUES = re.compile(r"\bin \(select value from json_each\(\?\)\)")
+_NOT_IN_A_WORD = re.compile(r"[\s;{}'\\]")
+"""What psqlodbc would take for the end of a word; it knows no quotes."""
 _ROWS = re.compile(r"\bjson_each\(\?\) (\w+)")
 
 
@@ -68,6 +70,8 @@ def from_url(url: str) -> Postgres:
             " (~/.pgpass, mode 0600; another file: ?passfile=FILE)"
         )
     name = unquote(parts.path.strip("/"))
+    if _NOT_IN_A_WORD.search(unquote(url)):
+        raise LedgerUnusable("[ledger] url: no blanks, quotes, semicolons or braces in it")
     if not name:
         raise LedgerUnusable(
             "[ledger] url: it names no database, as postgresql://USER@HOST:PORT/DATABASE does"
@@ -129,9 +133,9 @@ class Postgres:
             # statement.
             "Protocol": "7.4-0",
             "BoolsAsChar": "0",
-            "pqopt": " ".join(f"{k}={_quoted(v)}" for k, v in client.items()),
+            "pqopt": "{" + " ".join(f"{k}={v}" for k, v in client.items()) + "}",
         }
-        text = ";".join(f"{k}={{{v.replace('}', '}}')}}}" for k, v in words.items())
+        text = ";".join(f"{k}={v}" for k, v in words.items())
         try:
             return pyodbc.connect(text, autocommit=True)
         except pyodbc.Error as e:
@@ -154,7 +158,8 @@ class Postgres:
             raise LedgerUnusable(f"PostgreSQL {version} is too old: {OLDEST_SERVER} is needed")
         if encoding != "UTF8":
             raise LedgerUnusable(
-                f"the database {self.database} has encoding {encoding}: createdb -E UTF8 -T template0"
+                f"the database {self.database} has encoding {encoding}:"
+                " createdb -E UTF8 -T template0"
             )
         if standby:
             raise LedgerUnusable(f"PostgreSQL at {self.host} is a standby: name the primary")
@@ -250,12 +255,11 @@ class Postgres:
 _CATALOGUE = """
 with ours as (select c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity
     from pg_class c where c.relnamespace = current_schema()::regnamespace)
-select relname as name, 0 as part, relkind || ' ' || relpersistence || ' ' || relrowsecurity as shape
+select relname as name, 0 as part, concat_ws(' ', relkind, relpersistence, relrowsecurity) as shape
     from ours
-union all select o.relname, a.attnum, a.attname || ' ' || format_type(a.atttypid, a.atttypmod)
-    || ' ' || a.attnotnull || a.attidentity || a.attgenerated || ' '
-    || coalesce(a.attcollation::regcollation::text, '') || ' '
-    || coalesce(pg_get_expr(d.adbin, d.adrelid), '')
+union all select o.relname, a.attnum, concat_ws(' ', a.attname,
+        format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
+        a.attcollation::regcollation, pg_get_expr(d.adbin, d.adrelid))
     from ours o join pg_attribute a on a.attrelid = o.oid and a.attnum > 0 and not a.attisdropped
     left join pg_attrdef d on d.adrelid = o.oid and d.adnum = a.attnum
     where o.relkind in ('r', 'v', 'm', 'p', 'f')
@@ -263,9 +267,9 @@ union all select o.relname, 10000, pg_get_indexdef(o.oid)
     from ours o where o.relkind in ('i', 'I')
 union all select o.relname, 20000, pg_get_constraintdef(k.oid)
     from ours o join pg_constraint k on k.conrelid = o.oid
-union all select o.relname, 30000, rulename || ' ' || definition
+union all select o.relname, 30000, concat_ws(' ', r.rulename, r.definition)
     from ours o join pg_rules r on r.tablename = o.relname and r.schemaname = current_schema()
-union all select t.tgname, 0, pg_get_triggerdef(t.oid)
+union all select t.tgname, 0, concat_ws(' ', pg_get_triggerdef(t.oid), t.tgenabled)
     from ours o join pg_trigger t on t.tgrelid = o.oid and not t.tgisinternal
 union all select p.proname, 0, pg_get_functiondef(p.oid)
     from pg_proc p where p.pronamespace = current_schema()::regnamespace and p.prokind <> 'a'
@@ -284,9 +288,7 @@ def _shapes(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 @lru_cache(maxsize=1_000)
 def _spoken(sql: str) -> str:
-    sql = _IN_VALUES.sub(
-        "= any (array(select json_array_elements_text(cast(? as json))))", sql
-    )
+    sql = _IN_VALUES.sub("= any (array(select json_array_elements_text(cast(? as json))))", sql)
 
     def rows(match: re.Match[str]) -> str:
         name = match[1]
@@ -296,8 +298,3 @@ def _spoken(sql: str) -> str:
 
     sql = _ROWS.sub(rows, sql)
     return sql.replace(" as integer)", " as bigint)")
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -93,7 +93,8 @@ def verify(
     *,
     today: date | None = None,
 ) -> Report:
-    """Read the `ledger` (its URL, or the path of a file) and report the first thing that does not fit.
+    """Read the `ledger` (its URL, or the path of a file) and report the first thing that does not
+    fit.
 
     Links: every hash is computed anew, numbers have no gap, epochs never decrease. Heads: those
     of the table and of `head_file` (None: not looked at) are signed by `public_key_pem` (None:
