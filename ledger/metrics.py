@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 from ledger.summary import OUTSIDE, STAGES
 
 log = structlog.get_logger()
@@ -166,14 +166,18 @@ class LedgerGauges(Collector):
 
     def _read_outbox(self, queries: Queries) -> list[str]:
         """When each entry was written that its receiver has not taken."""
-        waiting = [r["id"] for r in queries.rows("select id from outbox where acknowledged = 0")]
+        waiting = {
+            r["id"]: r["batch_id"]
+            for r in queries.rows("select id, batch_id from outbox where acknowledged = 0")
+        }
         known = {i: self._outbox_since[i] for i in waiting if i in self._outbox_since}
-        new = [i for i in waiting if i not in known]
+        new = [{"id": i, "batch": b} for i, b in waiting.items() if i not in known]
         if new:
             for r in queries.rows(
-                "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type in (select value from json_each(?))"
-                " and e.data->'outbox'->>j.value is not null"
+                "select j.value->>'id' as id, c.at from json_each(?) j join event e"
+                f" on e.data->>'batch_id' = j.value->>'batch' and {OF_NO_CARD}"
+                " and e.type in (select value from json_each(?))"
+                " and e.data->'outbox'->>(j.value->>'id') is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
                 as_json(SENDING),

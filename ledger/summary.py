@@ -193,7 +193,11 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
 def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str, Any]]:
     """By stage: cards that left it, seconds, cards a second. A commit is stamped when its work is
     done, so a stage counts from the last commit of any line before its own first one."""
-    join = "" if batch_id is None else " join body b on b.body_id = e.body_id and b.batch_id = ?"
+    join = (
+        ""
+        if batch_id is None
+        else " join body b on b.body_id = e.body_id and e.body_id <> '' and b.batch_id = ?"
+    )
     parameters = () if batch_id is None else (batch_id,)
     found = {
         (r["line"], r["type"]): r
