@@ -115,9 +115,9 @@ class Lines:
 
     def __init__(self, config: Config) -> None:
         self.record: list[Operation] = []
+        self.ledger = Ledger(config.ledger, now)
         self.queries = Queries(config.ledger)
         self.provider = _provider(config, self.queries)
-        self.ledger = Ledger(config.ledger, now)
         self._profile = load_profile(config.profile)
         self._keys = Keys(self.provider, self.record)
         self._lines: dict[str, ChipLine] = {}
@@ -139,8 +139,10 @@ class Lines:
         finally:
             await doors.stop()
 
-    async def take_in(self, delivery: Delivery) -> None:
-        take_temporary_keys(self.provider, delivery.key_block.read_bytes())
+    async def take_in(self, delivery: Delivery, *, keys: bool = True) -> None:
+        """Through the doors; with its temporary `keys`, unless the token has them."""
+        if keys:
+            take_temporary_keys(self.provider, delivery.key_block.read_bytes())
         async with self.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
 

@@ -9,28 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from actors.lots import LotPlan
-from actors.sorting import Sorting
-from bench.chips import BenchError, Chip, ChipTime
+from bench import whole_batch
+from bench.chips import BenchError
 from bench.masters import home_with_keys
-from bench.one_process import Door, Lines
+from bench.one_process import Lines
 from counterparts.factory import make_delivery
-from domain.lines import ClosePackage
-from domain.places import DRAWN, Line
 from ledger.queries import Queries
-from station_agents.virtual.tray_file import read_tray
 
 SEED = 987_654
 MARK = "######"
 """Stands in the template wherever the number of the copy will stand, in every id."""
-SEED_BYTES = 16
 
 TABLES = (
     "file_in", "refused_record", "delivery", "carton", "settled_group", "orders", "order_stop",
@@ -71,53 +65,10 @@ def make_template(place: Path, cards: int) -> Template:
     delivery = make_delivery(SEED, cards, place / "delivery", pem)
     lines = Lines(config)
     try:
-        asyncio.run(lines.take_in(delivery))
-        spent = ChipTime()
-        chips = [
-            Chip(plastic, "station-1", spent, sound=False)
-            for tray in delivery.trays
-            for plastic in read_tray(tray)[0].cards.values()
-        ]
-        asyncio.run(_finish(lines, chips))
+        asyncio.run(whole_batch.run(lines, delivery))
         return _read(lines.queries)
     finally:
         lines.close()
-
-
-async def _finish(lines: Lines, chips: list[Chip]) -> None:
-    """All chips through the lines, the samples again, the packages scanned, the outbox empty."""
-    lots = LotPlan(lambda _lot: secrets.token_bytes(SEED_BYTES))
-    sorting = Sorting(Door(lines.ledger, Line.SORTING, []), lines.queries, "template", lots)
-    by_ticket = {(c.plastic.carton_id, c.plastic.card_id): c for c in chips}
-    q = lines.queries
-    await lines.feed(chips)
-    while True:
-        while await sorting.step():
-            pass
-        drawn = [by_ticket[b.carton_id, b.ticket] for b in q.bodies("b.place = ?", DRAWN)]
-        for chip in drawn:
-            chip.open(Line.SAMPLING)
-        await lines.feed(drawn)
-        scanned = await _scan(sorting, q)
-        if not drawn and not scanned:
-            break
-    sent = [r["id"] for r in q.rows("select id from outbox where acknowledged = 0 order by id")]
-    await sorting.acknowledge(sent)
-    if q.rows("select batch_id from file_in f where kind = 'factory_return' and not exists"
-              " (select 1 from outbox o where o.kind = 'centre_return')"):  # fmt: skip
-        raise BenchError("the batch of the template did not come to its return")
-
-
-async def _scan(sorting: Sorting, queries: Queries) -> int:
-    """A person scans every open package; how many."""
-    packages = queries.packages("p.state = 'open'")
-    for package in packages:
-        cards = queries.bodies("b.package_id = ?", package["package_id"])
-        scanned = tuple(b.order_id for b in cards if b.order_id)
-        command = ClosePackage(package["package_id"], scanned, len(cards) - len(scanned))
-        if not (await sorting.close_package(command)).accepted:
-            raise BenchError("a package of the template is not what its list says")
-    return len(packages)
 
 
 def _read(queries: Queries) -> Template:

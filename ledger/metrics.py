@@ -141,7 +141,7 @@ class LedgerGauges(Collector):
         waiting = self._read_outbox(queries)
         outbox.add_metric((), len(waiting))
         outbox_age.add_metric((), _age(min(waiting, default=None)))
-        unsigned_age.add_metric((), _age(_oldest_unsigned(queries)))
+        unsigned_age.add_metric((), _age(oldest_unsigned(queries)))
         return bodies, outbox, outbox_age, unsigned_age
 
     def _read_movements(self, queries: Queries) -> None:
@@ -208,7 +208,8 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
     )
 
 
-def _oldest_unsigned(queries: Queries) -> str | None:
+def oldest_unsigned(queries: Queries) -> str | None:
+    """When the oldest commit took effect that no signed head covers; None: all are covered."""
     found = queries.one(
         "select min(c.at) as at from epoch e join commit_link c on c.line = e.line and c.number ="
         " 1 + coalesce((select max(h.number) from head h where h.line = e.line), 0)"
