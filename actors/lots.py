@@ -174,7 +174,8 @@ class LotWork:
             "  where b.body_id = r.body_id and b.body_id <> '' and b.type in (?, ?)"
             "  and b.id < (select id from presented) order by b.id desc limit 1) = ?",
             lot.batch_id, EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED,
-            EventType.BODY_RELEASED, EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
+            EventType.BODY_RELEASED,
+            EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
         )  # fmt: skip
         return {r["body_id"] for r in found}
 

@@ -9,9 +9,10 @@ from ledger.queries import OF_NO_CARD, Queries
 def signed_counts(queries: Queries, delivery_id: str) -> dict[str, int]:
     """The count of each carton of a delivery when it was signed for."""
     found = queries.rows(
-        "select k.carton_id, e.data->>'counted' as counted from carton k"
-        f" join event e on e.data->>'carton_id' = k.carton_id and {OF_NO_CARD}"
-        " where k.delivery_id = ? and e.type = ?",
+        # A cross join: SQLite begins with the cartons of the delivery, not with all events.
+        "select k.carton_id, e.data->>'counted' as counted from carton k cross join event e"
+        f" where e.data->>'carton_id' = k.carton_id and {OF_NO_CARD}"
+        " and k.delivery_id = ? and e.type = ?",
         delivery_id,
         EventType.CARTON_SIGNED_FOR,
     )

@@ -74,8 +74,9 @@ def _bodies_of_masters(queries: Queries) -> dict[tuple[str, str], int]:
         " union all select 'formal', 'v' || cast(version as text), count(*) from ("
         # A release that names no version is one of the first.
         "select coalesce(max(cast(e.data->>'version' as integer)), 1) as version"
-        " from body b join event e on e.body_id = b.body_id and e.body_id <> '' and e.type = ?"
-        " where b.released = 1 and b.place in (select value from json_each(?))"
+        # A cross join: SQLite begins with the bodies that are here, not with all releases.
+        " from body b cross join event e where e.body_id = b.body_id and e.body_id <> ''"
+        " and e.type = ? and b.released = 1 and b.place in (select value from json_each(?))"
         " group by b.body_id) released group by version",
         *UNDER_TEMPORARY_KEYS,
         EventType.KEY_WRITE_RELEASED,

@@ -92,10 +92,12 @@ def _rates(queries: Queries, now: str) -> dict[str, float]:
     counted = {
         (r["line"], r["type"]): r["n"]
         for r in queries.rows(
-            "select e.line, e.type, count(*) as n from event e"
+            "select e.line, e.type, count(*) as n from"
+            " (select line, number, type from event where id > ? order by id limit ?) e"
             " join commit_link c on c.line = e.line and c.number = e.number"
-            " where e.id > ? and c.at >= ? group by e.line, e.type",
+            " where c.at >= ? group by e.line, e.type",
             first,
+            RATE_EVENTS,
             since,
         )
     }

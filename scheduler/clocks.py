@@ -75,10 +75,11 @@ _FIRST_OR_LAST = (
     f" and {OF_NO_CARD} group by 1"
 )
 _SIGNED = (
-    "select k.batch_id, max(c.at) as at from carton k"
-    f" join event e on e.data->>'carton_id' = k.carton_id and {OF_NO_CARD}"
-    " join commit_link c on c.line = e.line and c.number = e.number"
-    " where e.type = ? and k.batch_id in (select value from json_each(?)) group by 1"
+    # Cross joins: SQLite begins with the cartons of these batches, not with all that were signed.
+    "select k.batch_id, max(c.at) as at from carton k cross join event e cross join commit_link c"
+    f" where e.data->>'carton_id' = k.carton_id and {OF_NO_CARD} and c.line = e.line"
+    " and c.number = e.number and e.type = ?"
+    " and k.batch_id in (select value from json_each(?)) group by 1"
 )
 _OPEN = (
     "select f.batch_id, case when exists (select 1 from delivery d"
