@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.audit import Evidence, audit
+from proof.audit import Evidence, audit
 from tests.demo.crash import CrashPoints
 from tests.demo.running import SEED, centre, demo, environment
 

@@ -1,0 +1,1 @@
+"""What proves the centre from outside: the simulator, the crash harness, the auditor."""
