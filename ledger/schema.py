@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pyodbc
 
-from ledger.connection import LedgerUnusable
+from ledger import migrations
 
-VERSION = 6
+VERSION = migrations.VERSION
 
 TABLES: tuple[str, ...] = (
     "create table ledger_version (version integer not null) strict",
@@ -159,7 +159,7 @@ for _ddl in TABLES:
 
 
 def create(connection: pyodbc.Connection) -> None:
-    """Make the tables in an empty database, or check that these are ours.
+    """Make the tables in an empty database, or bring those of an older program forward.
 
     Raises LedgerUnusable for a schema that this program does not know; a newer one is refused.
     """
@@ -168,11 +168,7 @@ def create(connection: pyodbc.Connection) -> None:
     ).fetchval()
     if present:
         version = connection.execute("select version from ledger_version").fetchval()
-        if version != VERSION:
-            raise LedgerUnusable(
-                f"the ledger has schema {version}, this program knows {VERSION}: "
-                "run the program that wrote it"
-            )
+        migrations.forward(connection, int(version))
         return
     connection.execute("begin immediate").close()
     try:
