@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from proof.audit import Evidence, audit
+from proof.audit import audit
+from proof.evidence import Evidence
 from tests.demo.crash import CrashPoints
 from tests.demo.running import SEED, centre, demo, environment
 
