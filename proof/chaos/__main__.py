@@ -29,7 +29,8 @@ FRESH_SEEDS = 1_000_000
 @click.option("--cards", type=click.IntRange(1, 100_000), default=20_000, show_default=True)
 @click.option("--kills", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Default: a fresh one, which is said.")
-def main(out: Path, cards: int, kills: int, seed: int | None) -> None:
+@click.option("--fresh", is_flag=True, help="Remove a run that is there and begin anew.")
+def main(out: Path, cards: int, kills: int, seed: int | None, fresh: bool) -> None:
     """Kill processes of a whole floor at random moments while it works, and audit what is left.
 
     The last line has the figures. Exit code 1: a promise was broken, and the lines before it say
@@ -37,7 +38,7 @@ def main(out: Path, cards: int, kills: int, seed: int | None) -> None:
     """
     if seed is None:
         seed = time.time_ns() % FRESH_SEEDS
-    chaos = Chaos(out.resolve(), seed, cards, kills)
+    chaos = Chaos(out.resolve(), seed, cards, kills, fresh)
     _say(f"seed {seed}, {cards:,} cards, {kills} kills, home {chaos.home}")
     began = time.monotonic()
     killed: list[Kill] = []
@@ -84,7 +85,11 @@ def closing_line(chaos: Chaos, kills: Sequence[Kill], seconds: float, *, kept: b
     queries.close()
     pauses = {k: pause_after(k, times) for k in kills}
     longest = max(kills, key=pauses.__getitem__, default=None)
-    said = f", longest pause {pauses[longest]:.1f} s ({longest.victim})" if longest else ""
+    said = ""
+    if longest is not None:
+        end = longest.at + pauses[longest]
+        within = " + ".join(k.victim for k in kills if longest.at <= k.at < end)
+        said = f", longest pause {pauses[longest]:.1f} s ({within})"
     verdict = "every card once: OK" if kept else "BROKEN"
     return (
         f"chaos: seed {chaos.seed}, {chaos.cards:,} cards, {len(kills)} kills ({by_victim}){said},"

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyodbc
@@ -22,6 +22,7 @@ import pyodbc
 from centre import watch
 from centre.config import Config
 from centre.demo import prepare_home
+from centre.demo_terminal import DemoError
 from centre.machine import descendants
 from domain.words import in_words
 from ledger.connection import LedgerUnusable
@@ -30,6 +31,8 @@ from proof.chaos import floor, victims
 from proof.chaos.pauses import Kill
 from proof.chaos.plan import Plan, commits, progress
 
+LOG = Path("log") / "chaos.jsonl"
+"""Every kill, one JSON object a line: `Kill`."""
 LOOK_SECONDS = 0.1
 STALL_SECONDS = 180.0
 """Without a commit for so long, the run hangs."""
@@ -45,19 +48,22 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Chaos:
-    """What to run. `home`: made anew if there is none."""
+    """What to run. `home`: made anew if there is none; `fresh`: if there is one, too."""
 
     home: Path
     seed: int
     cards: int
     kills: int
+    fresh: bool = False
 
 
 def run(chaos: Chaos, say: Callable[[str], None], kills: list[Kill]) -> None:
     """Until the floor has done its work; `kills` gets every kill. Raises Hangs or Ended; nothing
-    runs then."""
+    runs then. DemoError for a home that can't be used."""
+    if (chaos.home / LOG).exists() and not chaos.fresh:
+        raise DemoError(f"{chaos.home} holds an earlier run: FRESH=1, or choose another OUT")
     job = floor.demo(chaos.home, chaos.seed, chaos.cards)
-    config = prepare_home(job)
+    config = prepare_home(replace(job, fresh=chaos.fresh))
     assert job.envelopes is not None
     job.envelopes.mkdir(mode=0o700, exist_ok=True)
     _Run(chaos, config, say, kills).run()
@@ -72,7 +78,7 @@ class _Run:
         self._plan = Plan(chaos.seed, chaos.kills)
         self._progress, self._commits = 0.0, -1
         self._moved = time.monotonic()
-        self._log = chaos.home / "log" / "chaos.jsonl"
+        self._log = chaos.home / LOG
 
     def run(self) -> None:
         while True:
