@@ -8,6 +8,8 @@ OUT = out/demo
 FRESH =
 # How many processes `make chaos` kills.
 KILLS = 50
+# postgresql or sqlite: where its ledger lives.
+LEDGER = postgresql
 # Handed on to pytest.
 ARGS =
 
@@ -22,7 +24,7 @@ demo: setup
 chaos: CARDS = 20000
 chaos: OUT = out/chaos
 chaos: setup
-	@$(python) -m proof.chaos --seed $(SEED) --cards $(CARDS) --kills $(KILLS) --out "$(OUT)" \
+	@$(python) -m proof.chaos --seed $(SEED) --cards $(CARDS) --kills $(KILLS) --ledger $(LEDGER) --out "$(OUT)" \
 		$(if $(FRESH),--fresh)
 
 test: setup

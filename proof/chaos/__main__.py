@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -17,8 +20,9 @@ from ledger.queries import Queries
 from proof.audit import audit
 from proof.chaos.floor import ENVELOPES
 from proof.chaos.pauses import Kill, commit_times, pause_after
-from proof.chaos.run import Chaos, Ended, Hangs, run
+from proof.chaos.run import DATABASE, Chaos, Ended, Hangs, run
 from proof.evidence import BrokenPromise
+from proof.postgres import running
 
 FRESH_SEEDS = 1_000_000
 """Seeds that are drawn are below it: they number the batch."""
@@ -30,7 +34,10 @@ FRESH_SEEDS = 1_000_000
 @click.option("--kills", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Default: a fresh one, which is said.")
 @click.option("--fresh", is_flag=True, help="Remove a run that is there and begin anew.")
-def main(out: Path, cards: int, kills: int, seed: int | None, fresh: bool) -> None:
+@click.option(
+    "--ledger", type=click.Choice(("postgresql", "sqlite")), default="postgresql", show_default=True
+)
+def main(out: Path, cards: int, kills: int, seed: int | None, fresh: bool, ledger: str) -> None:
     """Kill processes of a whole floor at random moments while it works, and audit what is left.
 
     The last line has the figures. Exit code 1: a promise was broken, and the lines before it say
@@ -39,20 +46,38 @@ def main(out: Path, cards: int, kills: int, seed: int | None, fresh: bool) -> No
     if seed is None:
         seed = time.time_ns() % FRESH_SEEDS
     chaos = Chaos(out.resolve(), seed, cards, kills, fresh)
-    _say(f"seed {seed}, {cards:,} cards, {kills} kills, home {chaos.home}")
+    _say(f"seed {seed}, {cards:,} cards, {kills} kills, {ledger}, home {chaos.home}")
+    if ledger == "sqlite":
+        kept = _run(chaos)
+    else:
+        # A short path, for its socket, that the server's own OS account reaches.
+        directory = Path(tempfile.mkdtemp(prefix="cards-"))
+        directory.chmod(0o755)
+        with running(directory / "db") as server:
+            server.create(DATABASE)
+            kept = _run(replace(chaos, postgres=server))
+        if kept:
+            shutil.rmtree(directory)
+        else:
+            click.echo(f"the ledger is kept in {directory}")
+    sys.exit(0 if kept else 1)
+
+
+def _run(chaos: Chaos) -> bool:
+    """The run and its closing line; whether all promises were kept."""
     began = time.monotonic()
-    killed: list[Kill] = []
+    kills: list[Kill] = []
     try:
-        run(chaos, _say, killed)
-        broken = _broken(chaos, killed)
+        run(chaos, _say, kills)
+        broken = _broken(chaos, kills)
     except DemoError as e:
         raise click.UsageError(str(e)) from None
     except (Hangs, Ended) as e:
         broken = str(e)
     if broken:
         click.echo(broken)
-    click.echo(closing_line(chaos, killed, time.monotonic() - began, kept=not broken))
-    sys.exit(1 if broken else 0)
+    click.echo(closing_line(chaos, kills, time.monotonic() - began, kept=not broken))
+    return not broken
 
 
 def _say(text: str) -> None:

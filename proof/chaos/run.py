@@ -20,19 +20,24 @@ from pathlib import Path
 import pyodbc
 
 from centre import watch
-from centre.config import Config
+from centre.config import LEDGER, Config
 from centre.demo import prepare_home
 from centre.demo_terminal import DemoError
 from centre.machine import descendants
+from domain.changes import Away
 from domain.words import in_words
 from ledger.connection import LedgerUnusable
 from ledger.queries import Queries
 from proof.chaos import floor, victims
 from proof.chaos.pauses import Kill
 from proof.chaos.plan import Plan, commits, progress
+from proof.postgres import PostgresServer
 
 LOG = Path("log") / "chaos.jsonl"
 """Every kill, one JSON object a line: `Kill`."""
+DATABASE = "centre"
+UNREADABLE = (LedgerUnusable, Away, pyodbc.Error)
+"""The ledger can't be read now: it was not made yet, or its database was killed."""
 LOOK_SECONDS = 0.1
 STALL_SECONDS = 180.0
 """Without a commit for so long, the run hangs."""
@@ -55,6 +60,12 @@ class Chaos:
     cards: int
     kills: int
     fresh: bool = False
+    postgres: PostgresServer | None = None
+    """Where the ledger lives, started already; None: SQLite."""
+
+    @property
+    def ledger(self) -> str:
+        return self.postgres.url(DATABASE) if self.postgres else LEDGER
 
 
 def run(chaos: Chaos, say: Callable[[str], None], kills: list[Kill]) -> None:
@@ -62,7 +73,7 @@ def run(chaos: Chaos, say: Callable[[str], None], kills: list[Kill]) -> None:
     runs then. DemoError for a home that can't be used."""
     if (chaos.home / LOG).exists() and not chaos.fresh:
         raise DemoError(f"{chaos.home} holds an earlier run: FRESH=1, or choose another OUT")
-    job = floor.demo(chaos.home, chaos.seed, chaos.cards)
+    job = floor.demo(chaos.home, chaos.seed, chaos.cards, chaos.ledger)
     config = prepare_home(replace(job, fresh=chaos.fresh))
     assert job.envelopes is not None
     job.envelopes.mkdir(mode=0o700, exist_ok=True)
@@ -103,7 +114,7 @@ class _Run:
         with self._said.open("ab") as said:
             process = subprocess.Popen(
                 [sys.executable, "-m", "proof.chaos.floor", str(chaos.home), str(chaos.seed),
-                 str(chaos.cards)],
+                 str(chaos.cards), chaos.ledger],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
                 env={**os.environ, "XDG_STATE_HOME": str(chaos.home / "state")},
             )  # fmt: skip
@@ -116,14 +127,14 @@ class _Run:
         """Read from the ledger how far the run is. Raises Hangs."""
         try:
             queries = Queries(self._config.ledger)
-        except (LedgerUnusable, pyodbc.Error):
-            pass  # not made yet, or its database was killed
+        except UNREADABLE:
+            pass
         else:
             try:
                 self._progress = max(self._progress, progress(queries, self._batch))
                 if (now := commits(queries)) != self._commits:
                     self._commits, self._moved = now, time.monotonic()
-            except pyodbc.Error:
+            except UNREADABLE:
                 pass
             finally:
                 queries.close()
@@ -135,7 +146,7 @@ class _Run:
             queries = Queries(self._config.ledger)
             found = watch.stands_still(watch.look(self._config, queries))
             queries.close()
-        except (LedgerUnusable, pyodbc.Error) as e:
+        except UNREADABLE as e:
             return f"the ledger cannot be read ({type(e).__name__})"
         words = (f"{s.where}: {in_words(s.code)} {s.note}".strip() for s in found)
         return "; ".join(words) or "nothing that the centre knows of"
@@ -145,15 +156,21 @@ class _Run:
         return done < self._chaos.kills and self._plan.moments[done] <= self._progress
 
     def _kill(self, floor_pid: int) -> None:
+        postgres = self._chaos.postgres
         alive = {**victims.alive(floor_pid, self._chaos.home), victims.POWER: floor_pid}
+        if postgres is not None:
+            alive |= victims.of_server(postgres)
         name = self._plan.choose(alive)
         assert name is not None, "the floor itself is alive"
         pid, at = alive[name], time.time()
         if name == victims.POWER:
             for one in descendants(pid):
                 _end(one)
-        else:
+        elif name != victims.POSTGRES:
             _end(pid)
+        if postgres is not None and name in (victims.POWER, victims.POSTGRES):
+            postgres.kill()
+            postgres.start()
         kill = Kill(len(self._kills) + 1, name, pid, at, self._progress)
         self._kills.append(kill)
         with self._log.open("a", encoding="utf-8") as log:

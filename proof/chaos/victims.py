@@ -6,16 +6,19 @@ if it descends from the floor that was started here.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from centre.machine import PROC, descendants
 from centre.running import state_of
+from proof.postgres import USER, PostgresServer
 
 POWER = "power"
 """Everything at once: the whole floor loses its power."""
+POSTGRES = "postgres"
+BACKEND = "backend"
+"""One connection's process in the database server, which starts all of them anew then."""
 
 _PROGRAMS: dict[str, Callable[[Sequence[str]], str]] = {
     "raylet": lambda words: "raylet",
@@ -45,9 +48,21 @@ def alive(floor: int, home: Path) -> dict[str, int]:
     return found
 
 
+def of_server(server: PostgresServer) -> dict[str, int]:
+    """The postmaster, and the newest process that serves a connection of the floor, if any does."""
+    serving = [pid for pid in server.backends() if f"postgres: {USER} " in _command(pid)]
+    return {POSTGRES: server.pid, **({BACKEND: max(serving)} if serving else {})}
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return (PROC / str(pid) / "cmdline").read_text("utf-8", "replace")
+    return ""
+
+
 def _name(pid: int) -> str:
-    with suppress(OSError, ValueError, IndexError):
-        words = [os.fsdecode(w) for w in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")]
+    with suppress(ValueError, IndexError):
+        words = _command(pid).split("\0")
         if program := _PROGRAMS.get(Path(words[0]).name):
             return program(words)
         if "-m" in words and (module := _MODULES.get(words[words.index("-m") + 1])):
