@@ -24,8 +24,8 @@ demo: setup
 chaos: CARDS = 20000
 chaos: OUT = out/chaos
 chaos: setup
-	@$(python) -m proof.chaos --seed $(SEED) --cards $(CARDS) --kills $(KILLS) --ledger $(LEDGER) --out "$(OUT)" \
-		$(if $(FRESH),--fresh)
+	@$(python) -m proof.chaos --seed $(SEED) --cards $(CARDS) --kills $(KILLS) \
+		--ledger $(LEDGER) --out "$(OUT)" $(if $(FRESH),--fresh)
 
 test: setup
 	@$(python) -m pytest $(ARGS)

@@ -85,9 +85,8 @@ def lost_from_the_return(home: Path, card: dict[str, Any]) -> None:
 
 def laid_into_two_packages(home: Path, card: dict[str, Any]) -> None:
     notes = home / "journals" / "packer.jsonl"
-    name = next(
-        r["package"] for r in read(notes) if not any(card["card"] in t for t in r["tickets"])
-    )
+    ticket = f"tray-1/{card['card']}"
+    name = next(r["package"] for r in read(notes) if ticket not in r["tickets"])
 
     def alter(row: dict[str, Any]) -> None:
         if row["package"] == name:
