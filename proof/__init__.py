@@ -1,0 +1,1 @@
+"""Proof that the promises of the ledger hold, whatever happens (docs/proof.md)."""
