@@ -66,8 +66,9 @@ class LedgerActor:
         self._ledger: Ledger | None = Ledger(path, now)
         self._calls = Nursery()
         self.call = self
-        self.changed = asyncio.Event()
-        """Set with every commit."""
+        self.changes = 0
+        """How often a commit was tried."""
+        self._change = asyncio.Event()
 
     async def remote(self, method: str, args: bytes) -> bytes:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -126,7 +127,14 @@ class LedgerActor:
             if failing is not None and failing.dead:
                 self._die()
             self._watching.committed(changes, epoch, committed)
-            self.changed.set()
+            self.changes += 1
+            self._change.set()
+            self._change = asyncio.Event()
+
+    async def changed(self, since: int) -> None:
+        """Until a commit was tried after `since` were."""
+        while self.changes <= since:
+            await self._change.wait()
 
     def _die(self) -> None:
         if self._ledger is not None:
@@ -283,14 +291,15 @@ class LineActor:
 
     async def _steps(self, instance: Instance) -> None:
         while not instance.door.retired:
-            self._ledger.changed.clear()
+            since = self._ledger.changes
             try:
                 more = await self._within(instance, "step")
             except (Away, Refused):
-                more = False
+                await asyncio.sleep(STEP_SECONDS)
+                continue
             if not more:
                 await asyncio.sleep(STEP_SECONDS)
-                await self._ledger.changed.wait()
+                await self._ledger.changed(since)
 
     async def kill(self) -> None:
         """This process dies; another takes its place."""
