@@ -11,25 +11,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pyodbc
 import pytest
 
 from ledger import schema
 from ledger.commit import GENESIS, link_hash
-from ledger.connection import connect
+from ledger.connection import Connection, connect
 from ledger.heads import read_head_file
 from ledger.verify import Report, verify
 from tests.ledger.building import EXPIRES, one_of_each
 
 BEFORE_EXPIRY = date(2024, 3, 2)
 AFTER_EXPIRY = date(2024, 6, 2)
-TABLES = {
-    ddl.split()[2]: schema._columns(ddl)[1]
-    for ddl in schema.TABLES
-    if ddl.startswith("create table")
-}
+TABLES = {table: tuple(columns) for table, columns in schema.TYPES.items()}
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
-Run = Callable[[pyodbc.Connection], None]
+Run = Callable[[Connection], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ def copy(finished: Finished, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[pyodbc.Connection]:
+def opened(folder: Path) -> Iterator[Connection]:
     """As somebody with the file and any SQLite tool has it; nothing is checked on the way."""
     connection = connect(folder / "ledger.db", write=True)
     connection.execute("pragma synchronous=off").close()
@@ -194,7 +189,7 @@ def test_garbage_for_json_is_reported_and_breaks_nothing(
     assert table in report.finding
 
 
-def compute_anew(connection: pyodbc.Connection) -> None:
+def compute_anew(connection: Connection) -> None:
     """What somebody does who knows the format: every link again, so that all hashes are right."""
     lines = [r[0] for r in connection.execute("select distinct line from commit_link").fetchall()]
     for line in lines:
@@ -227,7 +222,7 @@ def compute_anew(connection: pyodbc.Connection) -> None:
             previous = now
 
 
-def dicts(connection: pyodbc.Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+def dicts(connection: Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
     cursor = connection.execute(sql, *parameters)
     columns = [c[0] for c in cursor.description]
     found = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]

@@ -1,0 +1,45 @@
+"""How a ledger that an older program wrote becomes one of this program: step by step, forward.
+
+A step is taken in one transaction with the number that it leads to, so a crash leaves the ledger
+at the version before or after it. Its statements stand as they were when they were written: they
+change what that version was, whatever `schema.TABLES` has become since. What they arrive at must
+be the text of `schema.TABLES`, since `verify` compares it: a new column of a table stands behind
+its others, with the default that `alter table … add column` gives it. They are written as
+`schema.TABLES` is, for both databases (`Database.defined`).
+"""
+
+from __future__ import annotations
+
+from ledger.connection import Connection, LedgerUnusable
+
+FIRST = 6
+"""The oldest version that can be brought forward."""
+STEPS: dict[int, tuple[str, ...]] = {}
+"""By the version that it leads to, in ascending order."""
+VERSION = max(STEPS, default=FIRST)
+
+
+def forward(connection: Connection, version: int) -> None:
+    """Bring a ledger of `version` to VERSION. Raises LedgerUnusable when this program can't."""
+    if version > VERSION:
+        raise LedgerUnusable(
+            f"the ledger has schema {version}, this program knows {VERSION}: run the program that"
+            " wrote it, or a newer one"
+        )
+    if version < FIRST:
+        raise LedgerUnusable(
+            f"the ledger has schema {version}, this program brings forward {FIRST} and newer:"
+            " run a program in between first"
+        )
+    for target in sorted(STEPS):
+        if target > version:
+            _step(connection, target)
+
+
+def _step(connection: Connection, target: int) -> None:
+    with connection.writing():
+        # Another process may have taken this step meanwhile.
+        if connection.value("select version from ledger_version") < target:
+            for statement in STEPS[target]:
+                connection.run(connection.database.defined(statement))
+            connection.run("update ledger_version set version = ?", target)

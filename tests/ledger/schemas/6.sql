@@ -1,0 +1,110 @@
+-- The schema of version 6, as its program made it. Never changed.
+create table ledger_version (version integer not null) strict;
+create table epoch (line text primary key, epoch integer not null) strict;
+create table commit_link (
+        line text not null, number integer not null, epoch integer not null, at text not null,
+        command_id text not null, payload_hash text not null, reply text not null,
+        previous text not null, hash text not null,
+        primary key (line, number)) strict;
+create unique index commit_command on commit_link (line, command_id);
+create table event (
+        id integer primary key, line text not null, number integer not null,
+        position integer not null, type text not null, body_id text not null,
+        order_id text not null, place text not null, condition text not null,
+        data text not null) strict;
+create unique index event_place on event (line, number, position);
+create index event_body on event (body_id) where body_id <> '';
+create index event_order on event (order_id) where order_id <> '';
+create index event_type on event (type);
+create table movement (
+        id integer primary key, line text not null, number integer not null,
+        position integer not null, source_place text not null, source_condition text not null,
+        target_place text not null, target_condition text not null, kind text not null,
+        bank text not null, count integer not null check (count > 0)) strict;
+create unique index movement_place on movement (line, number, position);
+create table head (
+        line text not null, number integer not null, hash text not null, at text not null,
+        signature text not null, primary key (line, number)) strict;
+create table file_in (
+        file_id text primary key, kind text not null, batch_id text not null,
+        digest text not null, records integer not null) strict;
+create index file_in_batch on file_in (batch_id, kind);
+create table refused_record (
+        file_id text not null, record_number integer not null, order_id text not null,
+        batch_id text not null, bank text not null, carton_id text not null,
+        identification_code text not null, field text not null, code text not null,
+        corrected_by text not null, primary key (file_id, record_number)) strict;
+create index refused_batch on refused_record (batch_id);
+create index refused_identification on refused_record (identification_code);
+create table delivery (
+        delivery_id text primary key, batch_id text not null, factory_id text not null,
+        state text not null) strict;
+create index delivery_batch on delivery (batch_id);
+create table carton (
+        carton_id text primary key, delivery_id text not null, batch_id text not null,
+        bank text not null, kind text not null, noted integer not null,
+        counted integer not null, destination text not null) strict;
+create index carton_delivery on carton (delivery_id);
+create table settled_group (
+        batch_id text not null, bank text not null, kind text not null, times integer not null,
+        stand_ins integer not null, primary key (batch_id, bank, kind)) strict;
+create table orders (
+        order_id text primary key, batch_id text not null, bank text not null,
+        branch text not null, carton_id text not null, identification_code text not null,
+        has_temporary integer not null) strict;
+create index orders_batch on orders (batch_id);
+create unique index orders_identification on orders (identification_code);
+create table order_stop (
+        order_id text primary key, reason text not null) strict;
+create table body (
+        body_id text primary key, kind text not null, bank text not null, batch_id text not null,
+        carton_id text not null, identification_code text not null, order_id text not null,
+        place text not null, condition text not null, lease integer not null,
+        released integer not null, live integer not null, destination text not null,
+        package_id text not null, ticket text not null) strict;
+create unique index body_identification on body (kind, identification_code)
+        where identification_code <> '';
+create unique index body_order on body (order_id) where order_id <> '' and live = 1;
+create index body_chip on body (identification_code);
+create index body_bound on body (order_id);
+create unique index body_ticket on body (carton_id, ticket) where ticket <> '';
+create index body_place on body (place, batch_id);
+create index body_carton on body (carton_id);
+create index body_batch on body (batch_id);
+create index body_package on body (package_id) where package_id <> '';
+create table package (
+        package_id text primary key, batch_id text not null, bank text not null,
+        kind text not null, destination text not null, has_temporary integer not null,
+        state text not null) strict;
+create index package_batch on package (batch_id);
+create index package_open on package (batch_id) where state = 'open';
+create table personal (
+        order_id text primary key, batch_id text not null, sealed text not null,
+        expires_on text not null) strict;
+create table number_index (
+        kind text not null, value text not null, order_id text not null,
+        primary key (kind, value, order_id)) strict;
+create index number_index_order on number_index (order_id);
+create table person (
+        name text primary key, roles text not null, credential text not null,
+        state text not null, failures integer not null, refused_at text not null,
+        password_to_change integer not null) strict;
+create table login (
+        session text primary key, token text not null, name text not null, since text not null,
+        until text not null, terminal text not null) strict;
+create unique index login_token on login (token);
+create table act (
+        act_id text primary key, kind text not null, subject text not null,
+        content text not null, proposed_by text not null, proposed_in text not null,
+        confirmed_by text not null, confirmed_in text not null, state text not null,
+        result text not null, sealed text not null) strict;
+create table return_line (
+        file_id text not null, position integer not null, batch_id text not null,
+        order_id text not null, body_id text not null, kind text not null, bank text not null,
+        branch text not null, result text not null, reason text not null,
+        final integer not null, package_id text not null,
+        primary key (file_id, position)) strict;
+create table outbox (
+        id text primary key, kind text not null, batch_id text not null,
+        acknowledged integer not null) strict;
+create index outbox_open on outbox (acknowledged);
