@@ -113,19 +113,19 @@ class LedgerActor:
     def _commit(self, changes: Changes, epoch: int) -> Committed:
         ledger = self._ledger
         assert ledger is not None
-        connection, failing = ledger._connection, None  # noqa: SLF001  # the fault goes in here
+        failing = None
         if self._faults.chance(self._faults.rates.statement):
-            failing = FailingConnection(connection, self._faults.random)
-            ledger._connection = failing  # type: ignore[assignment]  # noqa: SLF001
+            failing = FailingConnection.of(ledger, self._faults.random)
             self._faults.trace.fault(f"ledger {failing.kind}", "ledger", changes.command_id)
         committed = None
         try:
             committed = ledger.commit(changes, epoch)
             return committed
         finally:
-            ledger._connection = connection  # noqa: SLF001
-            if failing is not None and failing.dead:
-                self._die()
+            if failing is not None:
+                failing.end(ledger)
+                if failing.dead:
+                    self._die()
             self._watching.committed(changes, epoch, committed)
             self.changes += 1
             self._change.set()

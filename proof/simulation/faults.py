@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import pyodbc
 
+from ledger.commit import Ledger
 from proof.simulation.trace import Trace
 
 
@@ -88,30 +89,44 @@ class Faults:
 
 
 class FailingConnection:
-    """A connection to the ledger's database that fails at one statement of the next transaction:
+    """An ODBC connection that fails at one statement of the next transaction:
     the statement alone, or with it the whole process (`dead` from then on)."""
 
-    def __init__(self, connection: Any, random: Random) -> None:
-        self._connection = connection
+    def __init__(self, odbc: Any, random: Random) -> None:
+        self._odbc = odbc
         self.dead = False
         self.kind = random.choice(("error", "crash", "crash after commit"))
         self._left = random.randint(1, 14)
 
+    @classmethod
+    def of(cls, ledger: Ledger, random: Random) -> Self:
+        """Put in the place of the connection that a ledger has, until `end`."""
+        connection = ledger._connection  # noqa: SLF001  # the fault goes in from outside
+        connection.value("select 1")  # opens it, should it have been lost
+        failing = cls(connection._odbc, random)  # noqa: SLF001
+        connection._odbc = failing  # type: ignore[assignment]  # noqa: SLF001
+        return failing
+
+    def end(self, ledger: Ledger) -> None:
+        connection = ledger._connection  # noqa: SLF001
+        if connection._odbc is self:  # type: ignore[comparison-overlap]  # noqa: SLF001
+            connection._odbc = self._odbc  # noqa: SLF001
+
     def execute(self, sql: str, *parameters: Any) -> Any:
         if self.dead:
-            raise pyodbc.Error("08S01", "the process is dead")
+            raise pyodbc.Error("HY000", "the process is dead")
         if self.kind == "crash after commit":
-            cursor = self._connection.execute(sql, *parameters)
+            cursor = self._odbc.execute(sql, *parameters)
             self.dead = sql == "commit"
             if self.dead:
-                raise pyodbc.Error("08S01", "the process died")
+                raise pyodbc.Error("HY000", "the process died")
             return cursor
         self._left -= 1
         if self._left == 0 or (sql == "commit" and self._left > 0):
             self._left = 0
             self.dead = self.kind == "crash"
             raise pyodbc.Error("HY000", "disk full or input/output error")
-        return self._connection.execute(sql, *parameters)
+        return self._odbc.execute(sql, *parameters)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+    def close(self) -> None:
+        self._odbc.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ledger.connection import connect, rows
+from ledger.connection import connect
 
 Row = dict[str, Any]
 Account = tuple[str, str, str, str]
@@ -81,7 +81,7 @@ class Mirror:
         self._connection.close()
 
     def rows(self, sql: str, *parameters: Any) -> list[Row]:
-        return rows(self._connection, sql, parameters)
+        return self._connection.rows(sql, *parameters)
 
     def by_chip(self, identification_code: str) -> Row | None:
         """The body of a chip, as the ledger has it."""

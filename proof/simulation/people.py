@@ -24,6 +24,7 @@ from ledger.queries import Queries
 from proof.simulation.faults import Faults
 from proof.simulation.plastic import Card, Feeder
 from proof.simulation.promises import Promises
+from station_agents.virtual.tray_file import read_tray
 
 LOOK_SECONDS = 120.0
 """Between two rounds of the people who feed again and pack."""
@@ -207,25 +208,25 @@ def load_delivery(
     seed: int, cards: int, place: Path, transport_key: bytes, make_card: Callable[..., Card]
 ) -> tuple[Delivery, list[Card]]:
     """A delivery of the factory stand-in with its plastic, in the order of its trays."""
-    from station_agents.virtual.tray_file import read_tray
-
     delivery = make_delivery(seed, cards, place, transport_key)
     records = [json.loads(r) for r in delivery.factory_return.read_text("utf-8").splitlines()]
     by_face = {r["social_card_number"]: r["order_id"] for r in records}
+    branch_of = {r["order_id"]: r["branch_code"] for r in records}
     fault_of = {f["card"]: f["fault"] for f in delivery.faults if f["card"]}
     order_of = {card: order for order, card in delivery.cards.items()}
     found = []
-    for tray in delivery.trays:
-        for plastic in read_tray(tray)[0].cards.values():
-            found.append(
-                make_card(
-                    f"{delivery.batch_id}/{plastic.card_id}",
-                    plastic,
-                    order_of.get(plastic.card_id, ""),
-                    by_face.get(plastic.face_number, ""),
-                    fault_of.get(plastic.card_id, ""),
-                )
+    for plastic in (p for tray in delivery.trays for p in read_tray(tray)[0].cards.values()):
+        order_id = order_of.get(plastic.card_id, "")
+        found.append(
+            make_card(
+                f"{delivery.batch_id}/{plastic.card_id}",
+                plastic,
+                order_id,
+                by_face.get(plastic.face_number, ""),
+                branch_of.get(order_id, ""),
+                fault_of.get(plastic.card_id, ""),
             )
+        )
     return delivery, found
 
 

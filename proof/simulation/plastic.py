@@ -19,13 +19,15 @@ STACKS = ("good", "rejected", "held")
 @dataclass(eq=False)
 class Card:
     """One piece of plastic. `order_id`: the order that the factory made its chip for, empty for
-    none; `face_order`: the one whose number is on its face; `fault`: what the factory did wrong."""
+    none; `face_order`: the one whose number is on its face; `destination`: where that card goes;
+    `fault`: what the factory did wrong."""
 
     ticket: str
     plastic: Plastic
     profile: Profile
     order_id: str
     face_order: str
+    destination: str
     fault: str
     told: Callable[[Card, KeyWritten], None]
     """Called before a key of the chip changes."""

@@ -129,6 +129,10 @@ class Promises:
         if card.fault not in SOUND or card.order_id != body["order_id"]:
             what = card.fault or "it is another order's"
             raise Broken(3, f"{body['body_id']} was shipped: {what}", *names)
+        if body["place"] != f"courier/{card.destination}" and (
+            body["order_id"] or not body["place"].startswith("courier/window-")
+        ):
+            raise Broken(3, f"{body['body_id']} was shipped to {body['place']!r}", *names)
         if not {"keys_replaced", "inspected"} <= self.mirror.events_of[body["body_id"]]:
             raise Broken(3, f"{body['body_id']} was shipped and not inspected", *names)
         self._check_lot_and_package(body, card, *names)

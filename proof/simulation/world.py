@@ -27,6 +27,7 @@ from actors.shell import packed
 from actors.sorting import Sorting
 from domain.card.profile import load_profile
 from domain.places import Line
+from domain.provider import KeyState
 from gateways.floor import Floor
 from ledger.queries import Queries
 from ledger.verify import verify
@@ -43,6 +44,7 @@ from proof.simulation.promises import Promises
 from proof.simulation.stations import Station
 from proof.simulation.story import story
 from proof.simulation.trace import Trace
+from station_agents.virtual.tray_file import Plastic
 
 STATIONS, READERS = 4, 4
 FEWEST_CARDS, MOST_CARDS = 60, 180
@@ -196,22 +198,21 @@ class World:
         await asyncio.sleep(at)
         seed = self._seed % SEEDS_OF_FACTORY * SEEDS_OF_FACTORY + number
         count = self._random.randint(FEWEST_CARDS, MOST_CARDS)
-        make = partial(self._card)
         delivery, cards = load_delivery(
             seed, count, self._home.place / f"delivery-{number}",
-            self._home.transport_public_key, make,
+            self._home.transport_public_key, self._card,
         )  # fmt: skip
         self.trace.note("factory", f"delivery {delivery.delivery_id}, {len(cards)} cards")
-        from bench.masters import take_temporary_keys
-
-        take_temporary_keys(self.provider, delivery.key_block.read_bytes())
+        # What takes two people at a centre.
+        staged = self.provider.stage_temporary_keys(delivery.key_block.read_bytes())
+        self.provider.set_state([key.label for key in staged], KeyState.ACTIVE)
         for card in cards:
             self.promises.cards[card.code] = card
             self.promises.tickets[card.ticket] = card
         await DeliveryOfDay(self.people, delivery, cards).run()
 
-    def _card(self, ticket: str, plastic: Any, order: str, face: str, fault: str) -> Card:
-        return Card(ticket, plastic, self.profile, order, face, fault, self.promises.key_written)
+    def _card(self, ticket: str, plastic: Plastic, *truth: str) -> Card:
+        return Card(ticket, plastic, self.profile, *truth, self.promises.key_written)
 
     # What disturbs it.
 
@@ -363,6 +364,3 @@ async def _run(
     told = story(world.path, world.trace, broken.cards) if broken else ""
     await world.close()
     return world, broken, told
-
-
-Template = Callable[[Path], Home]
