@@ -274,16 +274,14 @@ class LineActor:
         attempt = 0
         while True:
             try:
-                epoch = unpacked(
-                    await self._ledger.remote("open_epoch", packed((self.name,)))
-                )
+                epoch = unpacked(await self._ledger.remote("open_epoch", packed((self.name,))))
                 break
             except Away:
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
                 attempt += 1
         door = RayLedger(self._ledger, self.name, epoch)
         queries = Queries(self._path)
-        keys = KeyPool({f"hsm-{n}": m for n, m in enumerate(self._members)})  # type: ignore[misc]
+        keys = KeyPool({f"hsm-{n}": m for n, m in enumerate(self._members)})
         self._now = Instance(self._make(door, queries, keys, epoch), door, queries)
         self._trace.note(self.name, f"ready, epoch {epoch}")
         if self._stepping:

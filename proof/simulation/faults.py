@@ -17,9 +17,9 @@ class Rates:
     """How often a fault is drawn: of messages and statements each time, of the rest by the hour
     of simulated time."""
 
-    message: float = 0.01
+    message: float = 0.02
     """Of messages that are lost, lost on the way back, late or doubled."""
-    statement: float = 0.01
+    statement: float = 0.03
     """Of commits in which the database fails at one of the statements, or its process dies."""
     apdu: float = 0.03
     """Of segments at an APDU of which the reader breaks off, the chip loses its power unseen, or
@@ -101,24 +101,24 @@ class FailingConnection:
     @classmethod
     def of(cls, ledger: Ledger, random: Random) -> Self:
         """Put in the place of the connection that a ledger has, until `end`."""
-        connection = ledger._connection  # noqa: SLF001  # the fault goes in from outside
+        connection = ledger._connection  # the fault goes in from outside
         connection.value("select 1")  # opens it, should it have been lost
-        failing = cls(connection._odbc, random)  # noqa: SLF001
-        connection._odbc = failing  # type: ignore[assignment]  # noqa: SLF001
+        failing = cls(connection._odbc, random)
+        connection._odbc = failing  # type: ignore[assignment]
         return failing
 
     def end(self, ledger: Ledger) -> None:
-        connection = ledger._connection  # noqa: SLF001
-        if connection._odbc is self:  # type: ignore[comparison-overlap]  # noqa: SLF001
-            connection._odbc = self._odbc  # noqa: SLF001
+        connection = ledger._connection
+        if connection._odbc is self:  # type: ignore[comparison-overlap]
+            connection._odbc = self._odbc
 
     def execute(self, sql: str, *parameters: Any) -> Any:
         if self.dead:
             raise pyodbc.Error("HY000", "the process is dead")
         if self.kind == "crash after commit":
             cursor = self._odbc.execute(sql, *parameters)
-            self.dead = sql == "commit"
-            if self.dead:
+            if sql == "commit":
+                self.dead = True
                 raise pyodbc.Error("HY000", "the process died")
             return cursor
         self._left -= 1

@@ -15,7 +15,7 @@ from proof.simulation.faults import Faults
 
 LATEST = 3600.0
 """Seconds by which a turn or its answer may be late."""
-GATHER_MILLISECONDS = 40.0
+GATHER_MILLISECONDS = 250.0
 """As long as this turns wait for others: fewer calls, so that a simulated day takes seconds."""
 
 Take = Callable[[CentreTurn], None]
@@ -34,8 +34,7 @@ class Gateway:
     def _open(self) -> None:
         self._life += 1
         self._collectors = {
-            stage: Collector(stage, line, self._limits)  # type: ignore[arg-type]  # any method
-            for stage, line in self._lines.items()
+            stage: Collector(stage, line, self._limits) for stage, line in self._lines.items()
         }
         for collector in self._collectors.values():
             self._work.spawn(collector.run())

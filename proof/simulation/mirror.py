@@ -136,10 +136,7 @@ class Mirror:
         """The chain goes on from where it was, and its hash is that of what is stored."""
         if row["number"] != last + 1 or row["previous"] != previous:
             raise Broken(7, f"{row['line']}: commit {row['number']} does not follow {last}")
-        head = {
-            c: row[c]
-            for c in ("line", "number", "epoch", "at", "command_id", "payload_hash")
-        }
+        head = {c: row[c] for c in ("line", "number", "epoch", "at", "command_id", "payload_hash")}
         head["reply"] = json.loads(row["reply"])
         said = [
             {c: e[c] for c in ("type", "body_id", "order_id", "place", "condition", "data")}
@@ -249,9 +246,7 @@ class Mirror:
         """All of the ledger at once: the mirror is what it adds up to."""
         stored = {r["body_id"]: r for r in self.rows("select * from body")}
         if stored != self.bodies:
-            differ = [
-                b for b in {*stored, *self.bodies} if stored.get(b) != self.bodies.get(b)
-            ]
+            differ = [b for b in {*stored, *self.bodies} if stored.get(b) != self.bodies.get(b)]
             raise Broken(1, f"{len(differ)} bodies are not what events told", *sorted(differ))
         advised: Counter[tuple[str, str]] = Counter()
         for r in self.rows(
@@ -261,8 +256,6 @@ class Mirror:
         ):
             advised[r["kind"], r["bank"]] += r["n"]
         for (kind, bank), n in sorted(advised.items()):
-            said = -sum(
-                v for a, v in self.balances.items() if a[:3] == (ADVISED, kind, bank)
-            )
+            said = -sum(v for a, v in self.balances.items() if a[:3] == (ADVISED, kind, bank))
             if said != n:
                 raise Broken(1, f"{n} are advised and {said} accounted for ({kind}, bank {bank})")

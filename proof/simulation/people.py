@@ -8,9 +8,9 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from counterparts.factory import Delivery, make_delivery
 from domain.changes import Away, Refused
@@ -22,7 +22,7 @@ from gateways.floor import Floor
 from gateways.return_file import read_file
 from ledger.queries import Queries
 from proof.simulation.faults import Faults
-from proof.simulation.plastic import Card, Feeder
+from proof.simulation.plastic import Card, Feeder, Truth
 from proof.simulation.promises import Promises
 from station_agents.virtual.tray_file import read_tray
 
@@ -85,10 +85,10 @@ class DeliveryOfDay:
         self._on, self._delivery, self._cards = floors, delivery, cards
 
     async def run(self) -> None:
-        comes = [self._send_return(), self._send_note()]
+        comes = [self._send_return, self._send_note]
         self._on.random.shuffle(comes)
         for coming in comes:
-            await asyncio.gather(coming)
+            await coming()
             await asyncio.sleep(self._on.random.uniform(0, 300))
         truly = {c.carton_id: 0 for c in self._note().cartons}
         for card in self._cards:
@@ -97,7 +97,9 @@ class DeliveryOfDay:
         counted = self._count(truly)
         sign = SignFor(self._delivery.delivery_id, counted)
         await self._on.persist(
-            Line.INVENTORY, f"sign:{sign.delivery_id}", lambda: self._on.floor.inventory.sign_for(sign)
+            Line.INVENTORY,
+            f"sign:{sign.delivery_id}",
+            partial(self._on.floor.inventory.sign_for, sign),
         )
         for card in self._cards:
             self._on.random.choice(self._on.feeders).feed(card)
@@ -112,7 +114,7 @@ class DeliveryOfDay:
     async def _settle(self) -> None:
         """All cards were fed, and bodies are left that nobody saw: their cartons were counted, or
         scanned, wrongly. What was seen of a carton is what it has."""
-        while any(card.lies.startswith("station") for card in self._cards):
+        while any(card.lies.startswith("station") for card in self._cards):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
         for r in self._on.queries.rows(
             "select carton_id, count(*) as bodies,"
@@ -149,9 +151,7 @@ class DeliveryOfDay:
     async def _send_return(self) -> None:
         lines = self._delivery.factory_return.read_text("utf-8").splitlines()
         records = [FactoryRecord(**json.loads(line)) for line in lines]
-        file = FramedReturn(
-            self._delivery.file_id, self._delivery.batch_id, "return", records
-        )
+        file = FramedReturn(self._delivery.file_id, self._delivery.batch_id, "return", records)
         await self._on.persist(
             Line.INVENTORY, f"return:{file.file_id}", lambda: take_return(self._on.floor, file)
         )
@@ -200,7 +200,7 @@ class DeliveryOfDay:
             )
             await self._on.persist(
                 Line.SORTING, f"orders:{command.command_id}",
-                lambda command=command: self._on.floor.sorting.command_orders(command),  # type: ignore[misc]
+                partial(self._on.floor.sorting.command_orders, command),
             )  # fmt: skip
 
 
@@ -211,7 +211,10 @@ def load_delivery(
     delivery = make_delivery(seed, cards, place, transport_key)
     records = [json.loads(r) for r in delivery.factory_return.read_text("utf-8").splitlines()]
     by_face = {r["social_card_number"]: r["order_id"] for r in records}
-    branch_of = {r["order_id"]: r["branch_code"] for r in records}
+    note = json.loads(delivery.delivery_note.read_text("utf-8"))
+    bank_of = {c["carton_id"]: c["bank_code"] for c in note["cartons"]}
+    # The record of a bank that is not registered is sent again, with the bank of its carton.
+    branch_of = {r["order_id"]: bank_of[r["carton_id"]] + r["branch_code"][3:] for r in records}
     fault_of = {f["card"]: f["fault"] for f in delivery.faults if f["card"]}
     order_of = {card: order for order, card in delivery.cards.items()}
     found = []
@@ -221,10 +224,12 @@ def load_delivery(
             make_card(
                 f"{delivery.batch_id}/{plastic.card_id}",
                 plastic,
-                order_id,
-                by_face.get(plastic.face_number, ""),
-                branch_of.get(order_id, ""),
-                fault_of.get(plastic.card_id, ""),
+                Truth(
+                    order_id,
+                    by_face.get(plastic.face_number, ""),
+                    branch_of.get(order_id, ""),
+                    fault_of.get(plastic.card_id, ""),
+                ),
             )
         )
     return delivery, found
@@ -271,8 +276,8 @@ class Table:
         """Find the cards of a list on the good stack by their faces, and scan them."""
         by_face: dict[str, Card] = {}
         for card in self._on.promises.tickets.values():
-            if card.lies == "good" and card.face_order:
-                by_face.setdefault(card.face_order, card)
+            if card.lies == "good" and card.truth.face_order:
+                by_face.setdefault(card.truth.face_order, card)
         found = [by_face[o] for o in listed if o and o in by_face]
         faults = self._on.faults
         if found and faults.chance(5 * faults.rates.scan):
@@ -282,7 +287,7 @@ class Table:
             else:
                 others = [c for o, c in by_face.items() if o not in listed]
                 found[-1] = faults.random.choice(others) if others else found[0]
-        orders = tuple(c.face_order for c in found)
+        orders = tuple(c.truth.face_order for c in found)
         command = ClosePackage(package_id, orders, sum(not o for o in listed))
         self._on.promises.packed[package_id].append({c.ticket for c in found})
         receipt = await self._on.persist(
@@ -292,4 +297,3 @@ class Table:
         if receipt.accepted:
             for card in found:
                 card.lies = package_id
-

@@ -16,19 +16,26 @@ from station_agents.virtual.tray_file import Plastic
 STACKS = ("good", "rejected", "held")
 
 
-@dataclass(eq=False)
-class Card:
-    """One piece of plastic. `order_id`: the order that the factory made its chip for, empty for
-    none; `face_order`: the one whose number is on its face; `destination`: where that card goes;
-    `fault`: what the factory did wrong."""
+@dataclass(frozen=True)
+class Truth:
+    """What the factory knows of a card. `order_id`: the order that it made the chip for, empty
+    for none; `face_order`: the one whose number is on its face; `destination`: the branch of its
+    order; `fault`: what was done wrong (`counterparts.faults`)."""
 
-    ticket: str
-    plastic: Plastic
-    profile: Profile
     order_id: str
     face_order: str
     destination: str
     fault: str
+
+
+@dataclass(eq=False)
+class Card:
+    """One piece of plastic."""
+
+    ticket: str
+    plastic: Plastic
+    profile: Profile
+    truth: Truth
     told: Callable[[Card, KeyWritten], None]
     """Called before a key of the chip changes."""
     written: Counter[int] = field(default_factory=Counter)

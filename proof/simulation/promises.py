@@ -12,7 +12,7 @@ from domain.card.profile import Profile
 from domain.changes import Changes, Committed
 from domain.lines import Receipt
 from domain.turns import Verdict
-from proof.simulation.home import FORMAL_VERSION, formal_key, same_key
+from proof.simulation.home import FORMAL_VERSION, is_formal_key
 from proof.simulation.mirror import Broken, Link, Mirror
 from proof.simulation.plastic import Card
 from proof.simulation.trace import Trace
@@ -116,20 +116,19 @@ class Promises:
     def _check_shipped(self, body: dict[str, Any]) -> None:
         """Promise 3, by what is truly on the chip and in the package."""
         self.shipped += 1
-        names = body["body_id"], body["identification_code"], body["order_id"]
         card = self.cards.get(body["identification_code"])
         if card is None:
-            raise Broken(3, f"{body['body_id']} was shipped, and is no card", *names)
-        names = (*names, card.ticket)
+            raise Broken(3, f"{body['body_id']} was shipped, and is no card", body["body_id"])
+        names = body["body_id"], card.code, card.ticket, body["order_id"]
         for key in card.plastic.memory.social.keys.values():
             usage = next(s.usage for s in self._profile.keys if s.key_id == key.key_id)
-            formal = formal_key(self._profile, usage, card.code)
-            if key.version != FORMAL_VERSION or not same_key(self._profile, key.value, formal):
+            formal = is_formal_key(self._profile, usage, card.code, key.value)
+            if key.version != FORMAL_VERSION or not formal:
                 raise Broken(3, f"{body['body_id']} was shipped, its {usage} is not formal", *names)
-        if card.fault not in SOUND or card.order_id != body["order_id"]:
-            what = card.fault or "it is another order's"
+        if card.truth.fault not in SOUND or card.truth.order_id != body["order_id"]:
+            what = card.truth.fault or "it is another order's"
             raise Broken(3, f"{body['body_id']} was shipped: {what}", *names)
-        if body["place"] != f"courier/{card.destination}" and (
+        if body["place"] != f"courier/{card.truth.destination}" and (
             body["order_id"] or not body["place"].startswith("courier/window-")
         ):
             raise Broken(3, f"{body['body_id']} was shipped to {body['place']!r}", *names)

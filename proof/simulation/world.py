@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -29,6 +28,7 @@ from domain.card.profile import load_profile
 from domain.places import Line
 from domain.provider import KeyState
 from gateways.floor import Floor
+from ledger.commit import Ledger
 from ledger.queries import Queries
 from ledger.verify import verify
 from proof.simulation.actors import KeyMember, LedgerActor, LineActor, Nursery
@@ -39,15 +39,15 @@ from proof.simulation.home import PROFILE, Home
 from proof.simulation.leaving import CardManagement, Outbox, Signer
 from proof.simulation.mirror import Broken, Mirror
 from proof.simulation.people import DeliveryOfDay, Floors, Table, load_delivery
-from proof.simulation.plastic import Card, Feeder
+from proof.simulation.plastic import Card, Feeder, Truth
 from proof.simulation.promises import Promises
 from proof.simulation.stations import Station
 from proof.simulation.story import story
 from proof.simulation.trace import Trace
 from station_agents.virtual.tray_file import Plastic
 
-STATIONS, READERS = 4, 4
-FEWEST_CARDS, MOST_CARDS = 60, 180
+STATIONS, READERS = 4, 8
+FEWEST_CARDS, MOST_CARDS = 60, 120
 """In one delivery."""
 CARDS_AN_HOUR = 100
 LONGEST_QUIET_HOURS = 4
@@ -69,6 +69,8 @@ class Outcome:
     kinds: dict[str, int]
     digest: str
     seconds: float
+    promise: int = -1
+    """The number of the one that is broken; 0: a program failed; -1: none."""
     broken: str = ""
     story: str = ""
 
@@ -93,33 +95,28 @@ class World:
         self._random = Random(f"world/{seed}")
         self.clock = WallClock(loop)
         self.path = home.place / "ledger.db"
-        self.ledger_watch: Promises | None = None
         self.provider = home.provider(self.path)
         self.profile = load_profile(PROFILE)
-        self._late = Nursery()
         self._set_up()
 
     def _set_up(self) -> None:
-        # The ledger makes its tables first; nobody has written yet.
-        watching = _Late()
-        self.ledger = LedgerActor(self.path, self.clock.text, self.faults, watching)
+        Ledger(self.path, self.clock.text).close()  # who looks at it comes before who writes
         self.mirror = Mirror(self.path)
-        self.promises = watching.promises = Promises(self.mirror, self.profile, self.trace)
+        self.promises = Promises(self.mirror, self.profile, self.trace)
+        self.ledger = LedgerActor(self.path, self.clock.text, self.faults, self.promises)
         self.members = [KeyMember(self.provider, self.faults) for _ in range(2)]
         self.lines = {name: self._line(name) for name in _LINES}
         stages = (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)
         self.gateway = Gateway({s: self.lines[s] for s in stages}, self.faults)
-        keys = KeyPool({f"hsm-{n}": m for n, m in enumerate(self.members)})  # type: ignore[misc]
+        keys = KeyPool({f"hsm-{n}": m for n, m in enumerate(self.members)})
         self._queries = [Queries(self.path) for _ in range(4)]
         doors, eyes, outbox, signer = self._queries
         floor = Floor(
             self.lines[Line.INVENTORY], self.lines[Line.SORTING], keys, {}, doors, self.profile,
             today=lambda: self.clock.now().date(),
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
         feeders = [Feeder(f"station-{n}", READERS) for n in range(1, STATIONS + 1)]
-        self.people = Floors(
-            floor, eyes, feeders[1:], feeders[0], self.promises, self.faults
-        )
+        self.people = Floors(floor, eyes, feeders[1:], feeders[0], self.promises, self.faults)
         self.stations = [
             Station(f.name, f, (Line.SAMPLING,) if n == 0 else stages[:2], self.gateway,
                     self.faults, self.promises.told, self._wrong_carton)
@@ -211,8 +208,8 @@ class World:
             self.promises.tickets[card.ticket] = card
         await DeliveryOfDay(self.people, delivery, cards).run()
 
-    def _card(self, ticket: str, plastic: Plastic, *truth: str) -> Card:
-        return Card(ticket, plastic, self.profile, *truth, self.promises.key_written)
+    def _card(self, ticket: str, plastic: Plastic, truth: Truth) -> Card:
+        return Card(ticket, plastic, self.profile, truth, self.promises.key_written)
 
     # What disturbs it.
 
@@ -265,8 +262,12 @@ class World:
             raise self.promises.found
 
     async def close(self) -> None:
-        for part in (*self.stations, self.gateway, *self.lines.values(), self.ledger):
-            await part.close()
+        for station in self.stations:
+            await station.close()
+        await self.gateway.close()
+        for line in self.lines.values():
+            await line.close()
+        await self.ledger.close()
         rest = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         for task in rest:
             task.cancel()
@@ -277,19 +278,12 @@ class World:
         self.provider.close()
 
 
-class _Late:
-    """Hands on to promises that are made after the ledger."""
-
-    promises: Promises
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.promises, name)
-
-
-def _chip_line(line: type, world: World, ledger: Any, queries: Any, keys: Any, epoch: int) -> Any:
-    return line(
-        ledger, keys, queries, world.profile, f"{line.line}:{epoch}", world.random_bytes  # type: ignore[attr-defined]
-    )
+def _chip_line(
+    line: type[KeyReplacement] | type[Inspection] | type[SampleReading],
+    world: World, ledger: Any, queries: Any, keys: Any, epoch: int,
+) -> Any:  # fmt: skip
+    prefix = f"{line.line}:{epoch}"
+    return line(ledger, keys, queries, world.profile, prefix, world.random_bytes)
 
 
 def _inventory(world: World, ledger: Any, queries: Any, keys: Any, epoch: int) -> Any:
@@ -348,7 +342,7 @@ def simulate(seed: int, hours: float, template: Home, rates: Rates | None = None
     return Outcome(
         seed, hours, len(p.tickets), p.shipped, p.commits, p.steps, world.trace.faults.total(),
         dict(world.trace.faults), world.trace.digest, time.perf_counter() - started,
-        str(broken or ""), told,
+        broken.promise if broken else -1, str(broken or ""), told,
     )  # fmt: skip
 
 
