@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actors.shell import MakeLine
+from actors.shell_line import MakeLine
 from centre import floor
 from centre.config import load
 from centre.wiring import Wiring, make_provider, production
