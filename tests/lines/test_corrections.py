@@ -61,7 +61,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
