@@ -24,7 +24,7 @@ from actors import metrics
 from actors.hsm.pool import KeyPool
 from domain.changes import Away, Changes, Committed, Fault, Refused
 from domain.codes import Code
-from domain.lines import KeyProvider, LedgerDoor
+from domain.lines import LedgerDoor
 from domain.provider import (
     Answer,
     KeyEntry,
@@ -152,6 +152,10 @@ class RayLedger:
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         raise Away("the ledger does not answer")
 
+    async def reclaim(self) -> bool:
+        reclaimed: bool = await call(self._actor, "reclaim")
+        return reclaimed
+
 
 ABOUT_THE_SESSION = ("self_test", "refresh")
 """Methods of a provider that are no operations on keys, and are not counted as such."""
@@ -242,6 +246,9 @@ class RayProvider:
     async def destroy(self, labels: Sequence[str]) -> None:
         await self._call("destroy", list(labels))
 
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        await self._call("destroy_data_keys", list(batch_ids))
+
     async def inventory(self) -> list[KeyEntry]:
         entries: list[KeyEntry] = await self._call("inventory")
         return entries
@@ -273,10 +280,10 @@ def key_pool(providers: Sequence[str]) -> KeyPool:
 
 
 class MakeLine(Protocol):
-    """Builds a line from its door, its eyes, its provider and its epoch."""
+    """Builds a line from its door, its eyes, its keys and its epoch."""
 
     def __call__(
-        self, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+        self, ledger: LedgerDoor, queries: Queries, keys: KeyPool, epoch: int, /
     ) -> Any: ...
 
 

@@ -73,6 +73,9 @@ class Door:
         self._record.append(changes)
         return self._ledger.commit(changes, self.epoch)
 
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
+
 
 class Keys:
     """`KeyProvider` over a provider of this process, which remembers what a chip line asked."""

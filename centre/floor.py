@@ -35,7 +35,7 @@ PING_SECONDS = 1.0
 ORPHAN_SECONDS = 30.0
 """Within which the doors of a centre that was killed are gone with its Ray."""
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
+STEPPING = (Line.INVENTORY, Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
 
 
 class AlreadyUp(Exception):

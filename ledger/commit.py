@@ -20,6 +20,7 @@ from domain.changes import (
     Away,
     Changes,
     Committed,
+    Delete,
     Guard,
     Insert,
     Refused,
@@ -31,7 +32,7 @@ from domain.changes import (
 )
 from domain.codes import Code
 from ledger import metrics, schema
-from ledger.connection import ROWS_PER_STATEMENT, as_json, connect
+from ledger.connection import ROWS_PER_STATEMENT, as_json, connect, reclaim
 
 GENESIS = "0" * 64
 
@@ -101,6 +102,8 @@ class Ledger:
                 _insert(t, insert)
             for update in changes.updates:
                 _update(t, update)
+            for delete in changes.deletes:
+                _delete(t, delete)
             number = self._append(t, changes, epoch, payload_hash)
         return Committed(changes.reply, number, False)
 
@@ -137,6 +140,11 @@ class Ledger:
         }
         t.insert("commit_link", list(link), [link])
         return int(number)
+
+    def reclaim(self) -> bool:
+        """Leave nothing of deleted rows in the database's files. False: a reader kept some of it
+        there; ask again later. Nobody's commit waits for a reader meanwhile."""
+        return reclaim(self._connection)
 
     def record_heads(self, heads: Sequence[Row]) -> None:
         """Keep signed heads (line, number, hash, at, signature). A head that is there stays."""
@@ -199,6 +207,21 @@ def _update(t: _Transaction, update: Update) -> None:
                 Code.GUARD_FAILED,
                 f"{update.table}: {len(chunk) - changed} of {len(chunk)} rows had changed",
             )
+
+
+def _delete(t: _Transaction, delete: Delete) -> None:
+    if delete.column not in schema.COLUMNS[delete.table]:
+        raise ValueError(f"{delete.table}: unknown column")
+    gone = 0
+    for at in range(0, len(delete.values), ROWS_PER_STATEMENT):
+        gone += t.run(
+            f"delete from {delete.table} where {delete.column} in (select value from json_each(?))",
+            as_json(delete.values[at : at + ROWS_PER_STATEMENT]),
+        )
+    if gone != delete.rows:
+        raise Refused(
+            Code.GUARD_FAILED, f"{delete.table}: {gone} rows, {delete.rows} when it was decided"
+        )
 
 
 class _Transaction:

@@ -21,6 +21,8 @@ DRIVERS = (
 )
 BUSY_MILLISECONDS = 20_000
 ROWS_PER_STATEMENT = 1_000
+FREE_AT_MOST = 0.25
+"""Of the pages of an SQLite file, before it is written anew."""
 
 
 class LedgerUnusable(Exception):
@@ -60,6 +62,25 @@ def connect(path: Path, *, write: bool) -> pyodbc.Connection:
     else:
         connection.execute("pragma query_only=1").close()
     return connection
+
+
+def reclaim(connection: pyodbc.Connection) -> bool:
+    """Deleted rows were overwritten in their pages (`secure_delete`); older copies of these pages
+    go with the WAL here. Where a quarter of the file is free pages, they are given back, which
+    takes as long as writing the file anew. False: a reader still reads in the WAL."""
+    connection.execute("pragma busy_timeout=0").close()
+    try:
+        free, pages = (
+            int(connection.execute(f"pragma {name}").fetchval())
+            for name in ("freelist_count", "page_count")
+        )
+        if free > pages * FREE_AT_MOST:
+            connection.execute("vacuum").close()
+        return int(connection.execute("pragma wal_checkpoint(truncate)").fetchval()) == 0
+    except pyodbc.Error:
+        return False
+    finally:
+        connection.execute(f"pragma busy_timeout={BUSY_MILLISECONDS}").close()
 
 
 def rows(

@@ -15,7 +15,9 @@ from ledger.connection import LedgerUnusable
 
 FIRST = 6
 """The oldest version that can be brought forward."""
-STEPS: dict[int, tuple[str, ...]] = {}
+STEPS: dict[int, tuple[str, ...]] = {
+    9: ("create index personal_batch on personal (batch_id, expires_on)",),
+}
 """By the version that it leads to, in ascending order."""
 VERSION = max(STEPS, default=FIRST)
 

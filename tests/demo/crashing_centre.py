@@ -39,6 +39,9 @@ class CrashingDoor:
             self._crash(f"{state}.after")
         return committed
 
+    async def reclaim(self) -> bool:
+        return await self._door.reclaim()
+
 
 class CrashingProvider:
     """A provider that may die before or after it made WRITE KEY commands."""
