@@ -9,7 +9,7 @@ batch follow the chain (`gateways.expiry`). A batch that is still open is left a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import date
+from datetime import date, timedelta
 
 import structlog
 
@@ -22,6 +22,7 @@ from ledger.keeping import (
     Kept,
     backups,
     kept_batches,
+    last_destroyed,
     look_up_values,
     orders_advised,
     sealed_orders,
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 ORDERS_AT_ONCE = 1_000
 """Whose rows go in one commit: others' commits wait for it some ten milliseconds."""
 
+A_DAY = timedelta(days=1)
 DestroyDataKeys = Callable[[Sequence[str]], Awaitable[None]]
 """`KeyCustodian.destroy_data_keys`."""
 
@@ -63,7 +65,10 @@ class Keeping:
                 if kept.open:
                     log.warning("personal_data.kept", batch_id=kept.batch_id, open=kept.open)
             self._due = [kept for kept in over if not kept.open]
-            self._day, self._to_reclaim = today, True
+            last = last_destroyed(self._queries)
+            # Of yesterday's, too: this instance may be the next one.
+            self._to_reclaim = bool(self._due) or (last is not None and today - last <= A_DAY)
+            self._day = today
         if self._due:
             await self._destroy(self._due[0], today)
             self._due.pop(0)

@@ -13,7 +13,6 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import ray
@@ -106,14 +105,14 @@ def handle(name: str) -> Any:
 class LedgerShell:
     """The one committing process of an SQLite ledger: its lock is unfair among processes."""
 
-    def __init__(self, path: str, now: Callable[[], str], prepare: Callable[[], None]) -> None:
-        self._path, self._now, self._prepare = Path(path), now, prepare
+    def __init__(self, url: str, now: Callable[[], str], prepare: Callable[[], None]) -> None:
+        self._url, self._now, self._prepare = url, now, prepare
         self._ledger: Ledger | None = None
 
     def _open(self) -> Ledger:
         if self._ledger is None:
             self._prepare()
-            self._ledger = Ledger(self._path, self._now)
+            self._ledger = Ledger(self._url, self._now)
         return self._ledger
 
     def call(self, method: str, args: bytes) -> bytes:
@@ -305,13 +304,13 @@ class LineShell:
     def __init__(
         self,
         name: str,
-        ledger_path: str,
+        ledger: str,
         make: MakeLine,
         prepare: Callable[[], None],
         stepping: bool,
         providers: Sequence[str],
     ) -> None:
-        self._name, self._path, self._make = name, Path(ledger_path), make
+        self._name, self._ledger, self._make = name, ledger, make
         self._prepare, self._stepping, self._providers = prepare, stepping, providers
         self._keys: KeyPool | None = None
         self._line: Any = None
@@ -364,7 +363,7 @@ class LineShell:
         actor = handle("ledger")
         epoch = await call(actor, "open_epoch", self._name)
         self._door = RayLedger(actor, self._name, epoch)
-        queries = Queries(self._path)
+        queries = Queries(self._ledger)
         self._keys = key_pool(self._providers)
         self._line = self._make(self._door, queries, self._keys, epoch)
         self._note = f"epoch {epoch}"

@@ -40,7 +40,7 @@ from gateways.doors import serve
 from gateways.floor import Floor
 from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
-from ledger.connection import connect
+from ledger.connection import connect, database, ledger_file
 from ledger.queries import Queries
 from station_agents.virtual.tray_file import Plastic
 
@@ -270,6 +270,8 @@ def _copy(config: Config) -> Config:
     connection = connect(config.ledger, write=True)
     connection.execute("pragma wal_checkpoint(truncate)").close()
     connection.close()
-    copy = config.ledger.with_name("floor.db")
-    shutil.copyfile(config.ledger, copy)
-    return replace(config, ledger=copy)
+    file = ledger_file(config.ledger)
+    assert file is not None, "this bench runs on SQLite"
+    copy = file.with_name("floor.db")
+    shutil.copyfile(file, copy)
+    return replace(config, ledger=database(copy).url)

@@ -15,7 +15,7 @@ import click
 import grpc
 
 from centre import running, show
-from centre.config import ConfigError, load
+from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
@@ -31,15 +31,16 @@ def main() -> None:
 
 @main.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--ledger", metavar="URL", default=LEDGER, show_default=True, help="As [ledger] url.")
 @reporting
-def init(home: Path) -> None:
+def init(home: Path, ledger: str) -> None:
     """Make the home of a centre: configuration, token with master keys, empty ledger.
 
     Example: centre init --home /srv/centre
     """
     from centre.home import initialise
 
-    config = initialise(home)
+    config = initialise(home, ledger)
     click.echo(f"已建立 made {config.home}; next: centre up --home {home}")
 
 
@@ -116,10 +117,10 @@ def batch(home: Path, id: str) -> None:
 @main.command()
 @home_option
 @click.option(
-    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Another ledger file."
+    "--ledger", metavar="URL", help="Another ledger: a file, or a URL as in [ledger] url."
 )
 @reporting
-def verify(home: Path, ledger: Path | None) -> None:
+def verify(home: Path, ledger: str | None) -> None:
     """Prove the ledger: links, signed heads, legal transitions, balances.
 
     Names the first thing that does not fit; exit code 1 then.
@@ -134,9 +135,13 @@ def verify(home: Path, ledger: Path | None) -> None:
             "`centre init` takes it from the token again"
         )
     public_key = config.head_public_key.read_bytes()
-    report = verify_ledger(ledger or config.ledger, config.head_file, public_key)
+    report = verify_ledger(_url(ledger) or config.ledger, config.head_file, public_key)
     show.report(report)
     sys.exit(0 if report.ok else REFUSED)
+
+
+def _url(ledger: str | None) -> str | Path | None:
+    return Path(ledger) if ledger and ":" not in ledger else ledger
 
 
 for command in (

@@ -11,7 +11,10 @@ from domain.card.profile import profile_ids
 from domain.custody import TRANSPORT_FILE
 from domain.sampling import AQLS
 from gateways.fonts import FontUnusable, ListFonts, check_font
+from ledger.connection import LedgerUnusable, database, ledger_file
 
+LEDGER = "sqlite:ledger.db"
+"""Where the ledger of a new home lives unless it is said otherwise."""
 LONGEST_IDLE_MINUTES = 24 * 60.0
 
 TEMPLATE = """\
@@ -27,7 +30,10 @@ listen = "127.0.0.1:0"
 address = ""
 
 [ledger]
-path = "ledger.db"
+# Where the ledger lives: a file of SQLite on one machine, or a database of PostgreSQL, whose
+# password stands in the passfile of libpq (~/.pgpass), never here:
+#   "postgresql://USER@HOST:5432/DATABASE", "postgresql:///DATABASE?host=/var/run/postgresql"
+url = "sqlite:ledger.db"
 # Signed heads of the ledger are kept outside the database too.
 head_file = "heads.jsonl"
 head_seconds = 60
@@ -105,7 +111,8 @@ class Config:
     home: Path
     listen: str
     card_management: str
-    ledger: Path
+    ledger: str
+    """Its URL (`ledger.connection`), with an absolute path if it is a file."""
     head_file: Path
     head_seconds: float
     module: Path
@@ -221,7 +228,7 @@ def load(home: Path) -> Config:
         home=home,
         listen=t["doors"].take("listen", str),
         card_management=t["card_management"].take("address", str),
-        ledger=home / t["ledger"].take("path", str),
+        ledger=_ledger(home, t["ledger"].take("url", str)),
         head_file=home / t["ledger"].take("head_file", str),
         head_seconds=t["ledger"].take("head_seconds", float),
         module=Path(t["keys"].take("module", str)),
@@ -246,6 +253,14 @@ def load(home: Path) -> Config:
         table.end()
     _check(config)
     return config
+
+
+def _ledger(home: Path, url: str) -> str:
+    try:
+        file = ledger_file(url)
+        return url if file is None else database(home / file).url
+    except LedgerUnusable as e:
+        raise ConfigError(str(e)) from None
 
 
 def _sdf_library(home: Path, device: str) -> Path | None:

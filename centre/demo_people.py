@@ -134,20 +134,21 @@ class People:
     def _midway(self, queries: Queries) -> bool:
         """A quarter of the cards was inspected."""
         found = queries.one(
-            "select count(*) as whole, total(place in ('transit/inspection>sorting',"
-            " 'sorting/work')) as through from body where batch_id = ?",
+            "select count(*) as whole, sum(case when place in ('transit/inspection>sorting',"
+            " 'sorting/work') then 1 else 0 end) as through from body where batch_id = ?",
             self._made["batch_id"],
         )
-        return found is not None and found["through"] * 4 > found["whole"]
+        return found is not None and (found["through"] or 0) * 4 > found["whole"]
 
     def _only_on_hold(self, queries: Queries) -> bool:
         """All cards of the batch have left or lie apart, some because their order is on hold."""
         found = queries.one(
-            "select total(condition = ?) as on_hold, total(place like 'transit/%' or place like"
-            " '%/work' or place in (?, ?, ?)) as in_work from body where batch_id = ?",
+            "select sum(case when condition = ? then 1 else 0 end) as on_hold,"
+            " sum(case when place like 'transit/%' or place like '%/work' or place in (?, ?, ?)"
+            " then 1 else 0 end) as in_work from body where batch_id = ?",
             Code.ON_HOLD, VAULT, PACKING, PACKED, self._made["batch_id"],
         )  # fmt: skip
-        return found is not None and found["on_hold"] > 0 and not found["in_work"]
+        return found is not None and bool(found["on_hold"]) and not found["in_work"]
 
     def _nothing_left_but_doubt(self, queries: Queries) -> bool:
         """Every card went through key replacement, and as many bodies as there are damaged

@@ -28,11 +28,13 @@ from centre.running import state_of
 from centre.watch import ask_floor
 from centre.wiring import make_masters, now, token_config
 from domain.card.profile import load_profile
+from domain.changes import Away
 from domain.provider import ProviderError, Where
-from ledger.connection import LedgerUnusable, connect, driver
+from ledger.connection import LedgerUnusable, connect
 from ledger.progress import open_outbox
 from ledger.queries import Queries
 from ledger.schema import VERSION
+from ledger.sqlite import driver
 from ledger.summary import seconds_between
 from stubs.operator_pb2 import FloorState
 
@@ -194,18 +196,23 @@ def _guarded(
         return look(config)
     except (LedgerUnusable, ProviderError) as e:
         return Finding(part, words, State.MEND, str(e), mend, reachable=False)
+    except Away as e:
+        mend = "systemctl start postgresql"
+        return Finding(part, words, State.MEND, str(e), mend, reachable=False)
     except (pyodbc.Error, OSError) as e:
         return Finding(part, words, State.MEND, type(e).__name__, mend, reachable=False)
 
 
 def _ledger(config: Config) -> Finding:
-    """Opens it as the committing process does, which asserts WAL and FULL; writes nothing."""
-    if not config.ledger.exists():
-        raise LedgerUnusable(f"there is no ledger at {config.ledger}")
+    """Opens it as the committing process does, which asserts durability; writes nothing."""
+    connect(config.ledger, write=False).close()  # makes no file where there is none
     connection = connect(config.ledger, write=True)
     try:
-        version = connection.execute("select version from ledger_version").fetchval()
-        last = connection.execute("select max(at) from commit_link").fetchval()
+        if not connection.value(connection.database.present):
+            raise LedgerUnusable("there is no ledger in the database")
+        version = connection.value("select version from ledger_version")
+        last = connection.value("select max(at) from commit_link")
+        standing = connection.database.standing(connection)
     finally:
         connection.close()
     if version != VERSION:
@@ -216,7 +223,7 @@ def _ledger(config: Config) -> Finding:
             f"末次记账在未来 last commit in the future: {last}",
             "核对时钟 set the clock right", present=True, configured=True, reachable=True,
         )  # fmt: skip
-    note = f"WAL, synchronous FULL, schema {version}"
+    note = f"{standing}, schema {version}"
     return Finding(
         "ledger", "台账 ledger", State.OK, note, present=True, configured=True, reachable=True
     )

@@ -98,17 +98,17 @@ class Floor:
         """Start every actor. Their constructors do nothing; the first ping does."""
 
         prepare = partial(metrics.prepare, config)
-        path = str(config.ledger)
         actors = {
-            "ledger": start("ledger", LedgerShell, path, now, prepare("ledger")),
+            "ledger": start("ledger", LedgerShell, config.ledger, now, prepare("ledger")),
         }
         for name in config.providers:
             actors[name] = start(name, ProviderShell, wiring.provider, prepare(name))
         for line, make in wiring.lines.items():
             stepping = line in STEPPING
             actors[line] = start(
-                line, LineShell, line, path, make, prepare(line), stepping, config.providers
-            )
+                line, LineShell, line, config.ledger, make, prepare(line), stepping,
+                config.providers,
+            )  # fmt: skip
         actors["gateway"] = start("gateway", GatewayShell, config, listen, prepare("gateway"))
         return cls(config, actors, key_pool(config.providers))
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from domain.changes import EventType
+from domain.places import Line
 from ledger.connection import as_json
 from ledger.queries import Queries
 
@@ -104,6 +105,15 @@ def _has_interim(queries: Queries, file_ids: Sequence[str]) -> bool:
             as_json(file_ids),
         )
     )
+
+
+def last_destroyed(queries: Queries) -> date | None:
+    """The day on which personal data were destroyed last."""
+    found = queries.one(
+        "select max(data->>'on') as day from event where type = ?",
+        EventType.PERSONAL_DATA_DESTROYED,
+    )
+    return date.fromisoformat(found["day"]) if found and found["day"] else None
 
 
 def sealed_orders(queries: Queries, batch_id: str, limit: int) -> list[str]:
@@ -203,7 +213,9 @@ def _inventory_events(queries: Queries, *types: EventType) -> list[Mapping[str, 
     found = queries.rows(
         "select e.type, c.at, e.data from event e"
         " join commit_link c on c.line = e.line and c.number = e.number"
-        " where e.type in (select value from json_each(?)) order by e.number, e.position",
+        " where e.line = ? and e.type in (select value from json_each(?))"
+        " order by e.number, e.position",
+        Line.INVENTORY,
         as_json([str(t) for t in types]),
     )
     return [{"type": r["type"], "at": r["at"], "said": json.loads(r["data"])} for r in found]

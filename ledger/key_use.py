@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 
 from domain.changes import EventType
@@ -38,14 +40,13 @@ def key_dependents(queries: Queries, labels: Sequence[str]) -> dict[str, int]:
             f"select bank, count(*) as bodies from body b where {HERE} group by bank"
         )
     }
-    files = {
-        f"v{row['version']}": row["files"]
+    files = Counter(
+        f"v{json.loads(row['content'])['kek_version']}"
         for row in queries.rows(
-            "select content ->> 'kek_version' as version, count(*) as files from act"
-            " where kind in (?, ?) and state = ? group by version",
+            "select content from act where kind in (?, ?) and state = ?",
             ActKind.KEY_BACKUP, ActKind.KEY_EXPORT, ActState.DONE,
         )
-    }  # fmt: skip
+    )  # fmt: skip
     states = key_states(queries)
     answer = dict.fromkeys(labels, 0)
     for label in labels:
@@ -53,7 +54,7 @@ def key_dependents(queries: Queries, labels: Sequence[str]) -> dict[str, int]:
         if states.get(label) == "staged":
             continue
         if label.startswith("kek:"):
-            answer[label] = files.get(label.partition(":")[2], 0)
+            answer[label] = files[label.partition(":")[2]]
         elif family in banks:
             answer[label] = banks[family]
         else:
@@ -66,11 +67,12 @@ def _bodies_of_masters(queries: Queries) -> dict[tuple[str, str], int]:
     found = queries.rows(
         "select 'temporary:' || batch_id as family, '' as version, count(*) as bodies from body"
         " where place in (?, ?, ?, ?) group by batch_id"
-        " union all select 'formal', 'v' || version, count(*) from ("
+        " union all select 'formal', 'v' || cast(version as text), count(*) from ("
         # A release that names no version is one of the first.
-        "select coalesce(max(e.data->>'version'), 1) as version from body b join event e"
-        f" on e.body_id = b.body_id and e.type = ? where b.released = 1 and {HERE}"
-        " group by b.body_id) group by version",
+        "select coalesce(max(cast(e.data->>'version' as integer)), 1) as version"
+        " from body b join event e on e.body_id = b.body_id and e.type = ?"
+        f" where b.released = 1 and {HERE}"
+        " group by b.body_id) released group by version",
         *UNDER_TEMPORARY_KEYS,
         EventType.KEY_WRITE_RELEASED,
     )

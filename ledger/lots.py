@@ -66,11 +66,12 @@ class Lot:
 def lots_of(queries: Queries, batch_id: str | None = None) -> list[Lot]:
     """The lots of a batch, or all, as they stand now, in the order of their presentation."""
     lots: dict[str, Lot] = {}
+    of_batch = "" if batch_id is None else " and data->>'batch_id' = ?"
     for r in queries.rows(
         "select type, data from event where type in (select value from json_each(?))"
-        " and coalesce(data->>'batch_id' = ?, true) order by id",
+        f"{of_batch} order by id",
         as_json(sorted(STATES)),
-        batch_id,
+        *(() if batch_id is None else (batch_id,)),
     ):
         data: dict[str, Any] = json.loads(r["data"])
         if r["type"] == EventType.LOT_PRESENTED:

@@ -20,7 +20,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from domain.changes import SENDING, Changes, Committed, Refused
+from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
 from ledger.queries import Queries
@@ -110,8 +110,8 @@ class LedgerGauges(Collector):
     can slip behind.
     """
 
-    def __init__(self, ledger: Path) -> None:
-        self._path = ledger
+    def __init__(self, ledger: str | Path) -> None:
+        self._ledger = ledger
         self._queries: Queries | None = None
         self._one_at_a_time = threading.Lock()
         self._read: dict[str, int] = {str(line): 0 for line in Line}
@@ -127,9 +127,9 @@ class LedgerGauges(Collector):
         with self._one_at_a_time:
             try:
                 if self._queries is None:
-                    self._queries = Queries(self._path)
+                    self._queries = Queries(self._ledger)
                 return self._ask(self._queries)
-            except (pyodbc.Error, LedgerUnusable, OSError) as e:
+            except (Away, pyodbc.Error, LedgerUnusable, OSError) as e:
                 log.warning("metrics.ledger_away", error=type(e).__name__)
                 return []
 
@@ -149,7 +149,8 @@ class LedgerGauges(Collector):
             "select m.line, max(m.number) as number, m.source_place, m.source_condition,"
             " m.target_place, m.target_condition, m.kind, sum(m.count) as n"
             " from json_each(?) j join movement m"
-            "  on m.line = j.value->>'line' and m.number > j.value->>'number'"
+            "  on m.line = j.value->>'line'"
+            "  and m.number > cast(j.value->>'number' as integer)"
             " group by m.line, m.source_place, m.source_condition, m.target_place,"
             "  m.target_condition, m.kind",
             as_json([{"line": line, "number": n} for line, n in self._read.items()]),

@@ -4,14 +4,13 @@ A step is taken in one transaction with the number that it leads to, so a crash 
 at the version before or after it. Its statements stand as they were when they were written: they
 change what that version was, whatever `schema.TABLES` has become since. What they arrive at must
 be the text of `schema.TABLES`, since `verify` compares it: a new column of a table stands behind
-its others, with the default that `alter table … add column` gives it.
+its others, with the default that `alter table … add column` gives it. They are written as
+`schema.TABLES` is, for both databases (`Database.defined`).
 """
 
 from __future__ import annotations
 
-import pyodbc
-
-from ledger.connection import LedgerUnusable
+from ledger.connection import Connection, LedgerUnusable
 
 FIRST = 6
 """The oldest version that can be brought forward."""
@@ -22,7 +21,7 @@ STEPS: dict[int, tuple[str, ...]] = {
 VERSION = max(STEPS, default=FIRST)
 
 
-def forward(connection: pyodbc.Connection, version: int) -> None:
+def forward(connection: Connection, version: int) -> None:
     """Bring a ledger of `version` to VERSION. Raises LedgerUnusable when this program can't."""
     if version > VERSION:
         raise LedgerUnusable(
@@ -39,13 +38,10 @@ def forward(connection: pyodbc.Connection, version: int) -> None:
             _step(connection, target)
 
 
-def _step(connection: pyodbc.Connection, target: int) -> None:
-    connection.execute("begin immediate").close()
-    try:
-        for statement in STEPS[target]:
-            connection.execute(statement).close()
-        connection.execute("update ledger_version set version = ?", target).close()
-        connection.execute("commit").close()
-    except pyodbc.Error:
-        connection.execute("rollback").close()
-        raise
+def _step(connection: Connection, target: int) -> None:
+    with connection.writing():
+        # Another process may have taken this step meanwhile.
+        if connection.value("select version from ledger_version") < target:
+            for statement in STEPS[target]:
+                connection.run(connection.database.defined(statement))
+            connection.run("update ledger_version set version = ?", target)

@@ -112,8 +112,8 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
     return queries.rows(
         "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
         "  join commit_link c on c.line = e.line and c.number = e.number"
-        "  where e.type in (select value from json_each(?)) and exists"
-        "   (select 1 from json_each(e.data->'outbox') j where j.key = o.id)), '') as at"
+        "  where e.type in (select value from json_each(?))"
+        "  and e.data->'outbox'->>o.id is not null), '') as at"
         " from outbox o where o.acknowledged = 0 order by o.id",
         as_json(SENDING),
     )

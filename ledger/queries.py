@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyodbc
-
 from domain.bodies import Body
 from domain.codes import CORRECTABLE, STRANGERS
 from domain.groups import Group
 from domain.places import Kind, Line, held
-from ledger.connection import as_json, connect, rows
+from ledger.connection import Connection, Database, as_json
 
 BODY = (
     "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
@@ -62,18 +60,22 @@ class Carton:
 class Queries:
     """A reading connection. Not for use by two threads at once."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection: pyodbc.Connection = connect(path, write=False)
+    def __init__(self, url: str | Path) -> None:
+        self._connection = Connection(url, write=False)
+
+    @property
+    def database(self) -> Database:
+        return self._connection.database
 
     def close(self) -> None:
         self._connection.close()
 
     def begin(self) -> None:
         """From here on all reads see one snapshot, until `close`."""
-        self._connection.execute("begin").close()
+        self._connection.begin_reading()
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        return rows(self._connection, sql, parameters)
+        return self._connection.rows(sql, *parameters)
 
     def one(self, sql: str, *parameters: Any) -> dict[str, Any] | None:
         found = self.rows(sql, *parameters)
@@ -340,7 +342,7 @@ class Queries:
             return {}
         found = self.bodies(
             "b.ticket <> '' and (b.carton_id, b.ticket) in"
-            " (select value->>0, value->>1 from json_each(?))",
+            " (select j.value->>0, j.value->>1 from json_each(?) j)",
             json.dumps(pairs),
         )
         return {(b.carton_id, b.ticket): b for b in found}

@@ -1,4 +1,5 @@
-"""Tables of the ledger. Text, integer and JSON only, so that the same shapes fit PostgreSQL.
+"""Tables of the ledger, as SQLite has them; of text, integers and JSON, so that PostgreSQL has the
+same (`Database.defined`).
 
 `event`, `movement` and `commit_link` are append-only and linked by hashes; the other tables are
 what they add up to (`ledger.verify` replays it). Sealed personal data stand in `personal` alone.
@@ -6,9 +7,9 @@ what they add up to (`ledger.verify` replays it). Sealed personal data stand in 
 
 from __future__ import annotations
 
-import pyodbc
-
+from domain.changes import Away, Refused
 from ledger import migrations
+from ledger.connection import Connection
 
 VERSION = migrations.VERSION
 
@@ -135,8 +136,11 @@ TABLES: tuple[str, ...] = (
     "create index outbox_open on outbox (acknowledged)",
 )
 
+TYPES: dict[str, dict[str, str]] = {}
+"""The columns of each table and their types (`text`, `integer`), in order; from TABLES."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {}
-"""The columns of each table that a line may write, in order; filled from TABLES below."""
+"""The columns of each table that a line may write, in order."""
 
 WRITABLE = (
     "file_in", "refused_record", "delivery", "carton", "settled_group", "orders", "order_stop",
@@ -145,38 +149,35 @@ WRITABLE = (
 )  # fmt: skip
 
 
-def _columns(ddl: str) -> tuple[str, tuple[str, ...]]:
+def _columns(ddl: str) -> tuple[str, dict[str, str]]:
     head, _, rest = ddl.partition("(")
     body = rest.rpartition(")")[0].partition("primary key (")[0]
-    parts = [p.split()[0] for p in body.split(",") if p.split()]
-    return head.split()[2], tuple(parts)
+    parts = [p.split() for p in body.split(",") if p.split()]
+    return head.split()[2], {p[0]: p[1] for p in parts}
 
 
 for _ddl in TABLES:
     if _ddl.startswith("create table"):
-        _name, _cols = _columns(_ddl)
+        _name, _types = _columns(_ddl)
+        TYPES[_name] = _types
         if _name in WRITABLE:
-            COLUMNS[_name] = _cols
+            COLUMNS[_name] = tuple(_types)
 
 
-def create(connection: pyodbc.Connection) -> None:
+def create(connection: Connection) -> None:
     """Make the tables in an empty database, or bring those of an older program forward.
 
     Raises LedgerUnusable for a schema that this program does not know; a newer one is refused.
     """
-    present = connection.execute(
-        "select count(*) from sqlite_master where name = 'ledger_version'"
-    ).fetchval()
-    if present:
-        version = connection.execute("select version from ledger_version").fetchval()
-        migrations.forward(connection, int(version))
-        return
-    connection.execute("begin immediate").close()
-    try:
-        for ddl in TABLES:
-            connection.execute(ddl).close()
-        connection.execute("insert into ledger_version values (?)", VERSION).close()
-        connection.execute("commit").close()
-    except pyodbc.Error:
-        connection.execute("rollback").close()
-        raise
+    database = connection.database
+    if not connection.value(database.present):
+        try:
+            with connection.writing():
+                for ddl in TABLES:
+                    connection.run(database.defined(ddl))
+                connection.run("insert into ledger_version values (?)", VERSION)
+        except (Away, Refused):
+            # Another process may have made them meanwhile.
+            if not connection.value(database.present):
+                raise
+    migrations.forward(connection, int(connection.value("select version from ledger_version")))

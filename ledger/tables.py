@@ -217,7 +217,8 @@ def _check_refused(queries: Queries) -> None:
             (r["file_id"], r["record_number"]): r
             for r in queries.rows(
                 "select r.* from json_each(?) j join refused_record r on"
-                " r.file_id = j.value->>'file_id' and r.record_number = j.value->>'record'",
+                " r.file_id = j.value->>'file_id'"
+                " and r.record_number = cast(j.value->>'record' as integer)",
                 as_json([dict(s.data) for s in chunk]),
             )
         }

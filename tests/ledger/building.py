@@ -124,11 +124,7 @@ def factory_return(
 
 
 def note(
-    cartons: Sequence[NoteCarton],
-    *,
-    delivery_id: str = "D1",
-    batch: str = "B1",
-    digest: str = "n1",
+    cartons: Sequence[NoteCarton], *, delivery_id: str = "D1", batch: str = "B1", digest: str = "n1"
 ) -> Note:
     return Note(delivery_id, batch, "factory", digest, tuple(cartons))
 

@@ -84,7 +84,7 @@ def test_a_ledger_that_is_locked_is_away_and_unchanged(
 ) -> None:
     """While another holds the lock, a commit says Away after the busy time, and nothing changed;
     asked again afterwards it takes effect."""
-    monkeypatch.setattr("ledger.connection.BUSY_MILLISECONDS", 100)
+    monkeypatch.setattr("ledger.sqlite.BUSY_MILLISECONDS", 100)
     path = tmp_path / "ledger.db"
     ledger = Ledger(path, fixed_time)
     epoch = ledger.open_epoch(Line.INVENTORY)

@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyodbc
 import pytest
 
 from ledger import schema
 from ledger.commit import GENESIS, link_hash
-from ledger.connection import connect
+from ledger.connection import Connection, connect
 from ledger.heads import read_head_file
 from ledger.verify import Report, verify
 from tests.ledger.building import one_of_each
 
-TABLES = {
-    ddl.split()[2]: schema._columns(ddl)[1]
-    for ddl in schema.TABLES
-    if ddl.startswith("create table")
-}
+TABLES = {table: tuple(columns) for table, columns in schema.TYPES.items()}
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
-Run = Callable[[pyodbc.Connection], None]
+Run = Callable[[Connection], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def copy(finished: Finished, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[pyodbc.Connection]:
+def opened(folder: Path) -> Iterator[Connection]:
     """As somebody with the file and any SQLite tool has it; nothing is checked on the way."""
     connection = connect(folder / "ledger.db", write=True)
     connection.execute("pragma synchronous=off").close()
@@ -191,7 +186,7 @@ def test_garbage_for_json_is_reported_and_breaks_nothing(
     assert table in report.finding
 
 
-def compute_anew(connection: pyodbc.Connection) -> None:
+def compute_anew(connection: Connection) -> None:
     """What somebody does who knows the format: every link again, so that all hashes are right."""
     lines = [r[0] for r in connection.execute("select distinct line from commit_link").fetchall()]
     for line in lines:
@@ -224,7 +219,7 @@ def compute_anew(connection: pyodbc.Connection) -> None:
             previous = now
 
 
-def dicts(connection: pyodbc.Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+def dicts(connection: Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
     cursor = connection.execute(sql, *parameters)
     columns = [c[0] for c in cursor.description]
     found = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
