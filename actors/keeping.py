@@ -8,7 +8,7 @@ batch follow the chain (`gateways.expiry`). A batch that is still open is left a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, timedelta
 
 import structlog
@@ -18,6 +18,7 @@ from domain.changes import Delete, Event, EventType
 from domain.codes import Code
 from domain.lines import BackupMade, LedgerDoor, Receipt
 from domain.places import Line
+from ledger.digests import digest_of
 from ledger.keeping import (
     Kept,
     backups,
@@ -93,9 +94,7 @@ class Keeping:
         """List a backup before it is written: a copy that may exist is known."""
         if any(b.backup_id == made.backup_id for b in backups(self._queries)):
             return Receipt(True, repeated=True)
-        writing = Writing(Line.INVENTORY, f"backup:{made.backup_id}")
-        writing.event(Event(EventType.BACKUP_MADE, data={**vars(made), "holds": [*made.holds]}))
-        await self._ledger.commit(writing.changes())
+        await self._ledger.commit(decide_backup(made).changes())
         log.info("backup.listed", backup_id=made.backup_id, holds=made.holds)
         return Receipt(True)
 
@@ -103,9 +102,7 @@ class Keeping:
         """A backup is gone, destroyed wherever it lay."""
         if all(b.backup_id != backup_id for b in backups(self._queries)):
             return Receipt(False, Code.BACKUP_UNKNOWN, backup_id)
-        writing = Writing(Line.INVENTORY, f"backup removed:{backup_id}")
-        writing.event(Event(EventType.BACKUP_REMOVED, data={"backup_id": backup_id}))
-        await self._ledger.commit(writing.changes())
+        await self._ledger.commit(decide_removed(backup_id).changes())
         log.info("backup.removed", backup_id=backup_id)
         return Receipt(True)
 
@@ -120,6 +117,27 @@ def decide_destroyed(kept: Kept, orders: int, today: date) -> Writing:
         "on": today.isoformat(),
     }
     writing.event(Event(EventType.PERSONAL_DATA_DESTROYED, data=said))
+    return writing
+
+
+def decide_backup(made: BackupMade) -> Writing:
+    writing = Writing(Line.INVENTORY, f"backup:{made.backup_id}")
+    writing.event(Event(EventType.BACKUP_MADE, data={**vars(made), "holds": [*made.holds]}))
+    return writing
+
+
+def decide_removed(backup_id: str) -> Writing:
+    writing = Writing(Line.INVENTORY, f"backup removed:{backup_id}")
+    writing.event(Event(EventType.BACKUP_REMOVED, data={"backup_id": backup_id}))
+    return writing
+
+
+def decide_restored(backup_id: str, at: str, lost: Mapping[str, tuple[int, int]]) -> Writing:
+    """This ledger came out of a backup (made at `at`). `lost`: by line the first and the last
+    number of the commits that heads kept outside name and it does not have."""
+    writing = Writing(Line.INVENTORY, f"restored:{backup_id}:{digest_of([dict(lost)])}")
+    said = {"backup_id": backup_id, "at": at, "lost": {k: [*v] for k, v in lost.items()}}
+    writing.event(Event(EventType.LEDGER_RESTORED, data=said))
     return writing
 
 

@@ -15,6 +15,7 @@ import click
 import grpc
 
 from centre import running, show
+from centre.backup_commands import backup, restore
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -49,21 +50,36 @@ def init(home: Path, ledger: str) -> None:
 @click.option(
     "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
 )
+@click.option(
+    "--accept-loss", is_flag=True, help="After a restore: go on without what the heads name."
+)
 @reporting
-def up(home: Path, card_management: str | None) -> None:
+def up(home: Path, card_management: str | None, accept_loss: bool) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
+
+    A ledger that is behind its signed heads (restored from a backup, or cut off) is not brought up
+    unless a person says so: docs/retention.md.
 
     Example: centre up --home /srv/centre
     """
-    from centre import floor
+    from centre import backup_commands, floor
 
     config = load(home)
+    if accept_loss:
+        backup_commands.accept_loss(config)
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
         floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
+        sys.exit(REFUSED)
+    except floor.Behind as e:
+        click.echo(
+            f"台账落后于签名头，缺少提交 the ledger is behind its signed heads, commits missing: {e}."
+            " 见 docs/retention.md；确认继续 to go on without them: centre up --accept-loss",
+            err=True,
+        )
         sys.exit(REFUSED)
 
 
@@ -145,7 +161,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, backup, restore,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -38,6 +38,8 @@ TRIES = 8
 """Of one transaction that others came between; after each a pause, the first of PAUSE_SECONDS, each
 twice the one before."""
 PAUSE_SECONDS = 0.002
+OUTRUN = 1_000_000
+"""Epochs: more than a line is ever started between two backups."""
 
 ResultT = TypeVar("ResultT")
 
@@ -160,6 +162,11 @@ class Ledger:
         }
         self._connection.insert("commit_link", schema.TYPES["commit_link"], [link])
         return int(number)
+
+    def outrun(self) -> None:
+        """Raise the epochs of all lines beyond any that an instance may hold which took one from
+        this ledger after the copy was made that it was restored from."""
+        self._once(lambda: self._connection.run("update epoch set epoch = epoch + ?", OUTRUN))
 
     def reclaim(self) -> bool:
         """See `Database.reclaim`."""

@@ -95,9 +95,9 @@ class Database(Protocol):
         """Leave nothing of deleted personal data in the database's files, as far as it can. False:
         somebody reads there now, ask again later; nobody waits for that meanwhile."""
 
-    def copy(self, target: Path) -> None:
-        """Write all that is committed by now into a new file (0600), while others go on
-        committing. Raises LedgerUnusable."""
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """Write what `snapshot`, a transaction that reads, sees (SQLite: what is committed by now)
+        into a new file (0600), while others go on committing. Raises LedgerUnusable."""
 
     def take_copy(self, source: Path) -> None:
         """Bring what `copy` wrote into this database, which holds no ledger. Raises

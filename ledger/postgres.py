@@ -269,11 +269,12 @@ class Postgres:
             running.run(f"set lock_timeout = '{LOCK_SECONDS}s'")
         return True
 
-    def copy(self, target: Path) -> None:
-        """By pg_dump, whose snapshot is one that serializable transactions could have left."""
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """By pg_dump: a restore needs no server of the same version, or of the same machine."""
+        (exported,) = snapshot.rows("select pg_export_snapshot() as id")
         plain = ("--no-owner", "--no-privileges", f"--dbname={self.url}")
-        snapshot = ("--format=custom", "--serializable-deferrable", f"--file={target}")
-        self._tool("pg_dump", *snapshot, *plain)
+        what = ("--format=custom", f"--snapshot={exported['id']}", f"--file={target}")
+        self._tool("pg_dump", *what, *plain)
         target.chmod(0o600)
 
     def take_copy(self, source: Path) -> None:

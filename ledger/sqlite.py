@@ -128,7 +128,7 @@ class Sqlite:
         finally:
             running.run(f"pragma busy_timeout={BUSY_MILLISECONDS}")
 
-    def copy(self, target: Path) -> None:
+    def copy(self, target: Path, snapshot: Reading) -> None:
         """One snapshot, without free pages and WAL."""
         if not self.path.exists():
             raise LedgerUnusable(f"there is no ledger at {self.path}")

@@ -33,7 +33,8 @@ from gateways.expiry import remove_expired
 from gateways.factory_returns import FramedReturn, take_return
 from gateways.floor import Floor
 from gateways.inbox import Inbox
-from ledger.connection import connect, database
+from ledger.connection import connect
+from ledger.copying import copy_ledger
 from ledger.keeping import LEDGER, TOKEN, Kept, Open, backups, kept_batches
 from ledger.queries import Queries
 from ledger.verify import verify
@@ -243,7 +244,7 @@ def test_nothing_opens_what_is_over(home: Home, tmp_path: Path) -> None:
     for backup in (made, copied):
         asyncio.run(home.floor.inventory.record_backup(backup))
     old = tmp_path / "old.db"
-    database(ledger).copy(old)
+    copy_ledger(ledger, old)
     shutil.copytree(home.place / "token", tmp_path / "token")
     before = seen_in(home.place.rglob("*"), wanted)
     assert "F5" in before
@@ -366,7 +367,7 @@ def test_rows_go_by_the_event_alone(home: Home, tmp_path: Path) -> None:
         )
     ):
         copy = tmp_path / f"{number}.db"
-        database(home.place / "ledger.db").copy(copy)
+        copy_ledger(home.place / "ledger.db", copy)
         connection = connect(copy, write=True)
         connection.execute(sql).close()
         connection.close()
