@@ -232,9 +232,8 @@ def _made(config: Config, place: str, holds: tuple[str, ...], at: str) -> Backup
 
 
 def _record(config: Config, made: BackupMade) -> None:
-    from stubs.operator_pb2 import BackupToRecord
-
     from actors.keeping import decide_backup
+    from stubs.operator_pb2 import BackupToRecord
 
     request = BackupToRecord(
         backup_id=made.backup_id, place=made.place, holds=made.holds, expires_on=made.expires_on
@@ -243,9 +242,8 @@ def _record(config: Config, made: BackupMade) -> None:
 
 
 def _remove(config: Config, backup_id: str) -> dict[str, Any]:
-    from stubs.operator_pb2 import BackupToRemove
-
     from actors.keeping import decide_removed
+    from stubs.operator_pb2 import BackupToRemove
 
     with reading(config) as queries:
         if all(b.backup_id != backup_id for b in backups(queries)):

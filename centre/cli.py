@@ -76,7 +76,7 @@ def up(home: Path, card_management: str | None, accept_loss: bool) -> None:
         sys.exit(REFUSED)
     except floor.Behind as e:
         click.echo(
-            f"台账落后于签名头，缺少提交 the ledger is behind its signed heads, commits missing: {e}."
+            f"台账落后于签名头，缺少提交 the ledger is behind its signed heads, missing: {e}."
             " 见 docs/retention.md；确认继续 to go on without them: centre up --accept-loss",
             err=True,
         )
