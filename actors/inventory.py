@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from actors.floor_acts import carry_out
 from actors.keeping import Keeping
 from actors.receiving import (
     NOTHING,
@@ -29,7 +30,16 @@ from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
 from domain.changes import Away
 from domain.codes import Code
-from domain.lines import BackupMade, FactoryReturn, LedgerDoor, Note, Receipt, SignFor
+from domain.lines import (
+    BackupMade,
+    CarriedOut,
+    ConfirmedAct,
+    FactoryReturn,
+    LedgerDoor,
+    Note,
+    Receipt,
+    SignFor,
+)
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
@@ -191,6 +201,11 @@ class Inventory:
         if self._keeping is None:
             raise Away("this floor keeps no register of backups")
         return self._keeping
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._command(act_id=act.act_id):
+            return await carry_out(Line.INVENTORY, self._ledger, self._queries, act)
 
     def _known(self, file_id: str, kind: str, digest: str) -> Receipt | None:
         """The answer to a file whose id was used before."""

@@ -186,7 +186,8 @@ def restore(
     _tell_lost(back.lost)
     if back.lost and not back.accepted:
         click.echo(
-            f"须由人确认 a person decides (docs/retention.md): centre up --accept-loss --home {home}"
+            "须由人确认 a person decides (docs/retention.md):"
+            f" centre up --accept-loss --home {home}"
         )
         sys.exit(REFUSED)
     click.echo(f"已恢复 restored {home}；下一步 next: keys/, centre doctor, centre up")

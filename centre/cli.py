@@ -16,6 +16,7 @@ import grpc
 
 from centre import running, show
 from centre.backup_commands import backup, restore
+from centre.card_commands import card
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -53,13 +54,18 @@ def init(home: Path, ledger: str) -> None:
 @click.option(
     "--accept-loss", is_flag=True, help="After a restore: go on without what the heads name."
 )
+@click.option(
+    "--join", metavar="HOST:PORT", help="Give the centre of this head one more machine instead."
+)
 @reporting
-def up(home: Path, card_management: str | None, accept_loss: bool) -> None:
+def up(home: Path, card_management: str | None, accept_loss: bool, join: str | None) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
 
     A ledger that is behind its signed heads (restored from a backup, or cut off) is not brought up
     unless a person says so: docs/retention.md.
 
+    With --join this is a further machine of a centre that is up elsewhere (its address is in
+    `centre status` there); it needs centre.toml and keys/ray-token of the head's home.
     Example: centre up --home /srv/centre
     """
     from centre import backup_commands, floor
@@ -70,7 +76,12 @@ def up(home: Path, card_management: str | None, accept_loss: bool) -> None:
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
-        floor.up(config, click.echo)
+        if join is not None:
+            from centre import joining
+
+            joining.join(config, join, click.echo)
+        else:
+            floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
@@ -161,7 +172,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, backup, restore,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, backup, restore,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -66,7 +66,8 @@ def destroyed_batches(queries: Queries, batch_ids: Sequence[str]) -> set[str]:
     """Those of these batches whose personal data were destroyed."""
     found = queries.rows(
         "select data->>'batch_id' as batch_id from event"
-        " where type = ? and data->>'batch_id' in (select value from json_each(?))",
+        " where type = ? and body_id = '' and order_id = ''"
+        " and data->>'batch_id' in (select value from json_each(?))",
         EventType.PERSONAL_DATA_DESTROYED,
         as_json(batch_ids),
     )
