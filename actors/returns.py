@@ -136,6 +136,15 @@ class ReturnWork:
         if revision and not changed:
             return None
         writing = _write(batch_id, revision, len(said), changed)
+        came = [
+            {"file_id": r["file_id"], "closed": 1, "expect_closed": 0}
+            for r in q.rows(
+                "select file_id from file_in where batch_id = ? and closed = 0 order by file_id",
+                batch_id,
+            )
+        ]
+        if came:
+            writing.update(Update("file_in", ("file_id",), ("closed",), ("closed",), came))
         writing.guard("orders", {"batch_id": batch_id}, len(orders))
         writing.guard("delivery", {"batch_id": batch_id}, len(q.deliveries(batch_id)))
         writing.guard("body", {"batch_id": batch_id}, len(bodies))

@@ -185,9 +185,7 @@ class Sorting:
         sorted before."""
         found = self._queries.rows(
             "select f.batch_id from file_in f where f.kind = 'factory_return'"
-            " and (not exists (select 1 from outbox x where x.batch_id = f.batch_id"
-            "   and x.kind = 'centre_return')"
-            "  or f.batch_id in (select value from json_each(?)))"
+            " and (f.closed = 0 or f.batch_id in (select value from json_each(?)))"
             " and exists (select 1 from delivery d where d.batch_id = f.batch_id)"
             " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
             "  and d.state <> 'signed')"
@@ -204,7 +202,8 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work and no package is open."""
+        the return, first or revised, when nothing of the batch is left in work and no package is
+        open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:

@@ -15,8 +15,9 @@ import click
 import grpc
 
 from centre import running, show
+from centre.backup_commands import backup, restore
 from centre.card_commands import card
-from centre.config import ConfigError, load
+from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
 from centre.lot_commands import lot
@@ -33,15 +34,16 @@ def main() -> None:
 
 @main.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True)
+@click.option("--ledger", metavar="URL", default=LEDGER, show_default=True, help="As [ledger] url.")
 @reporting
-def init(home: Path) -> None:
+def init(home: Path, ledger: str) -> None:
     """Make the home of a centre: configuration, token with master keys, empty ledger.
 
     Example: centre init --home /srv/centre
     """
     from centre.home import initialise
 
-    config = initialise(home)
+    config = initialise(home, ledger)
     click.echo(f"已建立 made {config.home}; next: centre up --home {home}")
 
 
@@ -50,21 +52,46 @@ def init(home: Path) -> None:
 @click.option(
     "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
 )
+@click.option(
+    "--accept-loss", is_flag=True, help="After a restore: go on without what the heads name."
+)
+@click.option(
+    "--join", metavar="HOST:PORT", help="Give the centre of this head one more machine instead."
+)
 @reporting
-def up(home: Path, card_management: str | None) -> None:
+def up(home: Path, card_management: str | None, accept_loss: bool, join: str | None) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
 
+    A ledger that is behind its signed heads (restored from a backup, or cut off) is not brought up
+    unless a person says so: docs/retention.md.
+
+    With --join this is a further machine of a centre that is up elsewhere (its address is in
+    `centre status` there); it needs centre.toml and keys/ray-token of the head's home.
     Example: centre up --home /srv/centre
     """
-    from centre import floor
+    from centre import backup_commands, floor
 
     config = load(home)
+    if accept_loss:
+        backup_commands.accept_loss(config)
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
-        floor.up(config, click.echo)
+        if join is not None:
+            from centre import joining
+
+            joining.join(config, join, click.echo)
+        else:
+            floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
+        sys.exit(REFUSED)
+    except floor.Behind as e:
+        click.echo(
+            f"台账落后于签名头，缺少提交 the ledger is behind its signed heads, missing: {e}."
+            " 见 docs/retention.md；确认继续 to go on without them: centre up --accept-loss",
+            err=True,
+        )
         sys.exit(REFUSED)
 
 
@@ -118,10 +145,10 @@ def batch(home: Path, id: str) -> None:
 @main.command()
 @home_option
 @click.option(
-    "--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Another ledger file."
+    "--ledger", metavar="URL", help="Another ledger: a file, or a URL as in [ledger] url."
 )
 @reporting
-def verify(home: Path, ledger: Path | None) -> None:
+def verify(home: Path, ledger: str | None) -> None:
     """Prove the ledger: links, signed heads, legal transitions, balances.
 
     Names the first thing that does not fit; exit code 1 then.
@@ -136,13 +163,18 @@ def verify(home: Path, ledger: Path | None) -> None:
             "`centre init` takes it from the token again"
         )
     public_key = config.head_public_key.read_bytes()
-    report = verify_ledger(ledger or config.ledger, config.head_file, public_key)
+    report = verify_ledger(_url(ledger) or config.ledger, config.head_file, public_key)
     show.report(report)
     sys.exit(0 if report.ok else REFUSED)
 
 
+def _url(ledger: str | None) -> str | Path | None:
+    return Path(ledger) if ledger and ":" not in ledger else ledger
+
+
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot, backup,
+    restore,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -53,7 +53,7 @@ def apart(config: Config) -> Finding:
     finally:
         queries.close()
     accounts = {n: t.split(" ")[1] for n, t in terminals.items() if t.startswith("uid ")}
-    used = Counter([str(config.ledger.stat().st_uid), *accounts.values()])
+    used = Counter([str(config.home.stat().st_uid), *accounts.values()])
     shared = sorted(name for name, uid in accounts.items() if used[uid] > 1)
     note = f"各有系统账户 have OS accounts of their own: {len(accounts)}/{len(terminals)}"
     if shared:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 
 from actors.hsm.ceremony import export_head_public_key, export_transport_public_key, generate_keys
 from actors.hsm.token import KeyToken, create_token, write_pin_file
-from centre.config import TEMPLATE, Config, load
+from centre.config import LEDGER, TEMPLATE, Config, load
 from centre.running import write_whole
 from centre.wiring import now, token_config
 from ledger.commit import Ledger
@@ -17,19 +18,25 @@ OWNER_ONLY = ("inbox", "keys", "lists", "log", "return")
 """With keys, names or numbers; in `exchange` and `run` lies what others come for."""
 
 
-def initialise(home: Path) -> Config:
-    """Make the home of a centre, or finish one that was interrupted; what is there stays.
+def make_directories(home: Path) -> None:
+    """Those of a home, as far as they are not there."""
+    for name in DIRECTORIES:
+        (home / name).mkdir(mode=0o700 if name in OWNER_ONLY else 0o755, exist_ok=True)
+
+
+def initialise(home: Path, ledger: str = LEDGER) -> Config:
+    """Make the home of a centre, or finish one that was interrupted; what is there stays. `ledger`
+    is the URL of its ledger.
 
     The token, the centre's own keys in it and the PINs are made here: the PIN stands in a 0600
     file for unattended start, the security officer's PIN likewise, and what proves the owner of
     the home. Masters are not: they come in components of two custodians.
     """
     home.mkdir(parents=True, exist_ok=True)
-    for name in DIRECTORIES:
-        (home / name).mkdir(mode=0o700 if name in OWNER_ONLY else 0o755, exist_ok=True)
+    make_directories(home)
     file = home / "centre.toml"
     if not file.exists():
-        write_whole(file, TEMPLATE.encode("utf-8"))
+        write_whole(file, TEMPLATE.replace(f'"{LEDGER}"', json.dumps(ledger)).encode("utf-8"))
     config = load(home)
     for own in (config.pin_file, config.pin_file.with_name("so-pin"), config.owner_file):
         if not own.exists():

@@ -17,6 +17,7 @@ import grpc
 
 from centre.config import Config, ConfigError
 from centre.running import NotUp
+from domain.changes import Away
 from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable
 from ledger.queries import Queries
@@ -58,6 +59,9 @@ def reporting(command: F) -> F:
             sys.exit(WRONG_USE)
         except ProviderError as e:
             click.echo(f"加密机无法打开 the token does not open: {e}; `centre doctor`", err=True)
+            sys.exit(AWAY)
+        except Away as e:
+            click.echo(f"暂不可用 away: {e}; `centre doctor`", err=True)
             sys.exit(AWAY)
         except NotUp as e:
             click.echo(str(e), err=True)

@@ -14,7 +14,7 @@ from ledger.queries import Queries
 class LedgerChipRecords:
     """`ChipRecords` of a provider. Connected at the first question, in the provider's process."""
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: str | Path) -> None:
         self._ledger = ledger
         self._queries: Queries | None = None
 
@@ -47,8 +47,10 @@ class LedgerChipRecords:
     def key_standings(self, identification_codes: Sequence[str]) -> dict[str, KeyStanding]:
         """How those of these chips stand that have a body."""
         found = self._open().rows(
-            "select b.identification_code, max(b.released) as begun, max(exists ("
-            "  select 1 from event e where e.body_id = b.body_id and e.type = ?)) as replaced"
+            "select b.identification_code, max(b.released) as begun, max(case when exists ("
+            "  select 1 from event e where e.body_id = b.body_id and e.body_id <> ''"
+            "  and e.type = ?) then 1 else 0 end)"
+            " as replaced"
             " from body b where b.identification_code in (select value from json_each(?))"
             " group by b.identification_code",
             EventType.KEYS_REPLACED,

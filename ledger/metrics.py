@@ -20,10 +20,10 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from domain.changes import SENDING, Changes, Committed, Refused
+from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 from ledger.returns import interim_totals
 from ledger.summary import OUTSIDE, STAGES
 
@@ -111,8 +111,8 @@ class LedgerGauges(Collector):
     can slip behind.
     """
 
-    def __init__(self, ledger: Path) -> None:
-        self._path = ledger
+    def __init__(self, ledger: str | Path) -> None:
+        self._ledger = ledger
         self._queries: Queries | None = None
         self._one_at_a_time = threading.Lock()
         self._read: dict[str, int] = {str(line): 0 for line in Line}
@@ -128,9 +128,9 @@ class LedgerGauges(Collector):
         with self._one_at_a_time:
             try:
                 if self._queries is None:
-                    self._queries = Queries(self._path)
+                    self._queries = Queries(self._ledger)
                 return self._ask(self._queries)
-            except (pyodbc.Error, LedgerUnusable, OSError) as e:
+            except (Away, pyodbc.Error, LedgerUnusable, OSError) as e:
                 log.warning("metrics.ledger_away", error=type(e).__name__)
                 return []
 
@@ -144,7 +144,7 @@ class LedgerGauges(Collector):
         waiting = self._read_outbox(queries)
         outbox.add_metric((), len(waiting))
         outbox_age.add_metric((), _age(min(waiting, default=None)))
-        unsigned_age.add_metric((), _age(_oldest_unsigned(queries)))
+        unsigned_age.add_metric((), _age(oldest_unsigned(queries)))
         return bodies, interim, outbox, outbox_age, unsigned_age
 
     def _read_movements(self, queries: Queries) -> None:
@@ -152,7 +152,8 @@ class LedgerGauges(Collector):
             "select m.line, max(m.number) as number, m.source_place, m.source_condition,"
             " m.target_place, m.target_condition, m.kind, sum(m.count) as n"
             " from json_each(?) j join movement m"
-            "  on m.line = j.value->>'line' and m.number > j.value->>'number'"
+            "  on m.line = j.value->>'line'"
+            "  and m.number > cast(j.value->>'number' as integer)"
             " group by m.line, m.source_place, m.source_condition, m.target_place,"
             "  m.target_condition, m.kind",
             as_json([{"line": line, "number": n} for line, n in self._read.items()]),
@@ -168,14 +169,18 @@ class LedgerGauges(Collector):
 
     def _read_outbox(self, queries: Queries) -> list[str]:
         """When each entry was written that its receiver has not taken."""
-        waiting = [r["id"] for r in queries.rows("select id from outbox where acknowledged = 0")]
+        waiting = {
+            r["id"]: r["batch_id"]
+            for r in queries.rows("select id, batch_id from outbox where acknowledged = 0")
+        }
         known = {i: self._outbox_since[i] for i in waiting if i in self._outbox_since}
-        new = [i for i in waiting if i not in known]
+        new = [{"id": i, "batch": b} for i, b in waiting.items() if i not in known]
         if new:
             for r in queries.rows(
-                "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type in (select value from json_each(?))"
-                " and e.data->'outbox'->>j.value is not null"
+                "select j.value->>'id' as id, c.at from json_each(?) j join event e"
+                f" on e.data->>'batch_id' = j.value->>'batch' and {OF_NO_CARD}"
+                " and e.type in (select value from json_each(?))"
+                " and e.data->'outbox'->>(j.value->>'id') is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
                 as_json(SENDING),
@@ -211,12 +216,14 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
     )
 
 
-def _oldest_unsigned(queries: Queries) -> str | None:
-    found = queries.one(
-        "select min(c.at) as at from epoch e join commit_link c on c.line = e.line and c.number ="
+def oldest_unsigned(queries: Queries) -> str | None:
+    """When the oldest commit took effect that no signed head covers; None: all are covered."""
+    found = queries.rows(
+        # Begins with the few lines, as in `ledger.heads`.
+        "select c.at from epoch e cross join commit_link c where c.line = e.line and c.number ="
         " 1 + coalesce((select max(h.number) from head h where h.line = e.line), 0)"
     )
-    return found["at"] if found else None
+    return min((r["at"] for r in found), default=None)
 
 
 def _age(at: str | None) -> float:

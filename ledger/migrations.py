@@ -4,14 +4,13 @@ A step is taken in one transaction with the number that it leads to, so a crash 
 at the version before or after it. Its statements stand as they were when they were written: they
 change what that version was, whatever `schema.TABLES` has become since. What they arrive at must
 be the text of `schema.TABLES`, since `verify` compares it: a new column of a table stands behind
-its others, with the default that `alter table … add column` gives it.
+its others, with the default that `alter table … add column` gives it. They are written as
+`schema.TABLES` is, for both databases (`Database.defined`).
 """
 
 from __future__ import annotations
 
-import pyodbc
-
-from ledger.connection import LedgerUnusable
+from ledger.connection import Connection, LedgerUnusable
 
 FIRST = 6
 """The oldest version that can be brought forward."""
@@ -43,6 +42,28 @@ STEPS: dict[int, tuple[str, ...]] = {
             where final = 0 and superseded_by = 0""",
         """create index return_superseded on return_line (batch_id, superseded_by)
             where superseded_by > 0""",
+    ),
+    9: ("create index personal_batch on personal (batch_id, expires_on)",),
+    10: (
+        "create index commit_at on commit_link (at)",
+        "drop index event_body",
+        "create index event_body on event (body_id, type) where body_id <> ''",
+        "drop index event_type",
+        "create index event_type on event (type, id)",
+        """create index event_batch on event ((data->>'batch_id'), type)
+        where body_id = '' and order_id = ''""",
+        """create index event_carton on event ((data->>'carton_id'), type)
+        where body_id = '' and order_id = ''""",
+        "alter table file_in add column closed integer not null default 0",
+        "update file_in set closed = 1 where exists (select 1 from outbox o"
+        " where o.batch_id = file_in.batch_id and o.kind = 'centre_return')",
+        "create index file_in_open on file_in (batch_id, kind) where closed = 0",
+        "create index refused_order on refused_record (order_id)",
+        "create index carton_batch on carton (batch_id)",
+        "create index return_order on return_line (order_id) where order_id <> ''",
+        "create index return_body on return_line (body_id) where body_id <> ''",
+        "drop index outbox_open",
+        "create index outbox_open on outbox (id) where acknowledged = 0",
         "create index outbox_batch on outbox (batch_id, kind)",
     ),
 }
@@ -50,7 +71,7 @@ STEPS: dict[int, tuple[str, ...]] = {
 VERSION = max(STEPS, default=FIRST)
 
 
-def forward(connection: pyodbc.Connection, version: int) -> None:
+def forward(connection: Connection, version: int) -> None:
     """Bring a ledger of `version` to VERSION. Raises LedgerUnusable when this program can't."""
     if version > VERSION:
         raise LedgerUnusable(
@@ -67,13 +88,10 @@ def forward(connection: pyodbc.Connection, version: int) -> None:
             _step(connection, target)
 
 
-def _step(connection: pyodbc.Connection, target: int) -> None:
-    connection.execute("begin immediate").close()
-    try:
-        for statement in STEPS[target]:
-            connection.execute(statement).close()
-        connection.execute("update ledger_version set version = ?", target).close()
-        connection.execute("commit").close()
-    except pyodbc.Error:
-        connection.execute("rollback").close()
-        raise
+def _step(connection: Connection, target: int) -> None:
+    with connection.writing():
+        # Another process may have taken this step meanwhile.
+        if connection.value("select version from ledger_version") < target:
+            for statement in STEPS[target]:
+                connection.run(connection.database.defined(statement))
+            connection.run("update ledger_version set version = ?", target)

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyodbc
-
 from domain.bodies import Body
 from domain.codes import CORRECTABLE, STRANGERS
 from domain.groups import Group
 from domain.places import Kind, Line, held
-from ledger.connection import as_json, connect, rows
+from ledger.connection import Connection, Database, as_json
 
 BODY = (
     "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
     " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
     " b.ticket, b.leased_to, b.leased_until, b.leased_in"
 )
+OF_NO_CARD = "e.body_id = '' and e.order_id = ''"
+"""Events `e` of a whole batch, carton, lot or package; with it, those of one batch or carton (by
+`data->>'batch_id'`, `data->>'carton_id'`) are found without those of all others."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,22 @@ class Carton:
 class Queries:
     """A reading connection. Not for use by two threads at once."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection: pyodbc.Connection = connect(path, write=False)
+    def __init__(self, url: str | Path) -> None:
+        self._connection = Connection(url, write=False)
+
+    @property
+    def database(self) -> Database:
+        return self._connection.database
 
     def close(self) -> None:
         self._connection.close()
 
     def begin(self) -> None:
         """From here on all reads see one snapshot, until `close`."""
-        self._connection.execute("begin").close()
+        self._connection.begin_reading()
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        return rows(self._connection, sql, parameters)
+        return self._connection.rows(sql, *parameters)
 
     def one(self, sql: str, *parameters: Any) -> dict[str, Any] | None:
         found = self.rows(sql, *parameters)
@@ -199,7 +204,10 @@ class Queries:
                 "select o.identification_code, o.order_id from body b"
                 " join orders o on o.identification_code = b.identification_code"
                 # By length: there is an index of orders, and bodies without one are many.
-                " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
+                " where b.place = ? and b.batch_id in (select f.batch_id from file_in f"
+                # Since its last return nothing came in of the others.
+                "  where f.closed = 0 and ? in ('', f.batch_id))"
+                " and length(b.order_id) = 0"
                 " and o.batch_id = b.batch_id and b.condition in (select value from json_each(?))"
                 " and not exists"
                 " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
@@ -221,7 +229,8 @@ class Queries:
         """Which of these look-up values, identification codes and order ids stand in the ledger
         already. (A person's identity number may return: a remade card has a new order.)"""
         found = self.rows(
-            "select value as v from number_index where kind <> 'identity_number'"
+            "select value as v from number_index"
+            " where kind in ('social_card_number', 'bank_card_number')"
             " and value in (select value from json_each(?))"
             " union select identification_code from orders"
             " where identification_code in (select value from json_each(?))"
@@ -323,7 +332,8 @@ class Queries:
         """All orders that one of these look-up values stands for: a remade card has a new one."""
         found = self.rows(
             "select distinct order_id from number_index"
-            " where value in (select value from json_each(?)) order by order_id",
+            " where kind in ('social_card_number', 'bank_card_number', 'identity_number')"
+            " and value in (select value from json_each(?)) order by order_id",
             as_json(values),
         )
         return [r["order_id"] for r in found]
@@ -348,7 +358,7 @@ class Queries:
             return {}
         found = self.bodies(
             "b.ticket <> '' and (b.carton_id, b.ticket) in"
-            " (select value->>0, value->>1 from json_each(?))",
+            " (select j.value->>0, j.value->>1 from json_each(?) j)",
             json.dumps(pairs),
         )
         return {(b.carton_id, b.ticket): b for b in found}

@@ -36,6 +36,9 @@ from ledger.custody_replay import CustodyReplay
 from ledger.faults import Fault
 from ledger.floor_act_replay import EFFECTS as OF_FLOOR_ACTS
 from ledger.floor_act_replay import FloorActReplay
+from ledger.keeping_replay import EVENTS as KEEPING
+from ledger.keeping_replay import KeepingReplay
+from ledger.lease_replay import check_lease
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
 
@@ -71,6 +74,7 @@ class Replay:
     """The live body of each order that has one."""
     lots: LotReplay = field(default_factory=LotReplay)
     custody: CustodyReplay = field(default_factory=CustodyReplay)
+    keeping: KeepingReplay = field(default_factory=KeepingReplay)
     floor_acts: FloorActReplay = field(default_factory=FloorActReplay)
 
     def apply(self, commit: Commit) -> None:
@@ -150,10 +154,17 @@ class Replay:
                 raise _fault(commit, "订单重复", "an order is advised twice", event)
             self.orders.add(event["order_id"])
             data = event["data"]
+            self.keeping.advised(data, partial(_fail, commit, event))
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
         elif event["type"] == EventType.CARTON_RECOUNTED:
             if commit.line != Line.INVENTORY:
                 raise _fault(commit, "他线重新清点", "another line recounts", event)
+        elif event["type"] in KEEPING:
+            if commit.line != Line.INVENTORY:
+                raise _fault(commit, "事件不属于该线", "not an event of this line", event)
+            self.keeping.apply(event["type"], event["data"], partial(_fail, commit, event))
+        elif event["type"] == EventType.RETURN_WRITTEN:
+            self.keeping.written(event["data"]["batch_id"])
         elif event["type"] == EventType.GROUP_SETTLED:
             self._settle(commit, event, expected)
         elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
@@ -297,7 +308,7 @@ class Replay:
             fail = partial(_fail, commit, event)
             self.floor_acts.brings(event["type"], after.body_id, data, fail)
         self._check_condition(commit, event, after)
-        self._check_lease(commit, event, before, after)
+        check_lease(event["type"], data, before, after, partial(_fail, commit, event))
         if event["type"] in (EventType.BODY_COUNTED, EventType.BODY_WITHDRAWN):
             self._recounted(commit, event, after, expected)
         elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
@@ -318,16 +329,6 @@ class Replay:
             raise _fault(commit, "报废与事件不符", "scrapped by another event", event)
         if stop and body.place == PACKED:
             raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
-
-    def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
-        """A lease grows by one with each release, and with nothing else."""
-        releases = event["type"] == EventType.KEY_WRITE_RELEASED
-        if after.lease != before.lease + releases or after.released != (
-            before.released or releases
-        ):
-            raise _fault(commit, "租约不符", "the lease does not follow", event)
-        if event["type"] == EventType.KEYS_REPLACED and not after.released:
-            raise _fault(commit, "密钥未释放", "keys replaced that were never released", event)
 
     def _bind(self, commit: Commit, event: Row, before: Body | None, after: Body) -> None:
         """Chip and order are bound once; an order has at most one live body."""

@@ -1,4 +1,5 @@
-"""Tables of the ledger. Text, integer and JSON only, so that the same shapes fit PostgreSQL.
+"""Tables of the ledger, as SQLite has them; of text, integers and JSON, so that PostgreSQL has the
+same (`Database.defined`).
 
 `event`, `movement` and `commit_link` are append-only and linked by hashes; the other tables are
 what they add up to (`ledger.verify` replays it). Sealed personal data stand in `personal` alone.
@@ -6,9 +7,9 @@ what they add up to (`ledger.verify` replays it). Sealed personal data stand in 
 
 from __future__ import annotations
 
-import pyodbc
-
+from domain.changes import Away, Refused
 from ledger import migrations
+from ledger.connection import Connection
 
 VERSION = migrations.VERSION
 
@@ -22,15 +23,21 @@ TABLES: tuple[str, ...] = (
         previous text not null, hash text not null,
         primary key (line, number)) strict""",
     "create unique index commit_command on commit_link (line, command_id)",
+    "create index commit_at on commit_link (at)",
     """create table event (
         id integer primary key, line text not null, number integer not null,
         position integer not null, type text not null, body_id text not null,
         order_id text not null, place text not null, condition text not null,
         data text not null) strict""",
     "create unique index event_place on event (line, number, position)",
-    "create index event_body on event (body_id) where body_id <> ''",
+    "create index event_body on event (body_id, type) where body_id <> ''",
     "create index event_order on event (order_id) where order_id <> ''",
-    "create index event_type on event (type)",
+    "create index event_type on event (type, id)",
+    # What befell a batch or a carton as a whole: few, and found without looking at those of cards.
+    """create index event_batch on event ((data->>'batch_id'), type)
+        where body_id = '' and order_id = ''""",
+    """create index event_carton on event ((data->>'carton_id'), type)
+        where body_id = '' and order_id = ''""",
     """create table movement (
         id integer primary key, line text not null, number integer not null,
         position integer not null, source_place text not null, source_condition text not null,
@@ -43,8 +50,11 @@ TABLES: tuple[str, ...] = (
     # What came in.
     """create table file_in (
         file_id text primary key, kind text not null, batch_id text not null,
-        digest text not null, records integer not null) strict""",
+        digest text not null, records integer not null,
+        closed integer not null default 0) strict""",
     "create index file_in_batch on file_in (batch_id, kind)",
+    # Of batches whose return is not written: what people and lines ask for again and again.
+    "create index file_in_open on file_in (batch_id, kind) where closed = 0",
     """create table refused_record (
         file_id text not null, record_number integer not null, order_id text not null,
         batch_id text not null, bank text not null, carton_id text not null,
@@ -52,6 +62,7 @@ TABLES: tuple[str, ...] = (
         corrected_by text not null, primary key (file_id, record_number)) strict""",
     "create index refused_batch on refused_record (batch_id)",
     "create index refused_identification on refused_record (identification_code)",
+    "create index refused_order on refused_record (order_id)",
     """create table delivery (
         delivery_id text primary key, batch_id text not null, factory_id text not null,
         state text not null) strict""",
@@ -61,6 +72,7 @@ TABLES: tuple[str, ...] = (
         bank text not null, kind text not null, noted integer not null,
         counted integer not null, destination text not null) strict""",
     "create index carton_delivery on carton (delivery_id)",
+    "create index carton_batch on carton (batch_id)",
     # Of one batch, bank and kind: bodies that stand in for missing ones, and how often that was
     # settled. Who decides on the numbers of a group guards `times`.
     """create table settled_group (
@@ -105,6 +117,7 @@ TABLES: tuple[str, ...] = (
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,
         expires_on text not null) strict""",
+    "create index personal_batch on personal (batch_id, expires_on)",
     """create table number_index (
         kind text not null, value text not null, order_id text not null,
         primary key (kind, value, order_id)) strict""",
@@ -141,15 +154,20 @@ TABLES: tuple[str, ...] = (
         where final = 0 and superseded_by = 0""",
     """create index return_superseded on return_line (batch_id, superseded_by)
         where superseded_by > 0""",
+    "create index return_order on return_line (order_id) where order_id <> ''",
+    "create index return_body on return_line (body_id) where body_id <> ''",
     """create table outbox (
         id text primary key, kind text not null, batch_id text not null,
         acknowledged integer not null) strict""",
-    "create index outbox_open on outbox (acknowledged)",
+    "create index outbox_open on outbox (id) where acknowledged = 0",
     "create index outbox_batch on outbox (batch_id, kind)",
 )
 
+TYPES: dict[str, dict[str, str]] = {}
+"""The columns of each table and their types (`text`, `integer`), in order; from TABLES."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {}
-"""The columns of each table that a line may write, in order; filled from TABLES below."""
+"""The columns of each table that a line may write, in order."""
 
 WRITABLE = (
     "file_in", "refused_record", "delivery", "carton", "settled_group", "orders", "order_stop",
@@ -158,38 +176,35 @@ WRITABLE = (
 )  # fmt: skip
 
 
-def _columns(ddl: str) -> tuple[str, tuple[str, ...]]:
+def _columns(ddl: str) -> tuple[str, dict[str, str]]:
     head, _, rest = ddl.partition("(")
     body = rest.rpartition(")")[0].partition("primary key (")[0]
-    parts = [p.split()[0] for p in body.split(",") if p.split()]
-    return head.split()[2], tuple(parts)
+    parts = [p.split() for p in body.split(",") if p.split()]
+    return head.split()[2], {p[0]: p[1] for p in parts}
 
 
 for _ddl in TABLES:
     if _ddl.startswith("create table"):
-        _name, _cols = _columns(_ddl)
+        _name, _types = _columns(_ddl)
+        TYPES[_name] = _types
         if _name in WRITABLE:
-            COLUMNS[_name] = _cols
+            COLUMNS[_name] = tuple(_types)
 
 
-def create(connection: pyodbc.Connection) -> None:
+def create(connection: Connection) -> None:
     """Make the tables in an empty database, or bring those of an older program forward.
 
     Raises LedgerUnusable for a schema that this program does not know; a newer one is refused.
     """
-    present = connection.execute(
-        "select count(*) from sqlite_master where name = 'ledger_version'"
-    ).fetchval()
-    if present:
-        version = connection.execute("select version from ledger_version").fetchval()
-        migrations.forward(connection, int(version))
-        return
-    connection.execute("begin immediate").close()
-    try:
-        for ddl in TABLES:
-            connection.execute(ddl).close()
-        connection.execute("insert into ledger_version values (?)", VERSION).close()
-        connection.execute("commit").close()
-    except pyodbc.Error:
-        connection.execute("rollback").close()
-        raise
+    database = connection.database
+    if not connection.value(database.present):
+        try:
+            with connection.writing():
+                for ddl in TABLES:
+                    connection.run(database.defined(ddl))
+                connection.run("insert into ledger_version values (?)", VERSION)
+        except (Away, Refused):
+            # Another process may have made them meanwhile.
+            if not connection.value(database.present):
+                raise
+    migrations.forward(connection, int(connection.value("select version from ledger_version")))

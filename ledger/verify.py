@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyodbc
 
+from domain.changes import Away
 from domain.groups import GroupKey
 from domain.places import standing
 from ledger import chain, schema, tables
-from ledger.connection import LedgerUnusable
+from ledger.connection import LedgerUnusable, as_json
 from ledger.custody_replay import CustodyReplay, as_said
 from ledger.faults import Fault
 from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
@@ -29,7 +29,7 @@ from ledger.replay import Commit, Replay
 from ledger.return_replay import check_returns
 from ledger.summary import OUTSIDE, seconds_between, summary
 
-EVENTS_AT_ONCE = 2_000
+COMMITS_AT_ONCE = 64
 
 # What a stored value can raise when it is not of the shape that this program writes.
 _UNREADABLE = (
@@ -87,27 +87,26 @@ class _Progress:
 
 
 def verify(
-    path: Path,
+    ledger: str | Path,
     head_file: Path | None,
     public_key_pem: bytes | None,
-    *,
-    today: date | None = None,
 ) -> Report:
-    """Read the ledger at `path` and report the first thing that does not fit.
+    """Read the `ledger` (its URL, or the path of a file) and report the first thing that does not
+    fit.
 
     Links: every hash is computed anew, numbers have no gap, epochs never decrease. Heads: those
     of the table and of `head_file` (None: not looked at) are signed by `public_key_pem` (None:
     not checked) and name links that are there; the file has every head of the table.
     Meaning: every event can have happened, movements are the sum of the events, tables are what
     the events say. Balances: no account has the wrong sign, both equations of the centre hold per
-    bank and kind. `today` (default: the day it is) tells which personal data may be gone.
+    bank and kind. Personal data are there, or were destroyed after their expiry, as events say.
 
     Never raises for what is in the database or the files, whatever it is; changes nothing.
     """
     progress = _Progress()
     try:
-        queries = Queries(path)
-    except (LedgerUnusable, pyodbc.Error) as e:
+        queries = Queries(ledger)
+    except (LedgerUnusable, Away, pyodbc.Error) as e:
         return progress.report(f"账本无法打开 · the ledger can't be opened: {_reason(e)}")
     try:
         # Before the snapshot, which then has every commit that a head of this reading names.
@@ -124,10 +123,10 @@ def verify(
             chain.check_kept_outside(queries, _kept_outside(head_file))
         progress.signatures = signed.checked
         _measure_tail(queries, signed.covered, progress)
-        _check_meaning(queries, today or datetime.now(UTC).date(), progress)
+        _check_meaning(queries, progress)
     except Fault as fault:
         return progress.report(str(fault))
-    except (pyodbc.Error, MemoryError) as e:
+    except (Away, pyodbc.Error, MemoryError) as e:
         return progress.report(str(_unreadable(progress.at, _reason(e))))
     except _UNREADABLE as e:
         return progress.report(str(_unreadable(progress.at, type(e).__name__)))
@@ -145,7 +144,7 @@ def _unreadable(at: str, reason: str) -> Fault:
     return Fault("内容无法读取", f"holds what this program never wrote ({reason})", table=at)
 
 
-def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
+def _check_meaning(queries: Queries, progress: _Progress) -> None:
     progress.at = "event / movement"
     replay = Replay()
     for commit in _commits(queries):
@@ -161,7 +160,10 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     bodies = replay.bodies
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
         ("body", lambda: tables.check_bodies(queries, bodies)),
-        ("orders / personal / number_index", lambda: tables.check_orders(queries, today)),
+        (
+            "orders / personal / number_index",
+            lambda: tables.check_orders(queries, replay.keeping.destroyed),
+        ),
         (
             "settled_group",
             lambda: tables.check_replayed(
@@ -200,33 +202,22 @@ def _check_custody(queries: Queries, custody: CustodyReplay) -> None:
 
 
 def _check_schema(queries: Queries) -> None:
-    """Tables and indexes are ours to the letter, with no trigger beside them, and SQLite finds
-    the file sound (types, unique keys, indexes that hold what the tables hold)."""
-    present = {
-        r["name"]: " ".join(r["sql"].split())
-        for r in queries.rows(
-            "select name, sql from sqlite_master where name not like 'sqlite^_%' escape '^'"
-        )
-    }
-    expected = {_name(ddl): " ".join(ddl.split()) for ddl in schema.TABLES}
+    """Tables and indexes are ours to the letter, with no trigger beside them, and the database
+    finds its own files sound."""
+    database = queries.database
+    present, expected = database.shapes(queries), database.expected_shapes(schema.TABLES)
     for name in sorted(set(present) - set(expected)):
         raise Fault("多出表、索引或触发器", "is not part of the ledger", table=name)
     for name in expected:
         if name not in present:
             raise Fault("缺少表或索引", "a table or an index is missing", table=name)
-        if present[name].lower() != expected[name].lower():
+        if present[name] != expected[name]:
             raise Fault("表结构被改动", "has another shape than this program's", table=name)
-    for row in queries.rows("pragma integrity_check(1)"):
-        (text,) = row.values()
-        if text != "ok":
-            raise Fault("数据库文件损坏", "SQLite finds the file damaged", table=str(text))
+    damage = database.damage(queries)
+    if damage:
+        raise Fault("数据库文件损坏", f"{database.name} finds damage", table=damage)
     if queries.rows("select version from ledger_version") != [{"version": schema.VERSION}]:
         raise Fault("版本不符", "another version than this program's", table="ledger_version")
-
-
-def _name(ddl: str) -> str:
-    words = ddl.split()
-    return words[3] if words[1] == "unique" else words[2]
 
 
 def _kept_outside(head_file: Path | None) -> list[dict[str, Any]]:
@@ -242,9 +233,9 @@ def _measure_tail(queries: Queries, covered: dict[str, int], progress: _Progress
     first, last = [], []
     for r in queries.rows(
         "select c.line, count(*) as n, min(c.at) as first, max(c.at) as last from commit_link c"
-        " left join json_each(?) j on j.key = c.line"
-        " where c.number > coalesce(j.value, 0) group by c.line",
-        json.dumps(covered),
+        " left join json_each(?) j on j.value->>'line' = c.line"
+        " where c.number > coalesce(cast(j.value->>'number' as integer), 0) group by c.line",
+        as_json([{"line": line, "number": number} for line, number in covered.items()]),
     ):
         progress.unsigned_commits += r["n"]
         first.append(r["first"])
@@ -254,50 +245,36 @@ def _measure_tail(queries: Queries, covered: dict[str, int], progress: _Progress
 
 
 def _commits(queries: Queries) -> Iterator[Commit]:
-    """All commits that have events, in the order in which they took effect."""
-    movements = _groups(_rows(queries, "movement"))
-    next_movements = next(movements, None)
-    for (line, number), events in _groups(_rows(queries, "event")):
-        moved: list[dict[str, Any]] = []
-        if next_movements is not None and next_movements[0] == (line, number):
-            moved = next_movements[1]
-            next_movements = next(movements, None)
-        for event in events:
-            event["data"] = json.loads(event["data"])
-        yield Commit(line, number, events, moved)
-    if next_movements is not None:
-        (line, number), _ = next_movements
-        raise Fault("移动次序不符", "movements out of order", table="movement",
-                    line=line, number=number)  # fmt: skip
-
-
-def _rows(queries: Queries, table: str) -> Iterator[dict[str, Any]]:
+    """All commits that have events, in the order in which they began to write; what a commit
+    builds upon was committed, so written, before."""
     after = 0
     while True:
-        rows = queries.rows(
-            f"select * from {table} where id > ? order by id limit ?", after, EVENTS_AT_ONCE
-        )
-        if not rows:
+        firsts = queries.rows(
+            "select id, line, number from event where position = 0 and id > ? order by id limit ?",
+            after, COMMITS_AT_ONCE,
+        )  # fmt: skip
+        if not firsts:
             return
-        after = rows[-1]["id"]
-        yield from rows
+        after = firsts[-1]["id"]
+        wanted = as_json([{"line": r["line"], "number": r["number"]} for r in firsts])
+        events, movements = _of(queries, "event", wanted), _of(queries, "movement", wanted)
+        for first in firsts:
+            key = first["line"], first["number"]
+            for event in events[key]:
+                event["data"] = json.loads(event["data"])
+            yield Commit(*key, events[key], movements.get(key, []))
 
 
-def _groups(
-    rows: Iterator[dict[str, Any]],
-) -> Iterator[tuple[tuple[str, int], list[dict[str, Any]]]]:
-    """Rows of one commit together; the walk of the links found them side by side."""
-    key: tuple[str, int] | None = None
-    group: list[dict[str, Any]] = []
-    for row in rows:
-        mine = row["line"], row["number"]
-        if key is not None and mine != key:
-            yield key, group
-            group = []
-        key = mine
-        group.append(row)
-    if key is not None:
-        yield key, group
+def _of(queries: Queries, table: str, commits: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The rows of these commits in `table`, by line and number, in their order."""
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in queries.rows(
+        f"select t.* from json_each(?) j join {table} t on t.line = j.value->>'line'"
+        " and t.number = cast(j.value->>'number' as integer) order by t.line, t.number, t.position",
+        commits,
+    ):
+        found.setdefault((row["line"], row["number"]), []).append(row)
+    return found
 
 
 def _check_balances(queries: Queries, replay: Replay) -> None:

@@ -83,7 +83,7 @@ def keep_transcript(writing: Writing, turn: StationTurn, body: Body, lease: int)
     assert isinstance(turn.content, Answers)
     steps = turn.content.steps
     data = {
-        "lease": lease,
+        "of_lease": lease,
         "station": turn.station_id,
         "presentation": turn.presentation,
         "turn": turn.number,

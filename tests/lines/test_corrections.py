@@ -61,7 +61,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
@@ -194,6 +194,9 @@ class Overtaken:
         if meanwhile is not None:
             await meanwhile()
         return await self.door.commit(changes)
+
+    async def reclaim(self) -> bool:
+        return await self.door.reclaim()
 
 
 def all_but_the_return(b: Building) -> None:

@@ -31,6 +31,8 @@ from tests.ledger.building import (
     record,
 )
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 CARDS = 30
 """Of which AQL 0.65 draws 20."""
 
@@ -44,7 +46,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path, lots=LotPlan(seed_of))
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 

@@ -4,7 +4,6 @@ order has one final line in the end, and none that was final is touched."""
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -51,7 +50,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path, lots=LotPlan(lambda lot: lot.encode()))
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
@@ -206,7 +205,7 @@ def test_a_lot_that_nobody_released_is_found(tmp_path: Path) -> None:
     said = lot_acts.content(b.queries, LOT, str(Reason.CONCESSION))
     act = ConfirmedAct("A000001", ActKind.LOT_RELEASE, LOT, said)
     asyncio.run(b.sorting.carry_out(act))
-    assert not verify(b.path, None, None).ok
+    assert not verify(b.url, None, None).ok
 
 
 def test_it_goes_on_after_each_of_its_commits(b: Building) -> None:
@@ -264,34 +263,6 @@ ACTS: dict[str, Callable[[Inspectors, int, str], object]] = {
 }
 
 
-@dataclass
-class Morning:
-    """A floor whose cards are inspected, with its inspectors: a copy of it for each example."""
-
-    two: Inspectors
-
-    def again(self, folder: Path) -> Inspectors:
-        shutil.copy(self.two.b.path, folder / "ledger.db")
-        b = Building.make(folder, lots=LotPlan(lambda lot: lot.encode()))
-        b.prefixes = 100  # command ids of its own
-        b.restart()
-        office = Office(
-            folder, clock=self.two.office.clock, tokens=dict(self.two.office.tokens),
-            shared=b.ledger,
-        )  # fmt: skip
-        return Inspectors(b, office)
-
-
-@pytest.fixture(scope="module")
-def morning(tmp_path_factory: pytest.TempPathFactory) -> Morning:
-    b = Building.make(tmp_path_factory.mktemp("morning"))
-    inspected(b)
-    two = Inspectors.of(b)
-    two.office.close()
-    b.close()  # all of it lies in the one file
-    return Morning(two)
-
-
 @settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
@@ -300,14 +271,15 @@ def morning(tmp_path_factory: pytest.TempPathFactory) -> Morning:
     st.integers(0, 1),
 )
 def test_every_order_ends_with_exactly_one_final_line(
-    morning: Morning, acts: list[tuple[str, int]], bad: int
+    acts: list[tuple[str, int]], bad: int
 ) -> None:
     """Any sequence; then everything open is decided. At every moment an order has one line at most
     that holds, and lines once final stay; in the end each has exactly one, final, and the results
     are the ledger's own counts."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        two = morning.again(Path(folder))
-        b = two.b
+        b = Building.make(Path(folder), lots=LotPlan(lambda lot: lot.encode()))
+        inspected(b)
+        two = Inspectors.of(b)
         b.sort()
         b.read_sample(bad=bad)
         final: dict[int, dict[str, Any]] = {}
@@ -329,7 +301,7 @@ def test_every_order_ends_with_exactly_one_final_line(
         assert totals["rejected"] >= results["rejected"]
         two.office.close()
         b.close()
-        report = verify(b.path, None, None)
+        report = verify(b.url, None, None)
         assert report.ok, report.finding
 
 
