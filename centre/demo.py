@@ -284,8 +284,8 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
 
 def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people: People) -> None:
     """Show the stages, and let people do their part, until the return was taken by card
-    management, and the revision with what it held at first. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
-    to be set apart with its lot."""
+    management, and the revision with what it held at first. Meanwhile an operator feeds what was
+    drawn for sampling, and at the end what has to be set apart with its lot."""
     queries = Patient(config.ledger)
     while True:
         screen.update(queries, batch_id)
