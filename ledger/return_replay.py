@@ -73,7 +73,7 @@ def _check_superseded(queries: Queries, batch_id: str, expected: Mapping[int, in
         r["position"]: r
         for r in queries.rows(
             "select position, superseded_by, final from return_line"
-            " where batch_id = ? and superseded_by > 0 order by position",
+            " where batch_id = ? and superseded_by <> 0 order by position",
             batch_id,
         )
     }

@@ -124,7 +124,7 @@ def test_each_row_put_in_is_found(finished: Finished, copy: Path, table: str) ->
         "commit_link": {"number": "number + 1", "command_id": "'another'"},
         "head": {"number": "number + 1"},
         "refused_record": {"record_number": "record_number + 1"},
-        "return_line": {"position": "position + 1"},
+        "return_line": {"position": "position + 1", "order_id": "''", "body_id": "''"},
         "number_index": {"value": "value || 'x'"},
         "orders": {"order_id": "'another'", "identification_code": "'another'"},
         "login": {"session": "'another'", "token": "'another'"},
