@@ -5,12 +5,13 @@ against what is true in the simulated world: chips, stacks, packages, what was a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from domain.card.profile import Profile
 from domain.changes import Changes, Committed
 from domain.lines import Receipt
+from domain.places import Line
 from domain.turns import Verdict
 from proof.simulation.home import FORMAL_VERSION, is_formal_key
 from proof.simulation.mirror import Broken, Link, Mirror
@@ -27,7 +28,11 @@ SOUND = ("", "record_twice", "order_on_hold", "sent_again", "order_cancelled", "
 class Promises:
     """The first promise that does not hold is kept in `found`; from then on nothing is checked."""
 
-    def __init__(self, mirror: Mirror, profile: Profile, trace: Trace) -> None:
+    def __init__(
+        self, mirror: Mirror, profile: Profile, trace: Trace, now: Callable[[], str]
+    ) -> None:
+        """`now`: the time on the wall, as the ledger is told it."""
+        self._now = now
         self.mirror, self._profile, self._trace = mirror, profile, trace
         self.found: Broken | None = None
         self.cards: dict[str, Card] = {}
@@ -40,6 +45,9 @@ class Promises:
         self.shipped = 0
         self._commands: dict[tuple[str, str], int] = {}
         """The link of each command that took effect."""
+        self._doubted: dict[str, float] = {}
+        """When a chip came to be in doubt."""
+        self._decided: dict[tuple[str, str], str] = {}
         self._results: dict[str, int] = Counter()
         """Lines of each order in all returns."""
         self._final: set[str] = set()
@@ -58,12 +66,17 @@ class Promises:
             self.broken(5, f"{line}: epoch {epoch} was given out before")
         self.mirror.epochs[line] = epoch
 
+    def decided(self, changes: Changes) -> None:
+        """A line has decided this now, and hands it to the ledger for the first time or again."""
+        self._decided.setdefault((changes.line, changes.command_id), self._now())
+
     def committed(self, changes: Changes, epoch: int, committed: Committed | None) -> None:
         """A commit was tried; whatever the caller hears, the ledger tells what it did."""
         if self.found is not None:
             return
         self.steps += 1
         try:
+            before = self.mirror.bodies.copy() if self._by_lease(changes) else {}
             links = self.mirror.read(changes.line)
             if len(links) > 1:
                 raise Broken(4, f"{changes.command_id} took effect {len(links)} times")
@@ -71,6 +84,7 @@ class Promises:
                 self._check_once(link, changes)
                 self._check_outbox(link)
                 self._check_meaning(link)
+                self._check_leases(link, before)
                 self._note(link)
             if committed is not None and not committed.repeated and not links:
                 raise Broken(4, f"{changes.command_id} was acknowledged and is not there")
@@ -112,6 +126,33 @@ class Promises:
                 self._check_shipped(self.mirror.bodies[event["body_id"]])
             elif event["type"] == "return_written":
                 self._check_return(event["data"]["file_id"], event["data"]["batch_id"])
+
+    def _by_lease(self, changes: Changes) -> bool:
+        return changes.line == Line.KEY_REPLACEMENT
+
+    def _check_leases(self, link: Link, before: dict[str, dict[str, Any]]) -> None:
+        """What a station did whose lease was over moves nothing; a card in doubt comes back to work
+        only when its chip was looked at since."""
+        for event in link.events:
+            was = before.get(event["body_id"])
+            if was is None:
+                continue
+            names = was["body_id"], was["identification_code"], was["order_id"]
+            decided = self._decided[link.line, link.command_id]
+            if event["type"] == "keys_replaced" and decided >= was["leased_until"]:
+                until = was["leased_until"] or "no lease at all"
+                raise Broken(5, f"{was['body_id']} moved at {decided}, its lease: {until}", *names)
+            if event["type"] == "body_in_doubt":
+                self._doubted[was["identification_code"]] = self._trace.time()
+            if was["condition"] != "IN_DOUBT" or not event["place"]:
+                continue
+            card = self.cards.get(was["identification_code"])
+            now = self.mirror.bodies[event["body_id"]]
+            # Back at work it is leased in the session that looked; set apart, to nobody.
+            seen = card.answered if card else {}
+            looked = seen.get(now["leased_in"], -1.0) if now["leased_in"] else max(seen.values())
+            if looked <= self._doubted[was["identification_code"]]:
+                raise Broken(5, f"{was['body_id']} is in doubt, and nobody looked at it", *names)
 
     def _check_shipped(self, body: dict[str, Any]) -> None:
         """Promise 3, by what is truly on the chip and in the package."""
