@@ -8,16 +8,31 @@ OUT = out/demo
 FRESH =
 # Handed on to pytest.
 ARGS =
+# Simulated hours of a simulation (make simulate), and minutes for which make soak goes on.
+HOURS = 8
+MINUTES = 30
 
 python = .venv/bin/python
 
-.PHONY: demo test bench lint format types setup lock clean
+.PHONY: demo test simulate soak planted-bugs bench lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
 
 test: setup
 	@$(python) -m pytest $(ARGS)
+
+# A simulated working day from a seed (docs/proof.md); exit 1 and the story if a promise breaks.
+simulate: setup
+	@$(python) -m proof.simulate --seed $(SEED) --hours $(HOURS)
+
+# One simulated day after another, from SEED on.
+soak: setup
+	@$(python) -m proof.simulate --seed $(SEED) --hours $(HOURS) --soak $(MINUTES)
+
+# One safeguard after another is switched off: the simulator must find each.
+planted-bugs: setup
+	@$(python) -m proof.planted --seed $(SEED)
 
 # Writes bench/results.json and bench/RESULTS.md. Alone on the machine, if the figures are to mean
 # something.
