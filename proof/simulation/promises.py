@@ -48,9 +48,6 @@ class Promises:
         self._doubted: dict[str, float] = {}
         """When a chip came to be in doubt."""
         self._decided: dict[tuple[str, str], str] = {}
-        self._results: dict[str, int] = Counter()
-        """Lines of each order in all returns."""
-        self._final: set[str] = set()
         self._receipts: list[tuple[str, str]] = []
         """Line and command of everything that was acknowledged."""
 
@@ -125,7 +122,7 @@ class Promises:
             if event["place"].startswith("courier/"):
                 self._check_shipped(self.mirror.bodies[event["body_id"]])
             elif event["type"] == "return_written":
-                self._check_return(event["data"]["file_id"], event["data"]["batch_id"])
+                self._check_return(event["data"]["batch_id"])
 
     def _by_lease(self, changes: Changes) -> bool:
         return changes.line == Line.KEY_REPLACEMENT
@@ -191,22 +188,36 @@ class Promises:
         if body["order_id"] and not any(card.ticket in p for p in self.packed[body["package_id"]]):
             raise Broken(3, f"{body['body_id']} was shipped and never packed", *names)
 
-    def _check_return(self, file_id: str, batch_id: str) -> None:
-        """Promise 6: a line for each order, of which one alone is final."""
-        lines = self.mirror.rows("select * from return_line where file_id = ?", file_id)
-        orders = self.mirror.rows("select order_id from orders where batch_id = ?", batch_id)
-        once = Counter(r["order_id"] for r in lines if r["order_id"] and r["result"] != "surplus")
-        for order in orders:
+    def _check_return(self, batch_id: str) -> None:
+        """Promise 6, over all revisions: each order of the batch has one line that stands, at most
+        one final line, and that one is never superseded; what is said to be shipped is."""
+        found = {
+            r["order_id"]: r
+            for r in self.mirror.rows(
+                "select order_id, sum(case when superseded_by = 0 then 1 else 0 end) as stand,"
+                " sum(final) as final,"
+                " sum(case when final = 1 and superseded_by <> 0 then 1 else 0 end) as taken_back,"
+                " sum(case when final = 1 and result = 'shipped' then 1 else 0 end) as shipped"
+                " from return_line where batch_id = ? and order_id <> '' and result <> 'surplus'"
+                " group by order_id",
+                batch_id,
+            )
+        }
+        at_courier = {
+            b["order_id"]
+            for b in self.mirror.bodies.values()
+            if b["batch_id"] == batch_id and b["place"].startswith("courier/")
+        }
+        for order in self.mirror.rows("select order_id from orders where batch_id = ?", batch_id):
             order_id = order["order_id"]
-            self._results[order_id] += once[order_id]
-            if once[order_id] != 1 and self._results[order_id] != 1:
-                raise Broken(6, f"order {order_id} has {once[order_id]} lines", order_id)
-        for r in lines:
-            if not (r["final"] and r["order_id"]) or r["result"] == "surplus":
-                continue
-            if r["order_id"] in self._final:
-                raise Broken(6, f"order {r['order_id']} has two final lines", r["order_id"])
-            self._final.add(r["order_id"])
+            said = found.get(order_id, {"stand": 0, "final": 0, "taken_back": 0, "shipped": 0})
+            if said["stand"] != 1 or said["final"] > 1 or said["taken_back"]:
+                text = (
+                    f"order {order_id} has {said['stand']} lines that stand, {said['final']} final"
+                )
+                raise Broken(6, text, order_id)
+            if said["shipped"] and order_id not in at_courier:
+                raise Broken(6, f"order {order_id} is returned as shipped, and is not", order_id)
 
     # What chips and stations do.
 
