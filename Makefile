@@ -14,7 +14,7 @@ python = .venv/bin/python
 .PHONY: demo test bench lint format types setup lock clean
 
 demo: setup
-	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
+	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh) $(if $(LEDGER),--ledger "$(LEDGER)")
 
 test: setup
 	@$(python) -m pytest $(ARGS)
