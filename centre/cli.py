@@ -15,20 +15,13 @@ from typing import Any
 import click
 import grpc
 
-from centre import running, show
+from centre import options, running, show
+from centre.card_commands import card
 from centre.config import ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
-from centre.options import (
-    AWAY,
-    REFUSED,
-    WRONG_USE,
-    home_option,
-    json_option,
-    ledger_option,
-    reading,
-    reporting,
-)  # fmt: skip
+from centre.lot_commands import lot
+from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 from centre.people_commands import act, login, logout, people, whoami
 
 CALL_SECONDS = 60.0
@@ -41,7 +34,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True)
-@ledger_option
+@options.ledger_option
 @reporting
 def init(home: Path, ledger: str) -> None:
     """Make the home of a centre: configuration, token with master keys, empty ledger.
@@ -59,10 +52,15 @@ def init(home: Path, ledger: str) -> None:
 @click.option(
     "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
 )
+@click.option(
+    "--join", metavar="HOST:PORT", help="Give the centre of this head one more machine instead."
+)
 @reporting
-def up(home: Path, card_management: str | None) -> None:
+def up(home: Path, card_management: str | None, join: str | None) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
 
+    With --join this is a further machine of a centre that is up elsewhere (its address is in
+    `centre status` there); it needs centre.toml and keys/ray-token of the head's home.
     Example: centre up --home /srv/centre
     """
     from centre import floor
@@ -71,7 +69,12 @@ def up(home: Path, card_management: str | None) -> None:
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
-        floor.up(config, click.echo)
+        if join is not None:
+            from centre import joining
+
+            joining.join(config, join, click.echo)
+        else:
+            floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
@@ -155,7 +158,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot,
 ):  # fmt: skip
     main.add_command(command)
 
@@ -225,7 +228,7 @@ def scan(home: Path, package: str, counted: int | None) -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--fresh", is_flag=True, help="Remove a demo that is there and begin anew.")
 @click.option("--readers", type=click.IntRange(1, 8), default=8, show_default=True)
-@ledger_option
+@options.ledger_option
 @reporting
 def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int, ledger: str) -> None:
     """Run one batch delivery through the whole centre, on real parts.

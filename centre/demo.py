@@ -25,7 +25,7 @@ from centre.config import LEDGER, Config
 from centre.demo_custodians import Custodians
 from centre.demo_people import People, ask_tray, python, run_program
 from centre.demo_screen import Screen
-from centre.demo_terminal import DemoError
+from centre.demo_terminal import DemoError, Patient
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
@@ -50,11 +50,9 @@ class Demo:
     fresh: bool = False
     readers: int = 8
     ledger: str = LEDGER
-    """The URL of the ledger; a database must be empty."""
-    up_command: tuple[str, ...] = (sys.executable, "-m", "centre", "up")
-    station_command: tuple[str, ...] = (sys.executable, "-m", "station_agents")
-    tray_command: tuple[str, ...] = (sys.executable, "-m", "station_agents.virtual.tray")
-    """The commands can be replaced by launchers that crash at a named state (tests)."""
+    """Its URL (`[ledger] url`); a database must be empty."""
+    station_command: Sequence[str] = (sys.executable, "-m", "station_agents")
+    """What starts a station (tests have one that waits)."""
     envelopes: Path | None = None
     """Where the custodians' components are put away (tests search for them); None: destroyed."""
     on_done: Callable[[], object] | None = None
@@ -175,7 +173,7 @@ class _Opening:
         screen.say("启动省制卡中心 starting the centre")
         self._keep(
             "centre",
-            [*self._demo.up_command, *self._home, "--card-management", self._card_management],
+            [*python("centre"), "up", *self._home, "--card-management", self._card_management],
         )
         readers = self._machines()
         door = _wait_for_door(self._demo.home, self._keeper)
@@ -211,7 +209,7 @@ class _Opening:
             for a in ("--tray", str(self._demo.home / "trays" / name))
         ]
         control = ["--control", str(self._control)]
-        tray = self._keep("tray", [*self._demo.tray_command, *trays, *vpcd, *control])
+        tray = self._keep("tray", [*python("station_agents.virtual.tray"), *trays, *vpcd, *control])
         _ready_line(tray, self._keeper)
         return readers
 
@@ -302,7 +300,7 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
     """Show the stages, and let people do their part, until the return was taken by card
     management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
     to be set apart with its lot."""
-    queries = Queries(config.ledger)
+    queries = Patient(config.ledger)
     while True:
         screen.update(queries, batch_id)
         people.look(queries)
@@ -357,7 +355,7 @@ def _wait_for_readers(control: Path) -> None:
 def write_summary(demo: Demo, config: Config, batch_id: str, apdus: int) -> dict[str, Any]:
     """`summary.json`: the ledger's answer about the batch, and what the machine's counter says.
     `reconciled` is true if all that lies in the ledger is, with the halves that wait."""
-    queries = Queries(config.ledger)
+    queries = Patient(config.ledger)
     result = {"seed": demo.seed, "apdus": apdus, **summary(queries, batch_id)}
     result["reconciled"] = result["reconciled"] and summary(queries)["reconciled"]
     queries.close()

@@ -177,6 +177,8 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         ),
         # A correction of the return advised it after all, or a recount counted it.
         (held(_K), work(_K)),
+        (held(_K), held(_K)),  # in doubt, and its order was cancelled meanwhile
+        *((held(line), rejected(line)) for line in CARD_LINES),  # scrapped by two people
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),
@@ -192,6 +194,7 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (READ_AGAIN, PACKING),
         (work(_S), held(_S)),  # its lot was refused
         (READ_AGAIN, held(_S)),
+        (held(_S), DRAWN),  # every card of a refused lot is read again
         (PACKING, PACKED),
         (PACKING, held(_S)),  # its order was stopped before its package was closed
         (PACKED, "courier"),
