@@ -27,6 +27,7 @@ from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
 from ledger import heads, metrics, progress, schema
 from ledger.connection import ledger_file
+from ledger.digests import digest_of
 from ledger.key_use import key_dependents
 from ledger.queries import Queries
 from proof.postgres import PostgresServer, running
@@ -144,7 +145,7 @@ def signer() -> tuple[history.Sign, ec.EllipticCurvePublicKey]:
 
 def template_of(kept: Path, place: Path, cards: int = TEMPLATE_CARDS) -> Template:
     """The template, made once for each schema and size, and kept in the directory `kept`."""
-    path = kept / f"template-{schema.VERSION}-{cards}"
+    path = kept / f"template-{digest_of(schema.TABLES)[:12]}-{cards}"
     if not path.exists():
         made = make_template(place, cards)
         kept.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,8 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
     if is_identification_code(identifier.upper()):
         identifier = identifier.upper()  # as the ledger has it
     bodies, orders, records = _named(queries, identifier)
-    of_records, parameters = "", ()
+    of_records = ""
+    parameters: tuple[str, ...] = ()
     if records:
         of_records = (
             " or e.type in (?, ?) and exists (select 1 from json_each(?) r where"

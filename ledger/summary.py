@@ -254,7 +254,8 @@ def branch_table(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
         "  (select order_id, place, row_number() over"
         "    (partition by order_id order by live desc, body_id desc) as nth"
         "   from body where order_id <> '' and order_id in"
-        "    (select order_id from orders where batch_id = ?)) b on b.order_id = o.order_id and b.nth = 1"
+        "    (select order_id from orders where batch_id = ?)) b"
+        "  on b.order_id = o.order_id and b.nth = 1"
         " where o.batch_id = ? group by o.bank, o.branch, b.place",
         batch_id,
         batch_id,

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import token_config
 from actors.shell import (
     LedgerShell,
@@ -32,7 +31,7 @@ from actors.shell import (
     start,
 )
 from centre import ray_runtime
-from centre.wiring import make_chip_line, now
+from centre.wiring import make_replacement, now
 from domain.card.profile import load_profile
 from domain.changes import EventType
 from domain.places import Line
@@ -99,7 +98,7 @@ def main() -> None:
         members = [start(name, ProviderShell, provider, _prepare) for name in PROVIDERS]
         line = start(
             Line.KEY_REPLACEMENT, LineShell, Line.KEY_REPLACEMENT, ledger,
-            partial(make_chip_line, "ssc-3des", KeyReplacement), _prepare, True, PROVIDERS,
+            partial(make_replacement, "ssc-3des", 10.0), _prepare, True, PROVIDERS,
         )  # fmt: skip
         seen = asyncio.run(_work(floor, chips, line, members))
         seen["more"] = asyncio.run(_one_more(place, members))
