@@ -24,7 +24,7 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.inventory import Inventory
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine
+from actors.shell_line import MakeLine
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in

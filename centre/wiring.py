@@ -25,7 +25,8 @@ from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine, RayLine, handle
+from actors.shell import handle
+from actors.shell_line import MakeLine, RayLine
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
