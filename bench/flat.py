@@ -206,10 +206,10 @@ def _round(lines: Lines, delivery: Delivery, database: Place, *, keys: bool) -> 
 def _asked(sides: Sequence[Lines]) -> dict[str, tuple[float, float]]:
     """What screens, scrapes and idle lines ask; milliseconds without and with history."""
     found = [
-        {name: _milliseconds(lambda: ask(side.queries)) for name, ask in _POLLS.items()}  # noqa: B023
+        {name: _milliseconds(lambda: ask(side.queries)) for name, ask in POLLS.items()}  # noqa: B023
         for side in sides
     ]
-    return {name: (found[0][name], found[1][name]) for name in _POLLS}
+    return {name: (found[0][name], found[1][name]) for name in POLLS}
 
 
 def _milliseconds(ask: Callable[[], object]) -> float:
@@ -222,7 +222,7 @@ def _milliseconds(ask: Callable[[], object]) -> float:
     return 1_000 * (time.perf_counter() - started) / times
 
 
-_POLLS: Mapping[str, Callable[[Queries], object]] = {
+POLLS: Mapping[str, Callable[[Queries], object]] = {
     "bodies by line (watch)": lambda q: progress.progress_of_lines(q, now()),
     "open outbox (watch)": progress.open_outbox,
     "open batches (watch)": progress.open_batches,
