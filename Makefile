@@ -15,7 +15,7 @@ ARGS =
 
 python = .venv/bin/python
 
-.PHONY: demo chaos test bench lint format types setup lock clean
+.PHONY: demo chaos test bench bench-history lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
@@ -34,6 +34,12 @@ test: setup
 # something.
 bench: setup
 	@$(python) -m bench
+
+# 10 million cards of history, once: an hour or more and 60 GB in out/; writes bench/HISTORY.md.
+# `make bench-history CARDS=1000000`.
+bench-history: CARDS = 10000000
+bench-history: setup
+	@$(python) -m bench.years --cards $(CARDS)
 
 lint: setup
 	@$(python) -m ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,6 @@ from bench.whole_centre import processor_seconds
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
 from ledger import heads, metrics, progress, schema
-from ledger.connection import ledger_file
 from ledger.digests import digest_of
 from ledger.key_use import key_dependents
 from ledger.queries import Queries
@@ -66,12 +64,12 @@ class Place:
         """An empty one; its URL."""
         raise NotImplementedError
 
-    def copy(self, source: str, name: str) -> str:
-        """Another with all that `source` holds."""
-        raise NotImplementedError
-
     def size(self, name: str) -> int:
         """Bytes on the disk."""
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        """It is not needed any more."""
         raise NotImplementedError
 
     def seconds(self) -> float:
@@ -87,16 +85,12 @@ class Files(Place):
         directory.mkdir(parents=True, exist_ok=True)
 
     def new(self, name: str) -> str:
-        for left in self._directory.glob(f"{name}.db*"):
-            left.unlink()
+        self.remove(name)
         return f"sqlite:{self._directory / name}.db"
 
-    def copy(self, source: str, name: str) -> str:
-        path = ledger_file(source)
-        url = self.new(name)
-        assert path is not None
-        shutil.copyfile(path, self._directory / f"{name}.db")
-        return url
+    def remove(self, name: str) -> None:
+        for left in self._directory.glob(f"{name}.db*"):
+            left.unlink()
 
     def size(self, name: str) -> int:
         return (self._directory / f"{name}.db").stat().st_size
@@ -112,9 +106,8 @@ class Server(Place):
         self._server.drop(name)
         return self._server.create(name)
 
-    def copy(self, source: str, name: str) -> str:
+    def remove(self, name: str) -> None:
         self._server.drop(name)
-        return self._server.create(name, source.partition("@/")[2].partition("?")[0])
 
     def size(self, name: str) -> int:
         return int(self._server.run(f"select pg_database_size('{name}')"))
@@ -124,9 +117,11 @@ class Server(Place):
 
 
 @contextmanager
-def places(directory: Path) -> Iterator[Sequence[Place]]:
-    """Both databases, in `directory` (a short path: a socket is in it)."""
-    with running(directory / "pg", SERVER) as server:
+def places(directory: Path, short: Path) -> Iterator[Sequence[Place]]:
+    """Both databases: files in `directory`, and a server in `short`, whose path is one (a socket
+    is in it) that other accounts can enter."""
+    short.chmod(0o755)
+    with running(short / "pg", SERVER) as server:
         yield Files(directory), Server(server)
 
 
