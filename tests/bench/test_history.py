@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bench import flat, history
+from bench import commits, flat, history, ledgers
 from bench.template import Template, make_template
 from domain.places import Line
 from ledger.counts import recounts, signed_counts
@@ -112,3 +112,17 @@ def loaded(template: Template, tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"sqlite:{tmp_path_factory.mktemp('loaded') / 'ledger.db'}"
     history.load(url, template, BATCHES, datetime.now(UTC), flat.signer()[0])
     return url
+
+
+def test_the_page_has_each_figure(tmp_path: Path, short_directory: Path) -> None:
+    """At its smallest: on SQLite a card is measured without and with history, transitions and the
+    return of a line too, and the page says what the figures say."""
+    size = ledgers.Size(history=40, template=40, rounds=1, cards=12, seconds=0.02, open_cards=12)
+    figures = ledgers.measure([flat.Files(tmp_path)], size, tmp_path / "kept", short_directory)
+    (measured,) = figures["ledgers"]
+    assert min(*measured["ms"], *measured["per_second"], measured["bytes_per_card"]) > 0
+    assert set(measured["asked"]) == set(flat.POLLS)
+    assert len(figures["transitions"]) == len(commits.COUNTS) * len(commits.CHUNKS)
+    assert figures["recovery"][0]["seconds"] > 0
+    page = ledgers.page(figures)
+    assert f"| SQLite | {measured['cards']:,} | {measured['ms'][0]:.2f} |" in page
