@@ -2,7 +2,8 @@
 
 It takes the factory return, its corrections and the delivery note, signs for cartons by their
 blind count, counts them anew when somebody doubts it, and issues the bodies to key replacement as
-soon as both the cards and the return are there.
+soon as both the cards and the return are there. What it took in of personal data it destroys when
+their time is over, and it lists the copies that were made of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from actors.floor_acts import carry_out
+from actors.keeping import Keeping
 from actors.receiving import (
     NOTHING,
     decide_correction,
@@ -26,8 +28,10 @@ from actors.receiving import (
 )
 from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
+from domain.changes import Away
 from domain.codes import Code
 from domain.lines import (
+    BackupMade,
     CarriedOut,
     ConfirmedAct,
     FactoryReturn,
@@ -45,9 +49,13 @@ from ledger.returns import all_in_lines, held_strangers, returns_written
 class Inventory:
     """The line itself: reads what the decision needs, decides, commits. One command at a time."""
 
-    def __init__(self, ledger: LedgerDoor, queries: Queries) -> None:
+    def __init__(
+        self, ledger: LedgerDoor, queries: Queries, keeping: Keeping | None = None
+    ) -> None:
+        """`keeping` None: nothing of this floor ever expires (tests, bench)."""
         self._ledger = ledger
         self._queries = queries
+        self._keeping = keeping
         self._one_at_a_time = asyncio.Lock()
 
     @asynccontextmanager
@@ -180,6 +188,25 @@ class Inventory:
             _guard_returns(writing, carton.batch_id, written)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
+
+    async def step(self) -> bool:
+        """Let go what is kept long enough (`actors.keeping`); whether there is more to do."""
+        async with self._one_at_a_time:
+            return self._keeping is not None and await self._keeping.step()
+
+    async def record_backup(self, made: BackupMade) -> Receipt:
+        async with self._one_at_a_time:
+            return await self._keeper.record_backup(made)
+
+    async def remove_backup(self, backup_id: str) -> Receipt:
+        async with self._one_at_a_time:
+            return await self._keeper.remove_backup(backup_id)
+
+    @property
+    def _keeper(self) -> Keeping:
+        if self._keeping is None:
+            raise Away("this floor keeps no register of backups")
+        return self._keeping
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""

@@ -51,6 +51,7 @@ WORDS: dict[Code, Words] = {
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
     Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
+    Code.BACKUP_UNKNOWN: Words("无此备份", "no such backup", "查看登记 centre backup list"),
     Code.PACKAGE_DIFFERS: Words(
         "包内卡片与分拣清单不符",
         "the package is not what its list says",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyodbc
 
-from ledger.database import LedgerUnusable, Reading, Trouble
+from ledger.database import LedgerUnusable, Reading, Running, Trouble
 
 SCHEME = "postgresql:"
 DRIVERS = (
@@ -107,6 +108,7 @@ class Postgres:
     )
     begin_writing = "begin isolation level serializable read write"
     begin_reading = "begin isolation level repeatable read read only"
+    copy_name = "ledger.dump"
 
     def open(self, *, write: bool) -> pyodbc.Connection:
         """Durability is asserted: a commit waits for the disk (`synchronous_commit`), and the
@@ -258,7 +260,55 @@ class Postgres:
         version = row.pop("version")
         return f"PostgreSQL {version}, " + ", ".join(f"{k} {v}" for k, v in row.items())
 
+    def reclaim(self, running: Running) -> bool:
+        """The two tables of personal data are written anew, which is as long as the retention
+        time, not as history, makes them; who reads them waits. What the server wrote to its WAL
+        goes as it recycles that."""
+        running.run("set lock_timeout = '200ms'")
+        try:
+            for table in ("personal", "number_index"):
+                running.run(f"vacuum (full) {table}")
+        except pyodbc.Error as e:
+            if str(e.args[0]) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
+        finally:
+            running.run(f"set lock_timeout = {LOCK_MILLISECONDS}")
+        return True
 
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """By pg_dump: a restore needs no server of the same version, or of the same machine."""
+        (exported,) = snapshot.rows("select pg_export_snapshot() as id")
+        plain = ("--no-owner", "--no-privileges", f"--dbname={self.url}")
+        what = ("--format=custom", f"--snapshot={exported['id']}", f"--file={target}")
+        self._tool("pg_dump", *what, *plain)
+        target.chmod(0o600)
+
+    def take_copy(self, source: Path) -> None:
+        """By pg_restore, in one transaction."""
+        odbc = self.open(write=True)
+        try:
+            if odbc.execute(self.present).fetchval():
+                raise LedgerUnusable(f"the database {self.database} holds a ledger already")
+        finally:
+            odbc.close()
+        whole = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
+        self._tool("pg_restore", *whole, f"--dbname={self.url}", str(source))
+
+    def _tool(self, *command: str) -> None:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise LedgerUnusable(
+                f"{command[0]} is missing: apt-get install postgresql-client"
+            ) from None
+        if done.returncode:
+            # What it says names tables and files; a row that it could quote is not shown.
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+            raise LedgerUnusable(f"{command[0]}: {reason}")
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
 _EXPECTED: dict[tuple[str, ...], dict[str, str]] = {}
 """By the version of a server and the statements."""
 

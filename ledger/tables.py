@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from domain.bodies import Body
@@ -119,9 +118,9 @@ def _last_event(queries: Queries, body_id: str) -> Said | None:
     return Said(row["line"], row["number"], row["order_id"], {}) if row else None
 
 
-def check_orders(queries: Queries, today: date) -> None:
-    """Tables `orders`, `personal` and `number_index` are what ORDER_ADVISED says. Personal data
-    whose expiry is over may be gone, and the look-up values with them."""
+def check_orders(queries: Queries, destroyed: Set[str]) -> None:
+    """Tables `orders`, `personal` and `number_index` are what ORDER_ADVISED says. The last two
+    may lack rows of batches whose personal data were destroyed, and of no other."""
     orders = 0
     kept = Counter[str]()
     for chunk in events_of(queries, EventType.ORDER_ADVISED):
@@ -136,7 +135,7 @@ def check_orders(queries: Queries, today: date) -> None:
             _compare("orders", order_id, said, expected, order)
             personal = rows["personal"].get(order_id, [])
             index = numbers.get(order_id, [])
-            _check_sealed(said, personal, index, today)
+            _check_sealed(said, personal, index, said.data["batch_id"] in destroyed)
             kept["personal"] += len(personal)
             kept["number_index"] += len(index)
         orders += len(chunk)
@@ -145,21 +144,22 @@ def check_orders(queries: Queries, today: date) -> None:
         check_count(queries, table, kept[table])
 
 
-def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date) -> None:
+def _check_sealed(said: Said, personal: list[Row], index: list[Row], destroyed: bool) -> None:
     def fault(table: str, chinese: str, english: str) -> Fault:
         subject = f"订单 order {said.order_id}"
         return Fault(
             chinese, english, table=table, line=said.line, number=said.number, subject=subject
         )
 
-    expired = today > date.fromisoformat(said.data["expires_on"])
     for row in personal:
         if digest_of([row]) != said.data["personal"]:
             raise fault("personal", "密封记录被改动", "the sealed record was changed")
-    if not personal and not expired:
-        raise fault("personal", "密封记录未到期而缺失", "the sealed record is gone before expiry")
+    if not personal and not destroyed:
+        raise fault("personal", "密封记录未销毁而缺失", "the sealed record is gone undestroyed")
     pairs = sorted((row["kind"], row["value"]) for row in index)
-    if digest_of(pairs) != said.data["numbers"] and (pairs or not expired):
+    # Both go in one commit.
+    gone = not personal and not pairs
+    if not gone and digest_of(pairs) != said.data["numbers"]:
         raise fault("number_index", "查询索引被改动", "the look-up values were changed")
 
 

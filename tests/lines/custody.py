@@ -129,6 +129,9 @@ class KeyShelf:
         for label in labels:
             self.keys.pop(label, None)
 
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        raise AssertionError("the custody line destroys no data keys")
+
     async def inventory(self) -> list[KeyEntry]:
         return [self.keys[label] for label in sorted(self.keys)]
 
@@ -242,6 +245,9 @@ class CuttingDoor:
             if self.cut == 0:
                 raise Killed
         return committed
+
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
 
 
 @dataclass

@@ -195,6 +195,9 @@ class Overtaken:
             await meanwhile()
         return await self.door.commit(changes)
 
+    async def reclaim(self) -> bool:
+        return await self.door.reclaim()
+
 
 def all_but_the_return(b: Building) -> None:
     b.take_return(factory_return(GOOD[:1], REFUSED))
