@@ -18,7 +18,7 @@ MINUTES = 30
 
 python = .venv/bin/python
 
-.PHONY: demo chaos test simulate soak planted-bugs bench lint format types setup lock clean
+.PHONY: demo chaos test simulate soak planted-bugs bench bench-history lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
@@ -49,6 +49,12 @@ planted-bugs: setup
 # something.
 bench: setup
 	@$(python) -m bench
+
+# 10 million cards of history, once: an hour or more and 60 GB in out/; writes bench/HISTORY.md.
+# `make bench-history CARDS=1000000`.
+bench-history: CARDS = 10000000
+bench-history: setup
+	@$(python) -m bench.years --cards $(CARDS)
 
 lint: setup
 	@$(python) -m ruff check .

@@ -64,6 +64,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         "create index return_body on return_line (body_id) where body_id <> ''",
         "drop index outbox_open",
         "create index outbox_open on outbox (id) where acknowledged = 0",
+        "create index outbox_open_return on outbox (batch_id)"
+        " where kind = 'centre_return' and acknowledged = 0",
         "create index outbox_batch on outbox (batch_id, kind)",
     ),
 }

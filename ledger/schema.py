@@ -160,6 +160,8 @@ TABLES: tuple[str, ...] = (
         id text primary key, kind text not null, batch_id text not null,
         acknowledged integer not null) strict""",
     "create index outbox_open on outbox (id) where acknowledged = 0",
+    "create index outbox_open_return on outbox (batch_id)"
+    " where kind = 'centre_return' and acknowledged = 0",
     "create index outbox_batch on outbox (batch_id, kind)",
 )
 
