@@ -20,6 +20,7 @@ from centre.card_commands import card
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
+from centre.lot_commands import lot
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 from centre.people_commands import act, login, logout, people, whoami
 
@@ -172,7 +173,8 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, backup, restore,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot, backup,
+    restore,
 ):  # fmt: skip
     main.add_command(command)
 

@@ -54,6 +54,8 @@ class EventType(StrEnum):
     SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
     LOT_ACCEPTED = "lot_accepted"
     LOT_REFUSED = "lot_refused"
+    LOT_RELEASED = "lot_released"  # refused before: two people let it go on
+    LOT_RECALLED = "lot_recalled"  # refused before: two people have every card read again
     PACKAGE_OPENED = "package_opened"
     BODY_LISTED = "body_listed"  # moves: it is on the sorting list of an open package
     BODY_PACKED = "body_packed"  # moves: it was counted in its package

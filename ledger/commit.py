@@ -31,7 +31,7 @@ from domain.changes import (
 )
 from domain.codes import Code
 from ledger import metrics, schema
-from ledger.connection import ROWS_PER_STATEMENT, Again, Connection, as_json
+from ledger.connection import ROWS_PER_STATEMENT, Again, Connection, Database, as_json
 
 GENESIS = "0" * 64
 TRIES = 8
@@ -66,6 +66,10 @@ class Ledger:
         self._connection = Connection(url, write=True)
         schema.create(self._connection)
         metrics.expect_commits()
+
+    @property
+    def database(self) -> Database:
+        return self._connection.database
 
     def close(self) -> None:
         self._connection.close()

@@ -21,7 +21,7 @@ DRIVERS = (
     "/usr/lib/aarch64-linux-gnu/odbc/psqlodbcw.so",
 )
 OLDEST_SERVER = 130_000
-LOCK_SECONDS = 20
+LOCK_MILLISECONDS = 20_000
 CLIENT: Mapping[str, str] = {
     "application_name": "card-centre",
     "connect_timeout": "5",
@@ -36,7 +36,6 @@ SESSION = (
 )
 READER = ("set default_transaction_read_only = on",)
 WRITER = (
-    f"set lock_timeout = '{LOCK_SECONDS}s'",
     # A process that hangs with a transaction open does not hold up the others for ever.
     "set idle_in_transaction_session_timeout = '60s'",
     # A commit finds its rows by their keys. To read a whole table instead, which the planner
@@ -65,11 +64,15 @@ def from_url(url: str) -> Postgres:
     its directory. Raises LedgerUnusable for a URL without database, or with a password."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    if parts.password is not None or "password" in options:
+    if parts.password is not None or any("password" in name for name in options):
         raise LedgerUnusable(
             "[ledger] url: no password in it; put it into the passfile of libpq"
             " (~/.pgpass, mode 0600; another file: ?passfile=FILE)"
         )
+    try:
+        port = parts.port
+    except ValueError:
+        raise LedgerUnusable("[ledger] url: the port is no number") from None
     name = unquote(parts.path.strip("/"))
     if _NOT_IN_A_WORD.search(unquote(url)):
         raise LedgerUnusable("[ledger] url: no blanks, quotes, semicolons or braces in it")
@@ -80,7 +83,7 @@ def from_url(url: str) -> Postgres:
     return Postgres(
         url,
         host=unquote(parts.hostname or "") or options.pop("host", "/var/run/postgresql"),
-        port=str(parts.port or options.pop("port", "5432")),
+        port=str(port or options.pop("port", "5432")),
         user=unquote(parts.username or "") or options.pop("user", getpass.getuser()),
         database=name,
         options=tuple(options.items()),
@@ -115,6 +118,7 @@ class Postgres:
             for setting in (*SESSION, *(WRITER if write else READER)):
                 odbc.execute(setting).close()
             if write:
+                odbc.execute(f"set lock_timeout = {LOCK_MILLISECONDS}").close()
                 self._check(odbc)
         except BaseException:
             odbc.close()
@@ -218,9 +222,12 @@ class Postgres:
 
     def expected_shapes(self, tables: Sequence[str]) -> dict[str, str]:
         """Makes them in a schema of its own, in a transaction that is rolled back: the server
-        spells both."""
+        spells both. A server is asked once in a process."""
         odbc = self.open(write=True)
         try:
+            key = (str(odbc.execute("show server_version").fetchval()), *tables)
+            if key in _EXPECTED:
+                return _EXPECTED[key]
             for statement in (
                 "begin",
                 "create schema ledger_as_expected",
@@ -234,7 +241,7 @@ class Postgres:
             odbc.execute("rollback").close()
         finally:
             odbc.close()
-        return _shapes(found)
+        return _EXPECTED.setdefault(key, _shapes(found))
 
     def damage(self, reading: Reading) -> str:
         """What it can't read it says when it is read; its pages have checksums of their own."""
@@ -266,7 +273,7 @@ class Postgres:
                 raise
             return False
         finally:
-            running.run(f"set lock_timeout = '{LOCK_SECONDS}s'")
+            running.run(f"set lock_timeout = {LOCK_MILLISECONDS}")
         return True
 
     def copy(self, target: Path, snapshot: Reading) -> None:
@@ -302,6 +309,9 @@ class Postgres:
 
 
 _LOCK_NOT_AVAILABLE = "55P03"
+_EXPECTED: dict[tuple[str, ...], dict[str, str]] = {}
+"""By the version of a server and the statements."""
+
 _CATALOGUE = """
 with ours as (select c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity
     from pg_class c where c.relnamespace = current_schema()::regnamespace)

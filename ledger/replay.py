@@ -176,6 +176,9 @@ class Replay:
                 self.bodies,
                 partial(_fail, commit, event),
             )
+            if event["type"] in OF_FLOOR_ACTS:
+                lot_id, fail = event["data"]["lot_id"], partial(_fail, commit, event)
+                self.floor_acts.brings(event["type"], lot_id, event["data"], fail)
         elif event["type"] == EventType.NOTE_ACCEPTED:
             self.lots.noted(event["data"])
             for carton in event["data"]["cartons"]:

@@ -26,6 +26,7 @@ from ledger.faults import Fault
 from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
 from ledger.queries import Queries
 from ledger.replay import Commit, Replay
+from ledger.return_replay import check_returns
 from ledger.summary import OUTSIDE, seconds_between, summary
 
 COMMITS_AT_ONCE = 64
@@ -182,7 +183,7 @@ def _check_meaning(queries: Queries, progress: _Progress) -> None:
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),
-        ("return_line", lambda: tables.check_returns(queries)),
+        ("return_line", lambda: check_returns(queries)),
         ("outbox", lambda: tables.check_outbox(queries)),
         ("movement", lambda: _check_balances(queries, replay)),
     )

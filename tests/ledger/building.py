@@ -43,6 +43,7 @@ from ledger.commit import Ledger
 from ledger.queries import Queries
 from tests.ledger.acts import people_act
 from tests.ledger.scanning import scan_packages
+from tests.ledgers import new_ledger
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 START = datetime(2024, 3, 1, 8, 0, tzinfo=UTC)
@@ -134,6 +135,7 @@ class Building:
     """A ledger in a folder, its lines, and the key that signs its heads."""
 
     folder: Path
+    url: str
     ledger: Ledger
     queries: Queries
     key: ec.EllipticCurvePrivateKey
@@ -146,15 +148,11 @@ class Building:
         cls, folder: Path, now: Callable[[], str] | None = None, lots: LotPlan | None = None
     ) -> Building:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "ledger.db"
+        url = new_ledger(folder)
         key = ec.generate_private_key(ec.SECP256R1())
-        building = cls(folder, Ledger(path, now or Clock()), Queries(path), key, lots=lots)
+        building = cls(folder, url, Ledger(url, now or Clock()), Queries(url), key, lots=lots)
         building.restart()
         return building
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "ledger.db"
 
     @property
     def head_file(self) -> Path:
