@@ -13,10 +13,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Event, Thread
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
+from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.inventory import Inventory
 from actors.keeping import decide_deleted
 from centre import backup, floor
@@ -109,7 +111,7 @@ class Place:
 
 def sign_heads(config: Config) -> None:
     """As the supervisor of a running centre does."""
-    provider = make_provider(config)
+    provider = cast(Pkcs11Provider, make_provider(config))
     try:
         with closing(Queries(config.ledger)) as queries, closing(Ledger(config.ledger, now)) as led:
             links = heads.unsigned_heads(queries)
@@ -243,13 +245,14 @@ def test_what_is_damaged_or_in_the_way_is_refused(home: Config, tmp_path: Path) 
     with pytest.raises(BackupRefused, match="already"):
         backup.make_backup(home, out, MADE, now(), token=False)
     manifest = json.loads((out / "manifest.json").read_text("utf-8"))
-    for change in (
+    changes: tuple[Callable[[Path], Any], ...] = (
         lambda b: (b / "ledger.db").write_bytes(b"other"),
         lambda b: (b / "heads.jsonl").unlink(),
         lambda b: (b / "more").write_bytes(b""),
         lambda b: (b / "manifest.json").write_text(json.dumps({**manifest, "schema": 10_000})),
         lambda b: (b / "manifest.json").unlink(),
-    ):
+    )
+    for change in changes:
         bad = tmp_path / "bad"
         shutil.copytree(out, bad)
         change(bad)
