@@ -43,7 +43,7 @@ STEPS: dict[int, tuple[str, ...]] = {
         """create index return_superseded on return_line (batch_id, superseded_by)
             where superseded_by > 0""",
     ),
-    9: ("create index personal_batch on personal (batch_id, expires_on)",),
+    9: ("create index personal_expiry on personal (expires_on, batch_id)",),
     10: (
         "create index commit_at on commit_link (at)",
         "drop index event_body",
