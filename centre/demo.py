@@ -29,9 +29,11 @@ from centre.demo_terminal import DemoError, Patient
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
+from domain.codes import Code
 from domain.places import DRAWN, Line, held
 from ledger.connection import connect, ledger_file
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 from ledger.summary import summary
 
 STATIONS = ("station-1", "station-2")
@@ -298,8 +300,8 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
 
 def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people: People) -> None:
     """Show the stages, and let people do their part, until the return was taken by card
-    management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
-    to be set apart with its lot."""
+    management, and the revision with what it held at first. Meanwhile an operator feeds what was
+    drawn for sampling, and at the end what has to be set apart with its lot."""
     queries = Patient(config.ledger)
     while True:
         screen.update(queries, batch_id)
@@ -308,7 +310,8 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
             screen.say(f"抽样复检，重新上卡 {fed} 张 the samples are fed again")
         outbox = queries.rows("select kind, acknowledged from outbox where batch_id = ?", batch_id)
         written = any(r["kind"] == "centre_return" for r in outbox)
-        if written and all(r["acknowledged"] for r in outbox):
+        on_hold = any(r["reason"] == Code.ON_HOLD for r in interim_lines(queries, batch_id))
+        if written and not on_hold and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyodbc
 
-from proof.evidence import BrokenPromise, Row, once, plastic, rows_of, same
+from proof.evidence import BrokenPromise, Row, holding, once, plastic, rows_of, same
 
 ONCE = (
     "body_received", "keys_replaced", "inspected", "sample_passed", "body_packed", "body_shipped",
@@ -202,30 +202,39 @@ def _packages(home: Path, ledger: Ledger, bodies: list[Row]) -> None:
 
 
 def _returns(home: Path, ledger: Ledger, bodies: list[Row]) -> None:
-    """Every order of a batch that was returned has one line, as its body ends; the file, what card
-    management took and the ledger are the same lines."""
+    """Every order of a batch that was returned has one line that no revision superseded, as its
+    body ends; the files, what card management took and the ledger are the same lines."""
     told = [
         {
             "file_id": r["file_id"], "name": r["order_id"] or r["body_id"], "result": r["result"],
             "reason": r["reason"], "branch": r["branch"], "package": r["package_id"],
         }
         for r in ledger.query("select * from return_line order by file_id, position")
+        if not r["superseded_by"]
     ]  # fmt: skip
     once([r["name"] for r in told], "a card is in the return")
     ours = {r["name"]: (r["result"], r["reason"], r["branch"], r["package"]) for r in told}
-    files = {f for r in told if (f := r["file_id"])}
-    written = [r for f in files for r in rows_of(home / "return" / f"{f}.jsonl")]
+    files: dict[str, list[str]] = {}
+    for r in ledger.query("select distinct batch_id, file_id from return_line"):
+        files.setdefault(r["batch_id"], []).append(r["file_id"])
+    written, taken = (
+        [line for batch in files.values()
+         for line in holding([r for f in batch for r in rows_of(where / f"{f}.jsonl")])]
+        for where in (home / "return", home / "sent" / "received")
+    )  # fmt: skip
     name = "order_id", "body_id"
     same({r.get(name[0]) or r[name[1]]: tuple(r.get(k, "") for k in _WRITTEN) for r in written},
          ours, "the return file is what the ledger says")  # fmt: skip
-    taken = [r for f in files for r in rows_of(home / "sent" / "received" / f"{f}.jsonl")]
     once([r["order_id"] or r["body_id"] for r in taken], "card management took a card")
     same({r["order_id"] or r["body_id"]: tuple(r[k] for k in _TAKEN) for r in taken},
          ours, "card management took what the ledger says")  # fmt: skip
-    batches = {r["file_id"].partition("-")[2].rpartition("-")[0] for r in told}
-    orders = [o for o in ledger.query("select * from orders") if o["batch_id"] in batches]
+    orders = [o for o in ledger.query("select * from orders") if o["batch_id"] in files]
+    stops = ledger.query("select * from order_stop where reason = 'CANCELLED'")
+    cancelled = {s["order_id"] for s in stops}
     live = {b["order_id"]: b for b in bodies if b["order_id"] and _counts(b)}
-    expected = {o["order_id"]: _ending(live.get(o["order_id"])) for o in orders}
+    expected = {
+        o["order_id"]: _ending(live.get(o["order_id"]), o["order_id"] in cancelled) for o in orders
+    }
     same({o: ours[o][:2] + ours[o][3:] if o in ours else None for o in expected}, expected,
          "an order's line says how its card ends")  # fmt: skip
     without = {b["body_id"]: b for b in bodies if not b["order_id"] and b["package_id"]}
@@ -243,8 +252,10 @@ def _counts(body: Row) -> bool:
     return not body["place"].startswith("factory/")
 
 
-def _ending(body: Row | None) -> tuple[str, str, str]:
+def _ending(body: Row | None, cancelled: bool) -> tuple[str, str, str]:
     """Result, reason and package of an order's line, by where its body lies."""
+    if cancelled and (body is None or _standing(body["place"]) == "held"):
+        return "cancelled", "CANCELLED", ""
     if body is None:
         return "missing", "NOT_DELIVERED", ""
     return _standing(body["place"]), body["condition"], body["package_id"]
