@@ -15,6 +15,7 @@ import click
 import grpc
 
 from centre import running, show
+from centre.card_commands import card
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -49,10 +50,15 @@ def init(home: Path, ledger: str) -> None:
 @click.option(
     "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
 )
+@click.option(
+    "--join", metavar="HOST:PORT", help="Give the centre of this head one more machine instead."
+)
 @reporting
-def up(home: Path, card_management: str | None) -> None:
+def up(home: Path, card_management: str | None, join: str | None) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
 
+    With --join this is a further machine of a centre that is up elsewhere (its address is in
+    `centre status` there); it needs centre.toml and keys/ray-token of the head's home.
     Example: centre up --home /srv/centre
     """
     from centre import floor
@@ -61,7 +67,12 @@ def up(home: Path, card_management: str | None) -> None:
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
-        floor.up(config, click.echo)
+        if join is not None:
+            from centre import joining
+
+            joining.join(config, join, click.echo)
+        else:
+            floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
@@ -145,7 +156,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card,
 ):  # fmt: skip
     main.add_command(command)
 

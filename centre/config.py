@@ -25,6 +25,12 @@ TEMPLATE = """\
 # Loopback only until certificates exist. Port 0: a free one is chosen and kept in run/doors.json.
 listen = "127.0.0.1:0"
 
+[machines]
+# Address of this machine by which further ones reach its Ray: `centre up --join HOST:PORT` there.
+# It needs a ledger on PostgreSQL, and beyond loopback TLS and a network of their own
+# (docs/architecture.md, Several machines). Port 0: a free one, another at each start.
+listen = "127.0.0.1:0"
+
 [card_management]
 # Where card management (卡管系统) takes the centre return. Empty: files only.
 address = ""
@@ -75,6 +81,9 @@ personal_data_days = 90
 [limits]
 # A factory return with more records is refused: split it.
 max_records_per_file = 100_000
+# A station that had the first key of a card released has so many minutes to finish it. Then the
+# card is in doubt (IN_DOUBT), until its chip is read again.
+lease_minutes = 10
 
 [lists]
 # Fonts of the printed sorting and packing lists: each character is drawn by the first font that
@@ -110,6 +119,7 @@ class Config:
 
     home: Path
     listen: str
+    machines_listen: str
     card_management: str
     ledger: str
     """Its URL (`ledger.connection`), with an absolute path if it is a file."""
@@ -129,6 +139,7 @@ class Config:
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
+    lease_minutes: float
     list_fonts: ListFonts
     log_format: str
 
@@ -180,8 +191,9 @@ class _Table:
             raise ConfigError(f"[{name}] is missing")
         self._name, self._left = name, dict(table)
 
-    def take(self, key: str, kind: type) -> Any:
-        value = self._left.pop(key, None)
+    def take(self, key: str, kind: type, default: Any = None) -> Any:
+        """`default`: of a setting that older files do not have."""
+        value = self._left.pop(key, default)
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -218,8 +230,8 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = (
-        "doors", "card_management", "ledger", "keys", "people", "sampling", "retention", "limits",
-        "lists", "log",
+        "doors", "machines", "card_management", "ledger", "keys", "people", "sampling", "retention",
+        "limits", "lists", "log",
     )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
@@ -227,6 +239,7 @@ def load(home: Path) -> Config:
     config = Config(
         home=home,
         listen=t["doors"].take("listen", str),
+        machines_listen=t["machines"].take("listen", str),
         card_management=t["card_management"].take("address", str),
         ledger=_ledger(home, t["ledger"].take("url", str)),
         head_file=home / t["ledger"].take("head_file", str),
@@ -244,6 +257,7 @@ def load(home: Path) -> Config:
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
+        lease_minutes=t["limits"].take("lease_minutes", float, 10.0),
         list_fonts=ListFonts(
             tuple(t["lists"].take_texts("fonts")), tuple(t["lists"].take_texts("heading_fonts"))
         ),
@@ -267,10 +281,21 @@ def _sdf_library(home: Path, device: str) -> Path | None:
     return None if device == "wrapped" else home / device
 
 
+def is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost")
+
+
+def host_of(address: str) -> str:
+    """The host of HOST:PORT; empty if it is no such thing."""
+    host, _, port = address.rpartition(":")
+    return host if port.isascii() and port.isdecimal() and int(port) <= 65535 else ""
+
+
 def _check(config: Config) -> None:
-    host, _, port = config.listen.rpartition(":")
-    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
+    if not is_loopback(host_of(config.listen)):
         raise ConfigError('[doors] listen: a loopback address and port, such as "127.0.0.1:0"')
+    if not host_of(config.machines_listen):
+        raise ConfigError('[machines] listen: an address and port, such as "127.0.0.1:0"')
     if not config.module.exists():
         raise ConfigError(
             f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
@@ -294,6 +319,8 @@ def _check(config: Config) -> None:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
     if config.max_records_per_file <= 0:
         raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
+    if config.lease_minutes <= 0:
+        raise ConfigError("[limits] lease_minutes: more than 0 is needed")
     for font in {*config.list_fonts.text, *config.list_fonts.heading}:
         try:
             check_font(font)

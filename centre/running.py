@@ -11,6 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+STATE = ("at", "pid", "listen", "joining", "machines", "actors")
+"""What a running centre says of itself: when, the supervisor's process, where its doors are, where
+further machines join, the machines (address by name), and the health of each actor by name."""
+
 
 class NotUp(Exception):
     """No centre is up in this home."""
@@ -40,7 +44,7 @@ def state_of(home: Path) -> dict[str, Any] | None:
             os.close(lock)
             return None
         state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
-        return {name: state[name] for name in ("at", "pid", "listen", "actors")}
+        return {name: state[name] for name in STATE}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -85,13 +85,19 @@ def differences(message: Any) -> None:
 
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
-    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
+    `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
+    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those
     not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `clocks`
     (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
     not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
-        {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
+        {
+            "name": name,
+            "state": health["state"],
+            "machine": health["machine"],
+            "note": str(health.get("note", "")),
+        }
         for name, health in content.get("actors", {}).items()
     ]
     return {
@@ -99,6 +105,8 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
         "ready": bool(parts) and all(part["state"] == "ready" for part in parts),
         "listen": content.get("listen"),
         "at": content.get("at"),
+        "joining": content.get("joining"),
+        "machines": content.get("machines", {}),
         "parts": parts,
         "places": queries.rows(
             "select place, condition as reason, kind, bank, count(*) as bodies from body"
@@ -133,12 +141,11 @@ def _reader_facts(floor: FloorState | None) -> list[dict[str, Any]]:
 def status(facts: Mapping[str, Any]) -> None:
     """The facts of `status_facts` as tables."""
     if facts["up"]:
-        table(
-            facts["listen"],
-            facts["parts"],
-            {"name": "部件 part", "state": "状态 state", "note": "说明 note"},
-        )
-        console.print(f"截至 as of {facts['at']}")
+        columns = {"name": "部件 part", "state": "状态 state", "note": "说明 note"}
+        if len(facts["machines"]) > 1:
+            columns["machine"] = "机器 machine"
+        table(facts["listen"], facts["parts"], columns)
+        console.print(f"截至 as of {facts['at']}; 加入 join: centre up --join {facts['joining']}")
     else:
         console.print("未启动 the centre is not up")
     places = [{**p, "reason": in_words(p["reason"])} for p in facts["places"]]
