@@ -151,6 +151,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._was_ready = False
         self._since: dict[str, tuple[str, str]] = {}
+        self._queries: Queries | None = None
+        self._signed_at, self._handed_over = time.monotonic(), 0
 
     def stop(self) -> None:
         self._stop.set()
@@ -158,8 +160,6 @@ class Supervisor:
     async def run(self) -> None:
         """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
         courier, and at the end."""
-        queries = Queries(self._floor.config.ledger)
-        signed_at, handed_over = time.monotonic(), _last_shipped(queries)
         while not self._stop.is_set():
             state = await self._floor.ping()
             self._write(state)
@@ -167,22 +167,25 @@ class Supervisor:
             metrics.see(self._floor.config, state)
             if self._was_ready:
                 self._even_out(state)
-            shipped = _last_shipped(queries)
-            due = time.monotonic() - signed_at >= self._floor.config.head_seconds
-            if due or shipped != handed_over:
-                handed_over = shipped
-                signed_at = time.monotonic()
-                await self._sign(queries)
+            await self._sign(at_once=False)
             try:
                 await asyncio.wait_for(self._stop.wait(), PING_SECONDS)
             except TimeoutError:
                 continue
-        await self._sign(queries)
-        queries.close()
+        await self._sign(at_once=True)
+        if self._queries is not None:
+            self._queries.close()
 
-    async def _sign(self, queries: Queries) -> None:
+    async def _sign(self, *, at_once: bool) -> None:
+        """If it is due. While the ledger's database or the keys are away it stays due."""
         try:
-            await self._floor.sign_heads(queries)
+            if self._queries is None:
+                self._queries = Queries(self._floor.config.ledger)
+            shipped, asked = _last_shipped(self._queries), time.monotonic()
+            due = asked - self._signed_at >= self._floor.config.head_seconds
+            if at_once or due or shipped != self._handed_over:
+                await self._floor.sign_heads(self._queries)
+                self._signed_at, self._handed_over = asked, shipped
         except (Away, Refused, OSError) as e:
             log.warning("heads.unsigned", reason=str(e))
 
