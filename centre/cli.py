@@ -73,7 +73,7 @@ def up(home: Path, card_management: str | None, join: str | None) -> None:
             joining.join(config, join, click.echo)
         else:
             floor.up(config, click.echo)
-    except floor.AlreadyUp as e:
+    except (floor.AlreadyUp, floor.NodeLost) as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
 

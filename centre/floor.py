@@ -17,7 +17,7 @@ import structlog
 
 from actors.hsm.pool import KeyPool
 from actors.hsm.token import write_softhsm_conf
-from actors.shell import ask, start
+from actors.shell import ask, machine, start
 from actors.shell_ledger import LEDGER, LedgerShell, Write, writing
 from actors.shell_line import LineShell
 from actors.shell_provider import ProviderShell, key_pool
@@ -86,6 +86,11 @@ def _free_port(host: str) -> int:
     with socket.socket() as s:
         s.bind((host, 0))
         return int(s.getsockname()[1])
+
+
+class NodeLost(Exception):
+    """Ray has ended on this machine under a centre that is up. What stood here comes back with the
+    next start: whoever keeps `centre up` running starts it again."""
 
 
 @dataclass
@@ -159,11 +164,13 @@ class Supervisor:
 
     async def run(self) -> None:
         """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
-        courier, and at the end."""
+        courier, and at the end. Raises NodeLost."""
         while not self._stop.is_set():
             state = await self._floor.ping()
             self._write(state)
             self._tell(state)
+            if machine() not in placement.machines():
+                raise NodeLost("Ray has ended on this machine: start `centre up` again")
             metrics.see(self._floor.config, state)
             if self._was_ready:
                 self._even_out(state)
@@ -231,7 +238,7 @@ def up(
     say: Callable[[str], None],
     wiring: Wiring | None = None,
 ) -> None:
-    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp."""
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp and NodeLost."""
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:
