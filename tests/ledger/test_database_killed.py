@@ -1,4 +1,4 @@
-"""A PostgreSQL that is killed under a connection: away while it is, and used again when it is back."""
+"""A PostgreSQL that is killed under a connection is away, and used again when it is back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from domain.changes import Away
 from ledger.connection import Connection
 from proof.postgres import PostgresServer, running
-
 
 # With a parameter: the driver prepares it first, and says otherwise what broke.
 ASK = "select cast(? as integer)"
@@ -45,7 +44,12 @@ def test_a_killed_database_is_away_until_it_is_back(server: PostgresServer) -> N
         except Away:
             continue
     own = connection.value("select pg_backend_pid()")
-    with pytest.raises(Away), connection.writing():
+    with pytest.raises(Away):
+        die_within_a_transaction(connection, own)
+    connection.close()
+
+
+def die_within_a_transaction(connection: Connection, own: int) -> None:
+    with connection.writing():
         os.kill(own, signal.SIGKILL)
         connection.value(ASK, 4)
-    connection.close()
