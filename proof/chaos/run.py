@@ -42,8 +42,9 @@ DATABASE = "centre"
 UNREADABLE = (LedgerUnusable, Away, pyodbc.Error)
 """The ledger can't be read now: it was not made yet, or its database was killed."""
 LOOK_SECONDS = 0.1
-STALL_SECONDS = 180.0
-"""Without a commit for so long, the run hangs."""
+STALL_SECONDS = 300.0
+"""Without a commit for so long, the run hangs: a start of everything takes a part of it where the
+machine is busy."""
 
 
 class Hangs(Exception):
@@ -106,6 +107,7 @@ class _Run:
 
     def run(self) -> None:
         while True:
+            self._moved = time.monotonic()
             with self._floor() as process:
                 while process.poll() is None:
                     self._look()
