@@ -102,7 +102,7 @@ class _Run:
         self._batch = f"B{chaos.seed:06d}"
         self._plan = Plan(chaos.seed, chaos.kills)
         self._progress, self._commits = 0.0, -1
-        self._moved = time.monotonic()
+        self._moved = 0.0
         self._log = chaos.home / LOG
 
     def run(self) -> None:
