@@ -84,7 +84,7 @@ def up(home: Path, card_management: str | None, accept_loss: bool, join: str | N
             joining.join(config, join, click.echo)
         else:
             floor.up(config, click.echo)
-    except floor.AlreadyUp as e:
+    except (floor.AlreadyUp, floor.NodeLost) as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
     except floor.Behind as e:
