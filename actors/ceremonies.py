@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from actors.acts import Outcome, Plan
 from actors.hsm import labels
 from actors.hsm.key_block import parse_key_block
 from actors.key_events import events, restored, result, values
@@ -39,23 +40,6 @@ STEPS: Mapping[str, tuple[KeyState, ...]] = {
     ActKind.KEY_DESTROY: (KeyState.STAGED, KeyState.RETIRED),
 }
 """Acts that take a version from one state to another: in which state it is before."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """`content`: what the act is about, for everybody to read. `sealed`: what waits for its end.
-    A proposal itself changes nothing."""
-
-    content: Mapping[str, Any]
-    sealed: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an act did: its result, and the events beside ACT_DONE."""
-
-    result: Mapping[str, Any]
-    events: tuple[Event, ...] = ()
 
 
 class Ceremonies:

@@ -17,13 +17,14 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from actors import metrics
+from actors.floor_acts import carry_out
 from domain.bodies import Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
 from domain.changes import Away, Refused
 from domain.codes import Code
-from domain.factory_return import index_text
-from domain.lines import KeyProvider, LedgerDoor
+from domain.factory_return import FACE, index_text
+from domain.lines import CarriedOut, ConfirmedAct, KeyProvider, LedgerDoor
 from domain.places import Line
 from domain.provider import Answer, LookUp, Request
 from domain.turns import (
@@ -39,6 +40,9 @@ from domain.turns import (
 from ledger.queries import Identified, Queries
 
 log = structlog.get_logger()
+
+
+_STRANGE = Restart(Code.SESSION_UNKNOWN)
 
 
 class ChipSession(Protocol):
@@ -59,8 +63,6 @@ MAX_POWER_ONS = 3
 """Of one chip that loses its session each time: as many as a station gives a silent one."""
 RETRY_MILLISECONDS = 300
 REFUSED_MILLISECONDS = 2_000
-FACE = "social_card_number"
-"""The kind of number that is printed on a card's face."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,9 @@ class ChipLine(Generic[SessionT, FactsT]):
     def forget(self) -> None:
         """Drop what was remembered from the ledger: a commit did not go through."""
 
+    async def keep_transcripts(self, turns: Sequence[StationTurn]) -> None:
+        """Answers came of sessions that this line does not know (any more); they move nothing."""
+
     async def orders_by_face(
         self, faces: Iterable[str], known: Mapping[str, str] | None = None
     ) -> dict[str, Identified]:
@@ -180,10 +185,13 @@ class ChipLine(Generic[SessionT, FactsT]):
         async with self._one_at_a_time:
             replies: dict[str, CentreTurn] = {}
             fresh: list[tuple[StationTurn, SessionT | None]] = []
+            strange: list[StationTurn] = []
             for turn in turns:
                 reply = self._without_deciding(turn)
                 if reply is not None:
                     replies[turn.presentation] = reply
+                    if reply.content == _STRANGE:
+                        strange.append(turn)
                 else:
                     known = self._known.get(turn.presentation)
                     fresh.append((turn, known.session if known else None))
@@ -193,7 +201,17 @@ class ChipLine(Generic[SessionT, FactsT]):
                 for (turn, session), outcome in zip(fresh, outcomes, strict=True):
                     batch_id = self._batches.get(_carton_of(turn, session), "")
                     replies[turn.presentation] = self._remember(turn, outcome, batch_id)
+            if strange:
+                await self.keep_transcripts(strange)
             return [replies[t.presentation] for t in turns]
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._one_at_a_time:
+            try:
+                return await carry_out(self.line, self._ledger, self._queries, act)
+            finally:
+                self.forget()
 
     def _about(self, fresh: Sequence[tuple[StationTurn, SessionT | None]]) -> dict[str, list[str]]:
         """What every log line about a chunk names: batches, cartons, stations."""
@@ -214,14 +232,14 @@ class ChipLine(Generic[SessionT, FactsT]):
             return known.reply
         if isinstance(turn.content, Answers):
             if known is None or known.session is None or turn.number != known.number + 1:
-                return self._restart(turn, Code.SESSION_UNKNOWN)
+                return self._restart(turn, _STRANGE)
             if turn.content.broken:
-                return self._restart(turn, Code.OK)
+                return self._restart(turn, Restart(Code.OK))
             if turn.content.session_lost(known.session.segment):
                 # The card stays in its reader, so what comes there next is the same chip.
                 self._lost[turn.station_id, turn.reader] += 1
                 if self._lost[turn.station_id, turn.reader] < MAX_POWER_ONS:
-                    return self._restart(turn, Code.SESSION_LOST)
+                    return self._restart(turn, Restart(Code.SESSION_LOST))
         return None
 
     async def _decide(
@@ -304,9 +322,9 @@ class ChipLine(Generic[SessionT, FactsT]):
         except Held as e:
             return _waiting(e.code, e.milliseconds, session)
 
-    def _restart(self, turn: StationTurn, code: str) -> CentreTurn:
+    def _restart(self, turn: StationTurn, restart: Restart) -> CentreTurn:
         self._known.pop(turn.presentation, None)
-        return CentreTurn(turn.presentation, turn.number, turn.stage, Restart(code))
+        return CentreTurn(turn.presentation, turn.number, turn.stage, restart)
 
     def _remember(self, turn: StationTurn, outcome: Outcome[SessionT], batch_id: str) -> CentreTurn:
         content = outcome.content

@@ -15,13 +15,17 @@ from typing import Any, Concatenate, ParamSpec
 
 import structlog
 
+from actors import acts
 from actors.accounts import Accounts, Settings
-from actors.ceremonies import Ceremonies, Outcome, Plan
+from actors.acts import Outcome, Plan
+from actors.ceremonies import Ceremonies
+from actors.floor_acts import FloorActs
 from domain.bodies import Writing
-from domain.changes import Away, Event, EventType, Refused, Update, canonical_json
+from domain.changes import Away, Event, EventType, Refused
 from domain.codes import Code
 from domain.custody import (
     COMPONENTS,
+    FLOOR,
     Act,
     ActKind,
     ActState,
@@ -41,7 +45,6 @@ from domain.lines import KeyCustodian, LedgerDoor, Receipt
 from domain.places import Line
 from domain.provider import KeyRefused
 from ledger import people
-from ledger.digests import digest_of
 from ledger.queries import Queries
 
 log = structlog.get_logger()
@@ -77,13 +80,14 @@ class Custody:
         queries: Queries,
         keys: KeyCustodian,
         ceremonies: Ceremonies,
+        floor: FloorActs,
         prefix: str,
         settings: Settings,
     ) -> None:
         """`prefix` is this instance's own: of commands that come from no person."""
         self._ledger, self._queries, self._keys = ledger, queries, keys
         self._accounts = Accounts(ledger, queries, prefix, settings)
-        self._ceremonies = ceremonies
+        self._ceremonies, self._floor = ceremonies, floor
         self._one_at_a_time = asyncio.Lock()
 
     @command
@@ -124,9 +128,9 @@ class Custody:
     async def list_acts(self, token: str, act_id: str, everything: bool) -> Answered:
         await self._accounts.who(token)
         if act_id:
-            return Answered(Receipt(True), acts=(_readable(self._act(act_id)),))
+            return Answered(Receipt(True), acts=(acts.readable(self._act(act_id)),))
         found = people.acts(self._queries, *(() if everything else OPEN))
-        return Answered(Receipt(True), acts=tuple(_readable(a) for a in found))
+        return Answered(Receipt(True), acts=tuple(acts.readable(a) for a in found))
 
     @command
     async def list_keys(self, token: str) -> Answered:
@@ -152,10 +156,10 @@ class Custody:
         known = self._queries.reply(Line.CUSTODY, command_id)
         if known is not None:
             act = self._act(known["act_id"])
-            asked_again = known["payload"] == _payload(proposal)
+            asked_again = known["payload"] == acts.payload(proposal)
             if not (asked_again and self._accounts.same_password(act, proposal.password)):
                 raise Denied(Code.COMMAND_DIFFERS, "command_id")
-            return Answered(Receipt(True, repeated=True), acts=(_readable(act),))
+            return Answered(Receipt(True, repeated=True), acts=(acts.readable(act),))
         self._check_alone(proposal)
         act_id = f"A{people.acts_so_far(self._queries) + 1:06d}"
         plan = await self._plan(proposal)
@@ -164,18 +168,18 @@ class Custody:
             sealed=plan.sealed,
         )  # fmt: skip
         writing = Writing(Line.CUSTODY, command_id)
-        writing.reply = {"act_id": act_id, "payload": _payload(proposal)}
+        writing.reply = {"act_id": act_id, "payload": acts.payload(proposal)}
         said = {
             **{c: getattr(act, c) for c in ("act_id", "kind", "subject", "content")},
             "person": person.name,
             "session": session.session,
-            "sealed": _digest(act.sealed),
+            "sealed": acts.digest(act.sealed),
         }
         writing.event(Event(EventType.ACT_PROPOSED, data=said))
-        writing.insert("act", _row(act))
+        writing.insert("act", acts.row(act))
         await self._ledger.commit(writing.changes())
         log.info("act.proposed", act_id=act_id, kind=act.kind)
-        return Answered(Receipt(True), acts=(_readable(act),))
+        return Answered(Receipt(True), acts=(acts.readable(act),))
 
     def _check_alone(self, proposal: Proposal) -> None:
         """One act about a thing at a time, whatever its kind: the second would be confirmed for
@@ -186,13 +190,17 @@ class Custody:
             ):
                 # What comes back is decided from the states of now, of whatever keys.
                 raise Denied(Code.ACT_OPEN, act.act_id)
-            if _thing(act.kind, act.subject) == _thing(proposal.kind, proposal.subject):
+            if acts.thing(act.kind, act.subject) == acts.thing(proposal.kind, proposal.subject):
                 raise Denied(Code.ACT_OPEN, act.act_id)
 
     async def _plan(self, proposal: Proposal) -> Plan:
         if proposal.kind.startswith("people."):
             return Plan(*await self._accounts.plan(proposal))
-        return await self._ceremonies.plan(proposal)
+        return await self._of(proposal.kind).plan(proposal)
+
+    def _of(self, kind: str) -> Ceremonies | FloorActs:
+        """Who knows what an act on something else than people needs and does."""
+        return self._ceremonies if kind.startswith("key.") else self._floor
 
     @command
     async def confirm(self, token: str, confirmation: Confirmation) -> Answered:
@@ -202,7 +210,7 @@ class Custody:
         session, person = await self._accounts.who(token)
         act = self._act(confirmation.act_id)
         if act.confirmed_by == person.name and act.state != ActState.WITHDRAWN:
-            return _result(act, repeated=True)
+            return acts.answer(act, repeated=True)
         await self._check_confirmable(act, session, person)
         sealed, values = await self._second_half(act, confirmation)
         confirmed = replace(
@@ -212,17 +220,17 @@ class Custody:
         writing = Writing(Line.CUSTODY, f"confirm:{act.act_id}")
         said = {
             "act_id": act.act_id, "person": person.name, "session": session.session,
-            "sealed": _digest(sealed), "parts": values,
+            "sealed": acts.digest(sealed), "parts": values,
         }  # fmt: skip
         writing.event(Event(EventType.ACT_CONFIRMED, data=said))
-        _change(writing, act, confirmed)
+        acts.change(writing, act, confirmed)
         await self._ledger.commit(writing.changes())
         log.info("act.confirmed", act_id=act.act_id, kind=act.kind)
         try:
-            return _result(await self._finish(confirmed))
+            return acts.answer(await self._finish(confirmed))
         except (Away, OSError) as e:
             log.error("act.waits", act_id=act.act_id, kind=act.kind, error=_named(e))
-            return _result(confirmed)
+            return acts.answer(confirmed)
 
     async def _check_confirmable(self, act: Act, session: Session, person: Person) -> None:
         _check_role(person, act.kind)
@@ -238,7 +246,7 @@ class Custody:
         ):
             raise Denied(Code.ACT_NOT_OPEN, act.proposed_by)
         if not act.kind.startswith("people."):
-            await self._ceremonies.check_current(act)
+            await self._of(act.kind).check_current(act)
 
     async def _second_half(
         self, act: Act, confirmation: Confirmation
@@ -251,6 +259,8 @@ class Custody:
             )
             if wrong or letter.keys() - act.content["check_values"].keys():
                 raise Denied(Code.KEY_CHECK_VALUE_DIFFERS, ", ".join(wrong))
+        if act.kind in FLOOR:
+            self._floor.check_second(act, confirmation)
         if act.kind not in COMPONENTS:
             return act.sealed, {}
         values = await self._ceremonies.part_values(
@@ -268,7 +278,7 @@ class Custody:
             if act.kind.startswith("people."):
                 outcome = Outcome({}, tuple(self._accounts.do(act, writing)))
             else:
-                outcome = await self._ceremonies.do(act)
+                outcome = await self._of(act.kind).do(act)
         except (Denied, KeyRefused) as e:
             code, detail = e.args
             return await self._end(act, ActState.REFUSED, {"code": str(code), "reason": detail})
@@ -278,7 +288,7 @@ class Custody:
         for event in outcome.events:
             writing.event(event)
         self._accounts.end_sessions_of(act, writing)
-        _change(writing, act, done)
+        acts.change(writing, act, done)
         await self._ledger.commit(writing.changes())
         log.info("act.done", act_id=act.act_id, kind=act.kind)
         return done
@@ -293,7 +303,7 @@ class Custody:
         if act.state != ActState.PROPOSED:
             raise Denied(Code.ACT_NOT_OPEN, act.state)
         said = {"person": person.name, "session": session.session}
-        return _result(await self._end(act, ActState.WITHDRAWN, said))
+        return acts.answer(await self._end(act, ActState.WITHDRAWN, said))
 
     async def _end(self, act: Act, state: ActState, said: Mapping[str, Any]) -> Act:
         """An act comes to nothing."""
@@ -304,7 +314,7 @@ class Custody:
         ended = replace(act, state=state, result=result, sealed={})
         writing = Writing(Line.CUSTODY, f"{state}:{act.act_id}")
         writing.event(Event(event, data={"act_id": act.act_id, **said}))
-        _change(writing, act, ended)
+        acts.change(writing, act, ended)
         await self._ledger.commit(writing.changes())
         log.info(f"act.{state}", act_id=act.act_id, kind=act.kind)
         return ended
@@ -339,53 +349,5 @@ def _check_role(person: Person, kind: str) -> None:
         raise Denied(Code.ROLE_MISSING, str(role_of(kind)))
 
 
-def _thing(kind: str, subject: str) -> tuple[str, str]:
-    """What an act is about: a person, or a set of keys."""
-    temporary = "temporary:" if kind == ActKind.KEY_ACCEPT_TEMPORARY else ""
-    return kind.partition(".")[0], temporary + subject
-
-
 def _shown(person: Person) -> Person:
     return replace(person, credential="")
-
-
-def _readable(act: Act) -> Act:
-    return replace(act, sealed={})
-
-
-def _result(act: Act, *, repeated: bool = False) -> Answered:
-    receipt = Receipt(True, repeated=repeated)
-    if act.state == ActState.REFUSED:
-        receipt = replace(
-            Denied(Code(act.result["code"]), act.result["reason"]).receipt, repeated=repeated
-        )
-    return Answered(receipt, acts=(_readable(act),))
-
-
-def _payload(proposal: Proposal) -> str:
-    """What was proposed, by which a command is known again. Not its password: the digest of one
-    could be guessed against."""
-    said = {**vars(proposal), "password": "", "block": proposal.block.hex()}
-    parts = {usage: part.hex() for usage, part in proposal.parts.items()}
-    return digest_of([{**said, "parts": parts}])
-
-
-def _digest(sealed: Mapping[str, Any]) -> str:
-    """What an event says of what is sealed: enough to know it again, nothing to guess against."""
-    return digest_of([sealed]) if sealed else ""
-
-
-def _text(value: Mapping[str, Any]) -> str:
-    return canonical_json(value).decode() if value else ""
-
-
-def _row(act: Act) -> dict[str, Any]:
-    return {**vars(act), **{c: _text(getattr(act, c)) for c in ("content", "result", "sealed")}}
-
-
-def _change(writing: Writing, before: Act, after: Act) -> None:
-    columns = ("confirmed_by", "confirmed_in", "state", "result", "sealed")
-    row = {c: _row(after)[c] for c in ("act_id", *columns)}
-    writing.update(
-        Update("act", ("act_id",), columns, ("state",), [{**row, "expect_state": before.state}])
-    )

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
+from actors.floor_acts import carry_out
 from actors.receiving import (
     NOTHING,
     decide_correction,
@@ -26,7 +27,15 @@ from actors.receiving import (
 from actors.recount import Counted, decide_recount, recount_problem
 from domain.bodies import Writing
 from domain.codes import Code
-from domain.lines import FactoryReturn, LedgerDoor, Note, Receipt, SignFor
+from domain.lines import (
+    CarriedOut,
+    ConfirmedAct,
+    FactoryReturn,
+    LedgerDoor,
+    Note,
+    Receipt,
+    SignFor,
+)
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
@@ -165,6 +174,11 @@ class Inventory:
             _guard_open(writing, carton.batch_id)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._command(act_id=act.act_id):
+            return await carry_out(Line.INVENTORY, self._ledger, self._queries, act)
 
     def _known(self, file_id: str, kind: str, digest: str) -> Receipt | None:
         """The answer to a file whose id was used before."""

@@ -17,13 +17,21 @@ from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
+from actors.floor_acts import carry_out
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import HELD, answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
-from domain.lines import ClosePackage, LedgerDoor, OrdersCommand, Receipt
+from domain.lines import (
+    CarriedOut,
+    ClosePackage,
+    ConfirmedAct,
+    LedgerDoor,
+    OrdersCommand,
+    Receipt,
+)
 from domain.places import (
     DRAWN,
     PACKED,
@@ -205,6 +213,11 @@ class Sorting:
             await self._commit(decide_close(command, package, bodies))
         return receipt
 
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once (`actors.floor_acts`)."""
+        async with self._one_at_a_time:
+            return await carry_out(Line.SORTING, self._ledger, self._queries, act)
+
     async def acknowledge(self, outbox_ids: Sequence[str]) -> None:
         """What left through the outbox was taken by its receiver."""
         open_ids = {
@@ -258,7 +271,8 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work or on hold and no package is open."""
+        the return when nothing of the batch is left in work, on hold or in doubt and no package is
+        open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -288,9 +302,9 @@ class Sorting:
             return True
         if q.one(
             "select 1 as n from body where batch_id = ?"
-            " and (place in (?, ?, ?, ?) or place = ? and condition = ?)"
+            " and (place in (?, ?, ?, ?) or place = ? and condition = ? or condition = ?)"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, Code.IN_DOUBT, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)
@@ -336,6 +350,7 @@ class Sorting:
         writing.guard("body", {"batch_id": batch_id}, counted["n"] if counted else 0)
         for place in BEFORE_INSPECTION:
             writing.guard("body", {"batch_id": batch_id, "place": place}, 0)
+        writing.guard("body", {"batch_id": batch_id, "condition": Code.IN_DOUBT}, 0)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

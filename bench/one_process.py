@@ -17,18 +17,19 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.replacement import KeyReplacement
 from actors.inventory import Inventory
 from actors.qa.inspection import Inspection
+from actors.shell_line import MakeLine
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
 from bench.masters import home_with_keys, take_temporary_keys
 from centre.config import Config
-from centre.wiring import make_chip_line, now, token_config
+from centre.wiring import make_reading_line, make_replacement, now, token_config
 from counterparts.factory import Delivery, make_delivery
 from domain.card.profile import load_profile
 from domain.card.segment import Segment
@@ -120,11 +121,13 @@ class Lines:
         self._profile = load_profile(config.profile)
         self._keys = Keys(self.provider, self.record)
         self._lines: dict[str, ChipLine] = {}
-        for line in (KeyReplacement, Inspection):
-            door = Door(self._ledger, line.line, self.record)
-            self._lines[line.line] = make_chip_line(
-                config.profile, line, door, self._queries, self._keys, door.epoch
-            )
+        makers: dict[Line, MakeLine] = {
+            Line.KEY_REPLACEMENT: partial(make_replacement, config.profile, config.lease_minutes),
+            Line.INSPECTION: partial(make_reading_line, config.profile, Inspection),
+        }
+        for line, make in makers.items():
+            door = Door(self._ledger, line, self.record)
+            self._lines[line] = make(door, self._queries, self._keys, door.epoch)
 
     @asynccontextmanager
     async def doors(self) -> AsyncIterator[str]:

@@ -15,6 +15,7 @@ import click
 import grpc
 
 from centre import running, show
+from centre.card_commands import card
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -155,7 +156,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card,
 ):  # fmt: skip
     main.add_command(command)
 

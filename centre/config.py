@@ -81,6 +81,9 @@ personal_data_days = 90
 [limits]
 # A factory return with more records is refused: split it.
 max_records_per_file = 100_000
+# A station that had the first key of a card released has so many minutes to finish it. Then the
+# card is in doubt (IN_DOUBT), until its chip is read again.
+lease_minutes = 10
 
 [lists]
 # Fonts of the printed sorting and packing lists: each character is drawn by the first font that
@@ -136,6 +139,7 @@ class Config:
     sampling_aql: str
     personal_data_days: int
     max_records_per_file: int
+    lease_minutes: float
     list_fonts: ListFonts
     log_format: str
 
@@ -187,8 +191,9 @@ class _Table:
             raise ConfigError(f"[{name}] is missing")
         self._name, self._left = name, dict(table)
 
-    def take(self, key: str, kind: type) -> Any:
-        value = self._left.pop(key, None)
+    def take(self, key: str, kind: type, default: Any = None) -> Any:
+        """`default`: of a setting that older files do not have."""
+        value = self._left.pop(key, default)
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -252,6 +257,7 @@ def load(home: Path) -> Config:
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
+        lease_minutes=t["limits"].take("lease_minutes", float, 10.0),
         list_fonts=ListFonts(
             tuple(t["lists"].take_texts("fonts")), tuple(t["lists"].take_texts("heading_fonts"))
         ),
@@ -313,6 +319,8 @@ def _check(config: Config) -> None:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
     if config.max_records_per_file <= 0:
         raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
+    if config.lease_minutes <= 0:
+        raise ConfigError("[limits] lease_minutes: more than 0 is needed")
     for font in {*config.list_fonts.text, *config.list_fonts.heading}:
         try:
             check_font(font)

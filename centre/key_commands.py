@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from centre import components, show
+from centre.card_commands import scanned
 from centre.components import Component, Wanted
 from centre.config import load
 from centre.desk import Desk, session_option
@@ -226,6 +227,8 @@ def _confirm(
         request.parts.extend(components.sealed(brought, pem))
     if found.state == "proposed" and found.kind == ActKind.KEY_ACCEPT_TEMPORARY:
         request.check_values.update(_letter(list(content["labels"]), letter))
+    if found.state == "proposed" and found.kind == ActKind.CARD_SCRAP:
+        request.scanned = scanned(found.subject)
     tell(_send(desk, "Confirm", request, found.kind, component_file))
 
 

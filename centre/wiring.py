@@ -11,6 +11,8 @@ from functools import partial
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
 from actors.custody import Custody
+from actors.floor_acts import FloorActs
+from actors.hsm.leases import LeaseTerms
 from actors.hsm.masters import Masters
 from actors.hsm.pkcs11_masters import Pkcs11Masters
 from actors.hsm.pkcs11_provider import Pkcs11Provider
@@ -23,7 +25,8 @@ from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell_line import MakeLine
+from actors.shell import handle
+from actors.shell_line import MakeLine, RayLine
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
@@ -103,17 +106,31 @@ def make_custody(
         new_token=secrets.token_urlsafe,
         passwords=Passwords(),
     )
-    return Custody(ledger, queries, keys, ceremonies, f"{Line.CUSTODY}:{epoch}", settings)
+    floor = FloorActs(queries, lambda line: RayLine(handle(line)))
+    return Custody(ledger, queries, keys, ceremonies, floor, f"{Line.CUSTODY}:{epoch}", settings)
 
 
-def make_chip_line(
+def make_replacement(
     profile_id: str,
-    line: type[KeyReplacement] | type[Inspection] | type[SampleReading],
+    lease_minutes: float,
     ledger: LedgerDoor,
     queries: Queries,
     provider: KeyProvider,
     epoch: int,
-) -> KeyReplacement | Inspection | SampleReading:
+) -> KeyReplacement:
+    profile, prefix = load_profile(profile_id), f"{Line.KEY_REPLACEMENT}:{epoch}"
+    leases = LeaseTerms(lambda: datetime.now(UTC), timedelta(minutes=lease_minutes))
+    return KeyReplacement(ledger, provider, queries, profile, prefix, secrets.token_bytes, leases)
+
+
+def make_reading_line(
+    profile_id: str,
+    line: type[Inspection] | type[SampleReading],
+    ledger: LedgerDoor,
+    queries: Queries,
+    provider: KeyProvider,
+    epoch: int,
+) -> Inspection | SampleReading:
     prefix = f"{line.line}:{epoch}"
     return line(ledger, provider, queries, load_profile(profile_id), prefix, secrets.token_bytes)
 
@@ -128,14 +145,14 @@ class Wiring:
 
 def production(config: Config) -> Wiring:
     """The wiring of a centre as configured."""
-    chip = partial(make_chip_line, config.profile)
+    reading = partial(make_reading_line, config.profile)
     return Wiring(
         provider=partial(make_provider, config),
         lines={
             Line.INVENTORY: make_inventory,
-            Line.KEY_REPLACEMENT: partial(chip, KeyReplacement),
-            Line.INSPECTION: partial(chip, Inspection),
-            Line.SAMPLING: partial(chip, SampleReading),
+            Line.KEY_REPLACEMENT: partial(make_replacement, config.profile, config.lease_minutes),
+            Line.INSPECTION: partial(reading, Inspection),
+            Line.SAMPLING: partial(reading, SampleReading),
             Line.SORTING: partial(make_sorting, config.sampling_aql),
             Line.CUSTODY: partial(make_custody, config),
         },

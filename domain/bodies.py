@@ -27,7 +27,9 @@ class Body:
     and bound; `lease` only grows, one for each time that its first writing segment was released;
     `live` is false once it can no longer be its order's card. `ticket` is the
     feeder's mark of the plastic: by it a chip that can't be read is known again, and found in the
-    stack where the feeder put it."""
+    stack where the feeder put it. While a station may be writing on its chip, and as long as it is
+    in doubt, `leased_to` names the station, `leased_until` when its lease ends (ISO 8601, UTC) and
+    `leased_in` the presentation; empty else."""
 
     body_id: str
     kind: str
@@ -44,6 +46,9 @@ class Body:
     destination: str = ""
     package_id: str = ""
     ticket: str = ""
+    leased_to: str = ""
+    leased_until: str = ""
+    leased_in: str = ""
 
     @property
     def account(self) -> Account:
@@ -64,12 +69,13 @@ class Body:
 
 _SET = (
     "identification_code", "order_id", "place", "condition", "lease", "released", "live",
-    "destination", "package_id", "ticket",
+    "destination", "package_id", "ticket", "leased_to", "leased_until", "leased_in",
 )  # fmt: skip
 
 BORN_WITH = ("kind", "bank", "batch_id", "carton_id")
 BORNE = (
     "identification_code", "lease", "released", "live", "destination", "package_id", "ticket",
+    "leased_to", "leased_until", "leased_in",
 )  # fmt: skip
 """What the data of a body's events say about it besides place, condition and order: the first
 four once, in the event of its receipt; the rest there and whenever they change. So the events

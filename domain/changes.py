@@ -38,7 +38,10 @@ class EventType(StrEnum):
     BODY_RECEIVED = "body_received"  # moves: into the vault
     BODY_ISSUED = "body_issued"  # moves: to a line
     BODY_TAKEN = "body_taken"  # moves: a line takes what was sent
-    KEY_WRITE_RELEASED = "key_write_released"
+    KEY_WRITE_RELEASED = "key_write_released"  # moves, if in doubt; leased to a station
+    CHIP_TAKEN_BACK = "chip_taken_back"  # moves, if in doubt: its keys are proven anew, leased anew
+    BODY_IN_DOUBT = "body_in_doubt"  # moves: a lease ran out, and the chip may have been written
+    TRANSCRIPT_KEPT = "transcript_kept"  # what a station told when its lease was over
     KEYS_REPLACED = "keys_replaced"  # moves
     INSPECTED = "inspected"  # moves
     BODY_REJECTED = "body_rejected"  # moves
@@ -57,6 +60,8 @@ class EventType(StrEnum):
     BODY_SHIPPED = "body_shipped"  # moves
     PACKAGE_CLOSED = "package_closed"  # what was counted in it is what is on its list
     LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
+    ACT_CARRIED_OUT = "act_carried_out"  # by the line whose cards an act of two people is about
+    BODY_SCRAPPED = "body_scrapped"  # moves: two people had it in hand
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
     # Of people and of what takes two of them (line `custody`).

@@ -67,15 +67,44 @@ class ActKind(StrEnum):
     PEOPLE_CLOSE = "people.close"
     PEOPLE_ROLES = "people.roles"
     PEOPLE_PASSWORD = "people.password"  # forgotten: typed anew by its owner beside a supervisor
+    CARD_SCRAP = "card.scrap"  # a held card that both have in hand
 
 
 COMPONENTS = (ActKind.KEY_GENERATE, ActKind.KEY_IMPORT, ActKind.KEY_ROTATE)
 """Acts to which each of the two brings a component of every key."""
 
 
+FLOOR = (ActKind.CARD_SCRAP,)
+"""Acts on cards: the line that has them carries them out (`actors/floor_acts.py`)."""
+
+_ROLES: Mapping[str, Role] = {
+    "people": Role.SUPERVISOR,
+    "key": Role.KEY_CUSTODIAN,
+    "card": Role.OPERATOR,
+    "stock": Role.STOREKEEPER,
+}
+
+
 def role_of(kind: str) -> Role:
     """The role that both people of an act need."""
-    return Role.SUPERVISOR if kind.startswith("people.") else Role.KEY_CUSTODIAN
+    return _ROLES[kind.partition(".")[0]]
+
+
+class Reason(StrEnum):
+    """Why people do an act on cards. Words of a list: what anybody types may name a person."""
+
+    DAMAGED = "damaged"
+    LOST = "lost"
+    MISPLACED = "misplaced"
+    MISCOUNTED = "miscounted"
+
+
+REASON_WORDS: Mapping[str, str] = {
+    Reason.DAMAGED: "损坏",
+    Reason.LOST: "遗失",
+    Reason.MISPLACED: "错放",
+    Reason.MISCOUNTED: "点错",
+}
 
 
 class ActState(StrEnum):
@@ -187,8 +216,10 @@ class NewPassword:
 @dataclass(frozen=True)
 class Proposal:
     """`command_id` makes a repeat one act. `subject`: a person's name, a key set, a batch. What
-    else is needed depends on the kind (`actors/ceremonies.py`): `parts` are components sealed
-    under the transport key, by usage; `block` a factory's block or a backup."""
+    else is needed depends on the kind (`actors/ceremonies.py`, `actors/floor_acts.py`): `parts` are
+    components sealed under the transport key, by usage; `block` a factory's block or a backup;
+    `card` what was scanned of a card: the look-up value of its face, or what identifies a card
+    without number; `reason` one of `Reason`."""
 
     command_id: str
     kind: str
@@ -200,16 +231,19 @@ class Proposal:
     parts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     block: bytes = field(default=b"", repr=False)
     password: str = field(default="", repr=False)
+    card: str = field(default="", repr=False)
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Confirmation:
     """`parts`: the second person's components. `check_values`: what stands in the letter, by
-    usage."""
+    usage. `card`: what the second person has scanned."""
 
     act_id: str
     parts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     check_values: Mapping[str, str] = field(default_factory=dict)
+    card: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)

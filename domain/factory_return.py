@@ -54,6 +54,8 @@ SEALED = (
 )  # fmt: skip
 """What is sealed of a record: data of the person and the numbers on the card."""
 
+FACE = "social_card_number"
+"""The kind of number that is printed on a card's face."""
 INDEXED = ("social_card_number", "bank_card_number", "identity_number")
 """Numbers by which a record is looked up later, through the provider's index."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from domain.changes import Changes, Committed
 from domain.codes import Code
@@ -133,6 +133,34 @@ class OrdersCommand:
     command_id: str
     act: OrderAct
     order_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ConfirmedAct:
+    """An act of two people (`domain.custody.Act`), for the line that carries it out."""
+
+    act_id: str
+    kind: str
+    subject: str
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CarriedOut:
+    """What a line made of an act: its `result`; or, with another `code` than OK, why it can't be
+    done as things stand now, and nothing has changed."""
+
+    result: Mapping[str, Any]
+    code: str = Code.OK
+    detail: str = ""
+
+
+class ActingLine(Protocol):
+    """A line as the custody line reaches it."""
+
+    async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
+        """Do what two people have confirmed, once: asked again it is answered the same."""
+        ...
 
 
 class LedgerDoor(Protocol):

@@ -177,6 +177,8 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         ),
         # A correction of the return advised it after all, or a recount counted it.
         (held(_K), work(_K)),
+        (held(_K), held(_K)),  # in doubt, and its order was cancelled meanwhile
+        *((held(line), rejected(line)) for line in CARD_LINES),  # scrapped by two people
         ("", held(_K)),  # a card beyond the count: it was never signed for
         (transit(_K, _I), transit(_I, _S)),
         (transit(_K, _I), rejected(_I)),

@@ -139,6 +139,13 @@ WORDS: dict[Code, Words] = {
         "单独存放，请示班长；本版本不能放行"
         " keep the lot apart, ask the shift leader; this version cannot release it",
     ),
+    Code.IN_DOUBT: Words(
+        "可能已写密钥，卡片未再出现",
+        "keys may have been written, and the card was not seen since",
+        "找到该卡放回送卡机；已损坏则双人报废"
+        " find the card and feed it again; if it is broken two people: centre card scrap BODY",
+    ),
+    Code.SCRAPPED: Words("双人报废", "scrapped by two people", "remake the card"),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words(
         "缺少密钥",
@@ -252,6 +259,20 @@ WORDS: dict[Code, Words] = {
     Code.SAME_PERSON: Words(
         "须由另一人确认", "another person has to confirm", "请另一人登录 let somebody else log in"
     ),
+    Code.ACT_OUTDATED: Words(
+        "所涉卡片已变动",
+        "the cards that the act is about have moved since",
+        "撤回后重新提出 centre act withdraw ACT, then propose it anew",
+    ),
+    Code.CARD_NOT_IN_HAND: Words(
+        "扫描的不是这张卡", "another card was scanned", "扫描该卡卡面 scan the face of this card"
+    ),
+    Code.BODY_UNKNOWN: Words("无此卡体", "no such card body", "核对卡体编号 check the body id"),
+    Code.NOT_TO_SCRAP: Words(
+        "该卡不在可报废之列",
+        "only a card that a line holds, and that a record stands for, is scrapped",
+        "centre body BODY",
+    ),
     Code.KEY_IN_USE: Words(
         "密钥仍在使用",
         "cards here, or files under it, depend on the key",
@@ -310,6 +331,7 @@ WORDS: dict[Code, Words] = {
     Code.CARTON_NOT_ISSUED: Words("该箱尚未发放", "the carton is not issued yet", "wait"),
     Code.SESSION_LOST: Words("芯片掉电", "the chip lost its session", "the chip is read again"),
     Code.SESSION_UNKNOWN: Words("会话已失效", "the session is not known", "the chip is read again"),
+    Code.LEASE_OVER: Words("工位租约已过", "the station's lease is over", "the chip is read again"),
     Code.STAGE_UNKNOWN: Words("无此工序", "no such stage", "check the station's stages"),
     Code.EPOCH_STALE: Words("已被替换", "another instance took over", "none"),
     Code.GUARD_FAILED: Words("状态已变", "the state had changed", "it is tried again by itself"),

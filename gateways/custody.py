@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from structlog.contextvars import bind_contextvars
 from domain import custody
 from domain.codes import Code
 from domain.custody import Answered, CustodyLine, Denied
+from domain.factory_return import FACE, index_text
+from domain.numbers import kinds_of_number
 from gateways.answers import answering, receipt_to_wire
 from stubs import custody_pb2 as pb
 from stubs.custody_pb2_grpc import CustodyServicer
@@ -25,6 +27,7 @@ TOKEN = "session-token"
 LONGEST_TEXT = 200
 MOST_PARTS = 32
 
+Index = Callable[[Sequence[str]], Awaitable[list[str]]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -32,8 +35,9 @@ class CustodyDoor(CustodyServicer):
     """Checks what comes in for its form; who may do what, the line knows. Of what is asked only
     the ids of acts and codes are logged."""
 
-    def __init__(self, line: CustodyLine) -> None:
-        self._line = line
+    def __init__(self, line: CustodyLine, index: Index) -> None:
+        """`index`: the look-up values of numbers, as `domain.lines.KeyProvider.index`."""
+        self._line, self._index = line, index
 
     @answering
     async def Found(self, request: pb.Founding, context: Context) -> pb.CustodyReply:
@@ -79,16 +83,32 @@ class CustodyDoor(CustodyServicer):
 
     @answering
     async def Propose(self, request: pb.Proposal, context: Context) -> pb.CustodyReply:
-        asked = self._line.propose(_token(context), _proposal(request))
+        asked = self._propose(_token(context), request)
         return await _answer(request, "act.proposed", asked)
+
+    async def _propose(self, token: str, request: pb.Proposal) -> Answered:
+        proposal = replace(_proposal(request), card=await self._card(request.scanned))
+        return await self._line.propose(token, proposal)
 
     @answering
     async def Confirm(self, request: pb.Confirmation, context: Context) -> pb.CustodyReply:
-        confirmation = custody.Confirmation(
-            request.act_id, _parts(request.parts), dict(request.check_values)
-        )
-        asked = self._line.confirm(_token(context), confirmation)
+        asked = self._confirm(_token(context), request)
         return await _answer(request, "act.confirmed", asked)
+
+    async def _confirm(self, token: str, request: pb.Confirmation) -> Answered:
+        card = await self._card(request.scanned)
+        confirmation = custody.Confirmation(
+            request.act_id, _parts(request.parts), dict(request.check_values), card
+        )
+        return await self._line.confirm(token, confirmation)
+
+    async def _card(self, scanned: str) -> str:
+        """The line sees no number, only its look-up value."""
+        kinds, _ = kinds_of_number(scanned)
+        if FACE not in kinds:
+            return scanned
+        (value,) = await self._index([index_text(FACE, scanned)])
+        return value
 
     @answering
     async def Withdraw(self, request: pb.ActId, context: Context) -> pb.CustodyReply:
@@ -111,6 +131,7 @@ def _proposal(request: pb.Proposal) -> custody.Proposal:
         version=request.version,
         kek_version=request.kek_version,
         suite=request.suite,
+        reason=request.reason,
         roles=tuple(request.roles),
         parts=_parts(request.parts),
         block=request.block,

@@ -82,7 +82,7 @@ async def serve(floor: Floor, listen: str) -> Doors:
     stations = StationDoor(floor)
     add_CardManagementServicer_to_server(CardManagementDoor(floor), server)
     if floor.custody is not None:
-        add_CustodyServicer_to_server(CustodyDoor(floor.custody), server)
+        add_CustodyServicer_to_server(CustodyDoor(floor.custody, floor.provider.index), server)
     add_FactoryServicer_to_server(FactoryDoor(floor), server)
     add_OperatorServicer_to_server(OperatorDoor(floor, stations.waiting), server)
     add_StationServicer_to_server(stations, server)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from domain.codes import Code
-from domain.factory_return import index_text
+from domain.factory_return import FACE, index_text
 from domain.lines import ClosePackage, Receipt
 from gateways.answers import refusal
 from gateways.floor import Floor
@@ -18,7 +18,6 @@ MOST_SCANS = 1_000
 """Of one package; far more than it holds. More are refused (FILE_TOO_LARGE)."""
 LONGEST_SCAN = 100
 """Characters; what is longer is no number and stands for no card."""
-NUMBER = "social_card_number"
 _PACKAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,40}-P\d{4,6}", re.ASCII)
 
 
@@ -64,9 +63,9 @@ async def close_package(floor: Floor, request: ClosePackageRequest) -> Receipt:
         return refusal(code, "package_id")
     if max(len(numbers), request.counted_without_number) > MOST_SCANS:
         return refusal(Code.FILE_TOO_LARGE, "social_card_numbers")
-    texts = [index_text(NUMBER, n) if len(n) <= LONGEST_SCAN else "" for n in numbers]
+    texts = [index_text(FACE, n) if len(n) <= LONGEST_SCAN else "" for n in numbers]
     values = await floor.provider.index(texts) if texts else []
-    found = floor.queries.orders_by_number(NUMBER, values)
+    found = floor.queries.orders_by_number(FACE, values)
     orders = tuple(found[v].order_id if v in found else "" for v in values)
     command = ClosePackage(request.package_id, orders, request.counted_without_number)
     return await floor.sorting.close_package(command)

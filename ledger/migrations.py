@@ -14,7 +14,14 @@ from ledger.connection import Connection, LedgerUnusable
 
 FIRST = 6
 """The oldest version that can be brought forward."""
-STEPS: dict[int, tuple[str, ...]] = {}
+STEPS: dict[int, tuple[str, ...]] = {
+    7: (
+        "alter table body add column leased_to text not null default ''",
+        "alter table body add column leased_until text not null default ''",
+        "alter table body add column leased_in text not null default ''",
+        "create index body_leased on body (leased_until) where leased_until <> ''",
+    ),
+}
 """By the version that it leads to, in ascending order."""
 VERSION = max(STEPS, default=FIRST)
 

@@ -17,7 +17,7 @@ from ledger.connection import Connection, Database, as_json
 BODY = (
     "b.body_id, b.kind, b.bank, b.batch_id, b.carton_id, b.place, b.condition,"
     " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
-    " b.ticket"
+    " b.ticket, b.leased_to, b.leased_until, b.leased_in"
 )
 
 
@@ -334,6 +334,19 @@ class Queries:
             as_json(values),
         )
         return [r["order_id"] for r in found]
+
+    def bodies_by_id(self, body_ids: Sequence[str]) -> dict[str, Body]:
+        if not body_ids:
+            return {}
+        found = self.bodies("b.body_id in (select value from json_each(?))", as_json(body_ids))
+        return {b.body_id: b for b in found}
+
+    def look_up_values(self, kind: str, order_id: str) -> list[str]:
+        """The look-up values of the numbers of this kind that an order has."""
+        found = self.rows(
+            "select value from number_index where order_id = ? and kind = ?", order_id, kind
+        )
+        return [r["value"] for r in found]
 
     def bodies_by_ticket(self, tickets: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Body]:
         """Bodies that lay in a feeder, by (carton, ticket)."""

@@ -34,6 +34,9 @@ from domain.places import (
 from ledger.custody_replay import EVENTS as CUSTODY
 from ledger.custody_replay import CustodyReplay
 from ledger.faults import Fault
+from ledger.floor_act_replay import EFFECTS as OF_FLOOR_ACTS
+from ledger.floor_act_replay import FloorActReplay
+from ledger.lease_replay import check_lease
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
 
@@ -69,14 +72,17 @@ class Replay:
     """The live body of each order that has one."""
     lots: LotReplay = field(default_factory=LotReplay)
     custody: CustodyReplay = field(default_factory=CustodyReplay)
+    floor_acts: FloorActReplay = field(default_factory=FloorActReplay)
 
     def apply(self, commit: Commit) -> None:
         """Take one more commit. Raises Fault; the state is of no use after that."""
         expected: Moves = Counter()
         self.custody.begin()
+        self.floor_acts.begin()
         for event in commit.events:
             self._event(commit, event, expected)
         self.custody.end(lambda zh, en: _fault(commit, zh, en))
+        self.floor_acts.end(lambda zh, en: _fault(commit, zh, en))
         moved: Moves = Counter()
         for row in commit.movements:
             source, target = _accounts(row)
@@ -133,6 +139,13 @@ class Replay:
         if commit.line == Line.CUSTODY:
             fail = partial(_fail, commit, event)
             self.custody.apply(event["type"], event["data"], fail)
+            if event["type"] in (EventType.ACT_DONE, EventType.ACT_REFUSED):
+                act_id = event["data"]["act_id"]
+                self.floor_acts.check_ended(act_id, self.custody.acts[act_id], fail)
+        elif event["type"] == EventType.ACT_CARRIED_OUT:
+            act = self.custody.acts.get(event["data"]["act_id"])
+            fail = partial(_fail, commit, event)
+            self.floor_acts.carried_out(commit.line, act, event["data"], fail)
         elif event["type"] == EventType.ORDER_ADVISED:
             if event["order_id"] in self.orders or not event["order_id"]:
                 raise _fault(commit, "订单重复", "an order is advised twice", event)
@@ -278,8 +291,11 @@ class Replay:
             expected[before.account, after.account] += 1
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
+        if event["type"] in OF_FLOOR_ACTS:
+            fail = partial(_fail, commit, event)
+            self.floor_acts.brings(event["type"], after.body_id, data, fail)
         self._check_condition(commit, event, after)
-        self._check_lease(commit, event, before, after)
+        check_lease(event["type"], data, before, after, partial(_fail, commit, event))
         if event["type"] in (EventType.BODY_COUNTED, EventType.BODY_WITHDRAWN):
             self._recounted(commit, event, after, expected)
         elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
@@ -295,18 +311,11 @@ class Replay:
         stop = self.stops.get(body.order_id, "")
         if body.condition in STOPPED and stop != body.condition:
             raise _fault(commit, "订单未被停办", "its order was not stopped", event)
+        scrapped = event["type"] == EventType.BODY_SCRAPPED
+        if scrapped != (body.condition == Code.SCRAPPED) or (scrapped and body.live):
+            raise _fault(commit, "报废与事件不符", "scrapped by another event", event)
         if stop and body.place == PACKED:
             raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
-
-    def _check_lease(self, commit: Commit, event: Row, before: Body, after: Body) -> None:
-        """A lease grows by one with each release, and with nothing else."""
-        releases = event["type"] == EventType.KEY_WRITE_RELEASED
-        if after.lease != before.lease + releases or after.released != (
-            before.released or releases
-        ):
-            raise _fault(commit, "租约不符", "the lease does not follow", event)
-        if event["type"] == EventType.KEYS_REPLACED and not after.released:
-            raise _fault(commit, "密钥未释放", "keys replaced that were never released", event)
 
     def _bind(self, commit: Commit, event: Row, before: Body | None, after: Body) -> None:
         """Chip and order are bound once; an order has at most one live body."""

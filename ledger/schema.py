@@ -82,7 +82,9 @@ TABLES: tuple[str, ...] = (
         carton_id text not null, identification_code text not null, order_id text not null,
         place text not null, condition text not null, lease integer not null,
         released integer not null, live integer not null, destination text not null,
-        package_id text not null, ticket text not null) strict""",
+        package_id text not null, ticket text not null, leased_to text not null default '',
+        leased_until text not null default '', leased_in text not null default '') strict""",
+    "create index body_leased on body (leased_until) where leased_until <> ''",
     """create unique index body_identification on body (kind, identification_code)
         where identification_code <> ''""",
     "create unique index body_order on body (order_id) where order_id <> '' and live = 1",

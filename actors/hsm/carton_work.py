@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 from actors.chip_line import Outcome, verdict
+from actors.hsm.leases import RETURNED, LeaseTerms, in_doubt
 from actors.hsm.replacement_script import Identity
 from actors.hsm.replacement_state import Session
 from domain.bodies import Body, Writing
@@ -50,8 +51,6 @@ class _InWork:
 class CartonWork:
     """Remembers what the ledger says about the cartons in work. `forget` after a commit that did
     not go through: what was taken from memory is read again."""
-
-    before_work: tuple[str, ...] = (ISSUED,)
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
@@ -114,6 +113,11 @@ class CartonWork:
             return "" if temporary else Code.WRONG_KIND
         return Code.NOT_IN_RETURN
 
+    def at_hand(self, body: Body) -> bool:
+        """Whether the line may still decide on this body: it comes to work, is there, or is in
+        doubt."""
+        return body.place in (WORK, ISSUED) or in_doubt(body)
+
     def has_unbound(self, carton_id: str) -> bool:
         """Whether the carton has a body whose chip is not known yet."""
         return bool(self._cartons[carton_id].unbound)
@@ -165,6 +169,7 @@ class CartonWork:
             identification_code=body.identification_code or identification_code,
             order_id=body.order_id or order_id,
             ticket=ticket,
+            **RETURNED,
         )
         return "held" if is_held else "rejected"
 
@@ -218,9 +223,12 @@ class CartonWork:
         writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))
 
 
-def release(turn: StationTurn, session: Session, body: Body, writing: Writing) -> Body:
-    """Bind chip, order and body, before the first WRITE KEY leaves. From here on the body
-    stays bound, whatever happens: only a look at the chip tells what was written."""
+def release(
+    turn: StationTurn, session: Session, body: Body, writing: Writing, terms: LeaseTerms
+) -> Body:
+    """Bind chip, order and body, and lease it to the station, before the first WRITE KEY leaves.
+    From here on the body stays bound, whatever happens: only a look at the chip tells what was
+    written."""
     assert session.identity is not None
     assert session.known is not None
     return writing.change(
@@ -235,9 +243,17 @@ def release(turn: StationTurn, session: Session, body: Body, writing: Writing) -
         identification_code=session.identity.identification_code,
         order_id=session.known.order_id,
         destination=session.known.branch or body.destination,
-        lease=body.lease + 1,
         released=True,
+        **terms.grant(turn, body),
     )
+
+
+def take_back(turn: StationTurn, body: Body, writing: Writing, terms: LeaseTerms) -> Body:
+    """Lease a body whose keys are all written already, to be proven: in doubt until then, or broken
+    off after its last key."""
+    station = {"station": turn.station_id, "reader": turn.reader}
+    grant = terms.grant(turn, body)
+    return writing.change(body, EventType.CHIP_TAKEN_BACK, station, **grant)
 
 
 def seen_before(body: Body) -> Outcome[Session]:

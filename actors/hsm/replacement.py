@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from actors.chip_line import ChipLine, Held, Outcome, Prepared, verdict
-from actors.hsm.carton_work import DONE, WORK, CartonWork, release, seen_before
+from actors.chip_line import Held, Outcome, Prepared, verdict
+from actors.hsm.carton_work import DONE, CartonWork, release, seen_before, take_back
+from actors.hsm.leases import RETURNED, LeaseTerms, doubt, keep_transcript, late_for, ran_out
 from actors.hsm.replacement_script import (
     CHALLENGE_BYTES,
     Identity,
@@ -29,7 +30,8 @@ from actors.hsm.replacement_script import (
     write_segment,
 )
 from actors.hsm.replacement_state import Facts, KeyState, Session, is_low, key_state
-from domain.bodies import Writing
+from actors.hsm.setting_apart import SettingApart
+from domain.bodies import Body, Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
 from domain.changes import EventType
@@ -47,12 +49,12 @@ from domain.provider import (
     Request,
 )
 from domain.turns import NoAnswer, Opening, Restart, StationTurn
-from ledger.queries import Identified, Queries
+from ledger.queries import Queries
 
 TAKEN_BACK_AT_ONCE = 1_000
 
 
-class KeyReplacement(ChipLine[Session, Facts]):
+class KeyReplacement(SettingApart):
     line = Line.KEY_REPLACEMENT
 
     def __init__(
@@ -63,8 +65,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         profile: Profile,
         command_prefix: str,
         random: Callable[[int], bytes],
+        leases: LeaseTerms,
     ) -> None:
         super().__init__(ledger, provider, queries, profile, command_prefix, random)
+        self._leases = leases
         self._cartons = CartonWork(queries)
         self._identify = identify_segment(profile)
 
@@ -72,13 +76,15 @@ class KeyReplacement(ChipLine[Session, Facts]):
         self._cartons.forget()
 
     async def look_up(self, turns: Sequence[tuple[StationTurn, Session | None]]) -> Facts:
-        codes, faces, cartons, opened, tickets = [], set(), set(), set(), []
+        codes, faces, cartons, opened, tickets, bodies = [], set(), set(), set(), [], []
         face_values = {}
         for turn, session in turns:
             if isinstance(turn.content, Answers):
                 if session is None:
                     continue
                 cartons.add(session.carton_id)
+                if session.body is not None:
+                    bodies.append(session.body.body_id)
                 if session.go_on == "identified":
                     identity = read_identity(self._profile, session.segment, turn.content)
                     if session.face_number:
@@ -94,7 +100,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
         self._cartons.load(sorted(cartons | opened), opened)
         identified = self._queries.identify(codes) if codes else {}
         by_face = await self.orders_by_face(faces - {""}, face_values)
-        return Facts(identified, by_face, self._queries.bodies_by_ticket(tickets))
+        by_ticket = self._queries.bodies_by_ticket(tickets)
+        return Facts(identified, by_face, by_ticket, self._queries.bodies_by_id(bodies))
 
     def open(
         self, turn: StationTurn, content: Opening | NoAnswer, facts: Facts
@@ -105,7 +112,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
             silent = Session(
                 content.carton_id, content.face_number, content.ticket, Segment(()), ""
             )
-            return self._unreadable(turn, silent, Code.CHIP_SILENT, facts)
+            return self.unreadable(turn, silent, Code.CHIP_SILENT, facts)
         segment = self._identify
         session = Session(
             content.carton_id, content.face_number, content.ticket, segment, "identified"
@@ -121,6 +128,9 @@ class KeyReplacement(ChipLine[Session, Facts]):
     def go_on(
         self, turn: StationTurn, session: Session, answers: Answers, facts: Facts
     ) -> Prepared[Session]:
+        mine = session.body
+        if mine is not None and not self._leases.holds(turn, mine, facts.bodies[mine.body_id]):
+            return self._late(turn, mine, facts.bodies[mine.body_id])
         if session.go_on == "identified":
             return self._identified(turn, session, answers, facts)
         if session.go_on == "authenticated":
@@ -131,17 +141,40 @@ class KeyReplacement(ChipLine[Session, Facts]):
             return self._proven(turn, session, answers)
         return self._checked(turn, session, answers)
 
-    async def step(self) -> bool:
-        """Take back into work what was held for want of a record, once a correction has brought
-        it. Its chip is as it was: it is fed again from the held stack."""
-        async with self._one_at_a_time:
-            found = self._queries.advised_since(TAKEN_BACK_AT_ONCE)
-            if not found:
-                return False
-            self._cartons.load(sorted({body.carton_id for body, _ in found}))
+    def _late(self, turn: StationTurn, mine: Body, current: Body) -> Prepared[Session]:
+        """A session that lost its body, or whose lease ran out, moves nothing: its chip is read
+        anew. If it has a lease, what it tells is kept."""
+
+        def finish(_given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
+            if mine.leased_in == turn.presentation:
+                keep_transcript(writing, turn, current, mine.lease)
+            return Outcome(Restart(Code.LEASE_OVER))
+
+        return Prepared(finish)
+
+    async def keep_transcripts(self, turns: Sequence[StationTurn]) -> None:
+        late = late_for(self._queries, self._leases, turns)
+        if late:
             writing = self._writing()
+            for turn in turns:
+                if body := late.get(turn.presentation):
+                    keep_transcript(writing, turn, body, body.lease)
+            await self._ledger.commit(writing.changes())
+
+    async def step(self) -> bool:
+        """Set apart as IN_DOUBT what a station had for too long. Take back into work what was held
+        for want of a record, once a correction has brought it: its chip is as it was, and it is
+        fed again from the held stack."""
+        async with self._one_at_a_time:
+            writing = self._writing()
+            for body in ran_out(self._queries, self._leases):
+                doubt(writing, body)
+            found = self._queries.advised_since(TAKEN_BACK_AT_ONCE)
+            self._cartons.load(sorted({body.carton_id for body, _ in found}))
             for body, order_id in found:
                 self._cartons.take_back(writing, body, order_id)
+            if writing.empty:
+                return False
             await self._ledger.commit(writing.changes())
             return True
 
@@ -152,7 +185,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
     ) -> Prepared[Session]:
         identity = read_identity(self._profile, session.segment, answers)
         if identity is None:
-            return self._unreadable(turn, session, Code.CHIP_UNREADABLE, facts)
+            return self.unreadable(turn, session, Code.CHIP_UNREADABLE, facts)
         known = facts.identified[identity.identification_code]
         state = key_state(self._profile, identity.keys)
         session = replace(
@@ -162,18 +195,18 @@ class KeyReplacement(ChipLine[Session, Facts]):
         by_face = facts.faces.get(session.face_number)
         face_order = by_face.order_id if by_face else ""
         if known.order_id and session.face_number and face_order != known.order_id:
-            return self._two_cards_in_one(turn, session, by_face)
-        if body is not None and body.place not in (WORK, *self._cartons.before_work):
+            return self.two_cards_in_one(turn, session, by_face)
+        if body is not None and not self._cartons.at_hand(body):
             return Prepared(lambda _a, _w: seen_before(body))
         batch_id = self._cartons.carton(session.carton_id).batch_id
         if known.order_id and known.order_batch != batch_id:
             # Its order stands in the return of its own batch, not with a body of this one.
-            return self._apart(turn, replace(session, known=None), Code.OTHER_BATCH)
+            return self.apart(turn, replace(session, known=None), Code.OTHER_BATCH)
         reason = self._cartons.why_not(session.carton_id, identity, known)
         if not reason and state.formal and not (body and body.released):
             reason = Code.FORMAL_KEYS_FOREIGN
         if reason or state.reason:
-            return self._apart(turn, session, reason or state.reason)
+            return self.apart(turn, session, reason or state.reason)
         return self._begin(turn, session, identity, state)
 
     def _begin(
@@ -189,7 +222,7 @@ class KeyReplacement(ChipLine[Session, Facts]):
             at = self._profile.key(state.formal[0]).key_id
             value = identity.keys[at].check_value
             requests = [ProveCheckValue(chip, state.formal[0], state.version, value)]
-            refusals[0, Code.KEY_UNKNOWN] = lambda writing: self._set_apart(
+            refusals[0, Code.KEY_UNKNOWN] = lambda writing: self.set_apart(
                 turn, session, Code.KEYS_MIXED, writing
             )
         if state.temporary:
@@ -198,6 +231,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             after = replace(session, version=given[0].version)
             if not state.temporary:
+                assert session.body is not None
+                after = replace(after, body=take_back(turn, session.body, writing, self._leases))
                 random = self._random(self._profile.block)
                 segment = proof_segment(self._profile, random)
                 return Outcome(
@@ -212,17 +247,17 @@ class KeyReplacement(ChipLine[Session, Facts]):
         self, turn: StationTurn, session: Session, answers: Answers
     ) -> Prepared[Session]:
         if not answers.complete(session.segment):
-            return self._apart(turn, session, Code.AUTHENTICATION_REFUSED)
+            return self.apart(turn, session, Code.AUTHENTICATION_REFUSED)
         return self._write_next(turn, session, answers, first=True)
 
     def _write_next(
         self, turn: StationTurn, session: Session, answers: Answers, *, first: bool
     ) -> Prepared[Session]:
         if first and session.body is None and not self._cartons.has_unbound(session.carton_id):
-            return self._apart(turn, session, Code.OVER_COUNT)
+            return self.apart(turn, session, Code.OVER_COUNT)
         challenge = answers.of(session.segment, "get challenge")
         if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
-            return self._apart(turn, session, Code.KEY_WRITE_REFUSED)
+            return self.apart(turn, session, Code.KEY_WRITE_REFUSED)
         usage, later = session.remaining[0], session.remaining[1:]
         following = later[0] if later else ""
         random = b"" if later else self._random(self._profile.block)
@@ -233,8 +268,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
             if first:
                 body = body or self._cartons.take(session.carton_id, writing)
                 if body is None:
-                    return self._set_apart(turn, session, Code.OVER_COUNT, writing)
-                body = release(turn, session, body, writing)
+                    return self.set_apart(turn, session, Code.OVER_COUNT, writing)
+                body = release(turn, session, body, writing, self._leases)
             return Outcome(
                 segment,
                 replace(
@@ -259,11 +294,11 @@ class KeyReplacement(ChipLine[Session, Facts]):
         failed = answers.failed_step(session.segment)
         if failed is not None and failed[0] is session.segment.steps[0]:
             usage = failed[0].name.removeprefix("write key ")
-            return self._apart(turn, session, Code.KEY_WRITE_REFUSED, usage)
+            return self.apart(turn, session, Code.KEY_WRITE_REFUSED, usage)
         if not session.remaining:
             return self._proven(turn, session, answers)
         if failed is not None:
-            return self._apart(turn, session, Code.KEY_WRITE_REFUSED, failed[0].name)
+            return self.apart(turn, session, Code.KEY_WRITE_REFUSED, failed[0].name)
         return self._write_next(turn, session, answers, first=False)
 
     def _proven(self, turn: StationTurn, session: Session, answers: Answers) -> Prepared[Session]:
@@ -272,13 +307,13 @@ class KeyReplacement(ChipLine[Session, Facts]):
         profile, keys = self._profile, read_keys(session.segment, answers)
         failed = answers.failed_step(session.segment)
         if failed is not None or not answers.complete(session.segment):
-            return self._not_proven(turn, session, failed[0].name if failed else "")
+            return self.not_proven(turn, session, failed[0].name if failed else "")
         if not key_state(profile, keys).is_whole(session.version):
-            return self._not_proven(turn, session, "versions")
+            return self.not_proven(turn, session, "versions")
         checked = external_usages(profile)
         low = [usage for usage in checked if is_low(profile, keys, profile.key(usage))]
         if low:
-            return self._not_proven(turn, session, " ".join(low))
+            return self.not_proven(turn, session, " ".join(low))
         session = replace(session, unproven=checked)
         asked = proofs(profile, self._chip(session), session.version, keys, session.random,
                        session.segment, answers)  # fmt: skip
@@ -294,14 +329,14 @@ class KeyReplacement(ChipLine[Session, Facts]):
             usage, later = session.unproven[0], session.unproven[1:]
             challenge = answers.of(session.segment, "get challenge")
             if challenge is None or len(challenge.data) != CHALLENGE_BYTES:
-                return self._not_proven(turn, session, usage)
+                return self.not_proven(turn, session, usage)
             asked = [*asked, Authenticate(chip, KeySet.FORMAL, usage, challenge.data,
                                           session.version)]  # fmt: skip
 
         def finish(given: Sequence[Answer], writing: Writing) -> Outcome[Session]:
             wrong = [answer.difference for answer in given if answer.difference]
             if wrong:
-                return self._set_apart(turn, session, Code.KEY_NOT_PROVEN, writing, " ".join(wrong))
+                return self.set_apart(turn, session, Code.KEY_NOT_PROVEN, writing, " ".join(wrong))
             if not session.unproven:
                 return self._replaced(turn, session, writing)
             segment = external_segment(
@@ -317,11 +352,8 @@ class KeyReplacement(ChipLine[Session, Facts]):
         """The chip has checked a key by EXTERNAL AUTHENTICATE: once, whatever it said."""
         if not answers.complete(session.segment):
             failed = answers.failed_step(session.segment)
-            return self._not_proven(turn, session, failed[0].name if failed else "")
+            return self.not_proven(turn, session, failed[0].name if failed else "")
         return self._check_next(turn, session, answers, [])
-
-    def _not_proven(self, turn: StationTurn, session: Session, detail: str) -> Prepared[Session]:
-        return self._apart(turn, session, Code.KEY_NOT_PROVEN, detail.removeprefix("prove "))
 
     # What is written down.
 
@@ -331,64 +363,10 @@ class KeyReplacement(ChipLine[Session, Facts]):
         station = {"station": turn.station_id}
         # What reads it next knows it again by this, should its chip fall silent.
         ticket = session.ticket or body.ticket
-        writing.change(body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket)
+        writing.change(
+            body, EventType.KEYS_REPLACED, station, place=DONE, ticket=ticket, **RETURNED
+        )
         return Outcome(verdict("", Code.OK, Line.INSPECTION))
-
-    def _two_cards_in_one(
-        self, turn: StationTurn, session: Session, by_face: Identified | None
-    ) -> Prepared[Session]:
-        """The chip of one order on plastic with the face of another, or of none: the plastic
-        counts, unless the order of its face has a card already."""
-        apart = replace(session, identity=None, known=None, body=None)
-        if by_face is None or (by_face.body and by_face.body.place != WORK):
-            return self._apart(turn, apart, Code.NOT_IN_RETURN)
-        apart = replace(apart, known=by_face, body=by_face.body)
-        return self._apart(turn, apart, Code.FACE_DIFFERS)
-
-    def _unreadable(
-        self, turn: StationTurn, session: Session, code: str, facts: Facts
-    ) -> Prepared[Session]:
-        """A chip that does not say who it is: its face may, and the feeder knows whether it is
-        the one that was presented before."""
-        seen = facts.tickets.get((session.carton_id, session.ticket))
-        if seen is not None and seen.place in (WORK, *self._cartons.before_work):
-            # Beyond the count until a recount took it up: now it is set apart for what it is.
-            return self._apart(turn, replace(session, body=seen), code)
-        if seen is not None:
-            return Prepared(lambda _a, _w: seen_before(seen))
-        known = facts.faces.get(session.face_number)
-        return self._apart(turn, replace(session, known=known), code)
-
-    def _apart(
-        self, turn: StationTurn, session: Session, code: str, detail: str = ""
-    ) -> Prepared[Session]:
-        """Set a card apart with a reason: held when somebody has to decide, rejected else."""
-        return Prepared(
-            lambda _a, writing: self._set_apart(turn, session, code, writing, detail),
-            claim=session.claim,
-        )
-
-    def _set_apart(
-        self, turn: StationTurn, session: Session, code: str, writing: Writing, detail: str = ""
-    ) -> Outcome[Session]:
-        known, identity = session.known, session.identity
-        named = identity or known
-        body = session.body or (known.body if known else None)
-        if body is not None and body.place not in (WORK, *self._cartons.before_work):
-            return seen_before(body)
-        stack = self._cartons.set_apart(
-            writing,
-            session.carton_id,
-            code,
-            body,
-            # What the face names is this card, should its chip answer one day.
-            identification_code=named.identification_code if named else "",
-            order_id=known.order_id if known else "",
-            ticket="" if identity else session.ticket,
-            station=turn.station_id,
-            detail=detail,
-        )
-        return Outcome(verdict(stack, code))
 
     def _chip(self, session: Session) -> Chip:
         assert session.identity is not None

@@ -98,9 +98,10 @@ class Session:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a chunk needs to know: cartons in work, chips by identification code, orders by the
-    number printed on the face."""
+    """What a chunk needs to know: chips by identification code, orders by the number printed on
+    the face, bodies by the feeder's ticket, and by their ids those that sessions have."""
 
     identified: Mapping[str, Identified] = field(default_factory=dict)
     faces: Mapping[str, Identified] = field(default_factory=dict)
     tickets: Mapping[tuple[str, str], Body] = field(default_factory=dict)
+    bodies: Mapping[str, Body] = field(default_factory=dict)

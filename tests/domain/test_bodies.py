@@ -114,7 +114,12 @@ BORNE_VALUES = {
     "destination": st.sampled_from(["", "430102"]),
     "package_id": st.sampled_from(["", "P1"]),
     "ticket": st.sampled_from(["", "T1"]),
+    "leased_to": st.sampled_from(["", "S1"]),
+    "leased_until": st.sampled_from(["", "2024-03-01T08:10:00.000+00:00"]),
+    "leased_in": st.sampled_from(["", "a presentation"]),
 }
+EMPTY = ("identification_code", "destination", "package_id", "ticket", "leased_to", "leased_until",
+         "leased_in")  # fmt: skip
 
 
 @given(st.fixed_dictionaries(BORNE_VALUES), st.fixed_dictionaries(BORNE_VALUES))
@@ -132,7 +137,7 @@ def test_events_alone_tell_the_whole_row(first: dict[str, Any], then: dict[str, 
     )
     told: dict[str, object] = {"live": 1, "body_id": body.body_id, "order_id": ""}
     told |= dict.fromkeys(("released", "lease"), 0) | {"condition": ""}
-    told |= dict.fromkeys(("identification_code", "destination", "package_id", "ticket"), "")
+    told |= dict.fromkeys(EMPTY, "")
     for event in w.changes().events:
         told |= {c: event.data[c] for c in (*BORN_WITH, *BORNE) if c in event.data}
         if event.place:

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
-from actors.hsm.replacement import KeyReplacement
 from actors.hsm.token import token_config
 from actors.shell import ask, start
 from actors.shell_ledger import LEDGER, LedgerShell
 from actors.shell_line import LineShell, RayLine
 from actors.shell_provider import ProviderShell, RayProvider
 from centre import ray_runtime
-from centre.wiring import make_chip_line, now
+from centre.wiring import make_replacement, now
 from domain.card.profile import load_profile
 from domain.changes import EventType
 from domain.places import Line
@@ -94,7 +93,7 @@ def main() -> None:
         members = [start(name, ProviderShell, provider, _prepare) for name in PROVIDERS]
         line = start(
             Line.KEY_REPLACEMENT, LineShell, Line.KEY_REPLACEMENT, ledger,
-            partial(make_chip_line, "ssc-3des", KeyReplacement), now, True, PROVIDERS, _prepare,
+            partial(make_replacement, "ssc-3des", 10.0), now, True, PROVIDERS, _prepare,
         )  # fmt: skip
         seen = asyncio.run(_work(floor, chips, line, members))
         seen["more"] = asyncio.run(_one_more(place, members))

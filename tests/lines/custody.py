@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from argon2 import PasswordHasher
@@ -17,10 +18,11 @@ from argon2 import PasswordHasher
 from actors.accounts import Settings
 from actors.ceremonies import Ceremonies
 from actors.custody import Custody
+from actors.floor_acts import FloorActs
 from actors.inventory import Inventory
 from actors.passwords import Passwords
 from domain.card.profile import load_profile
-from domain.changes import Changes, Committed
+from domain.changes import Away, Changes, Committed
 from domain.codes import Code
 from domain.custody import (
     Act,
@@ -33,7 +35,7 @@ from domain.custody import (
     Proposal,
     Role,
 )
-from domain.lines import LedgerDoor, Note, NoteCarton, SignFor
+from domain.lines import ActingLine, LedgerDoor, Note, NoteCarton, SignFor
 from domain.places import Kind, Line
 from domain.provider import KeyEntry, KeyRefused, KeyState, KnownKey
 from ledger.commit import Ledger
@@ -194,7 +196,9 @@ def custody_line(
     shelf: KeyShelf,
     clock: SteppingClock,
     delivered: dict[str, bytes] | None = None,
+    lines: Mapping[str, ActingLine] | None = None,
 ) -> Custody:
+    """`lines`: those that carry out acts on cards; one that is missing is away."""
     out = {} if delivered is None else delivered
     ceremonies = Ceremonies(
         shelf,
@@ -203,9 +207,16 @@ def custody_line(
         lambda labels: key_dependents(queries, labels),
         lambda name, content: out.update({name: content}),
     )
+    floor = FloorActs(queries, partial(_nearby, {} if lines is None else lines))
     tokens = (f"token {n}" for n in itertools.count(next(_instances) * 1000))
     settings = Settings(clock, IDLE, lambda: PROOF, lambda: next(tokens), CHEAP)
-    return Custody(door, queries, shelf, ceremonies, f"c{next(_instances)}", settings)
+    return Custody(door, queries, shelf, ceremonies, floor, f"c{next(_instances)}", settings)
+
+
+def _nearby(lines: Mapping[str, ActingLine], name: str) -> ActingLine:
+    if name not in lines:
+        raise Away(f"no line {name}")
+    return lines[name]
 
 
 @dataclass
@@ -241,6 +252,8 @@ class Office:
     shelf: KeyShelf = field(default_factory=KeyShelf)
     delivered: dict[str, bytes] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, ActingLine] = field(default_factory=dict)
+    """Those of the floor, by name; one that is not here is away."""
 
     shared: Ledger | None = None
     """The one writer of a ledger that other lines use too."""
@@ -257,7 +270,9 @@ class Office:
     def restart(self) -> None:
         """Another instance of the line; nothing is remembered but the ledger."""
         self.door = CuttingDoor(self.ledger, Line.CUSTODY)
-        self.line = custody_line(self.door, self.queries, self.shelf, self.clock, self.delivered)
+        self.line = custody_line(
+            self.door, self.queries, self.shelf, self.clock, self.delivered, self.lines
+        )
 
     def close(self) -> None:
         self.queries.close()
@@ -309,6 +324,9 @@ class Office:
 
     def withdraw(self, by: str, act_id: str) -> Answered:
         return asyncio.run(self.line.withdraw(self.tokens.get(by, ""), act_id))
+
+    def step(self) -> None:
+        asyncio.run(self.line.step())
 
     def who(self, by: str) -> Answered:
         return asyncio.run(self.line.who(self.tokens.get(by, "")))

@@ -10,11 +10,13 @@ import asyncio
 import json
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from actors.hsm.leases import LeaseTerms
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.replacement import KeyReplacement
 from actors.inventory import Inventory
@@ -44,6 +46,7 @@ from tests.hsm.place import DES3, WRAPPED, bring_formal_keys, make_home
 from tests.ledger.scanning import scan_packages
 
 PROFILE = "ssc-3des"
+LEASE = timedelta(minutes=10)
 
 
 class Door:
@@ -96,6 +99,7 @@ class SmallFloor:
     provider: Pkcs11Provider
     keys: Nearby
     lots: LotPlan | None = None
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     profile: Profile = field(default_factory=lambda: load_profile(PROFILE))
     inventory: Inventory = field(init=False)
     replacement: KeyReplacement = field(init=False)
@@ -122,7 +126,7 @@ class SmallFloor:
         provider = Pkcs11Provider(
             home.config, profile, LedgerChipRecords(place / "ledger.db"), home.masters
         )
-        floor = cls(place, ledger, queries, provider, Nearby(provider), lots, profile)
+        floor = cls(place, ledger, queries, provider, Nearby(provider), lots, profile=profile)
         floor.restart_lines()
         return floor
 
@@ -131,7 +135,11 @@ class SmallFloor:
         self.inventory = Inventory(Door(self.ledger, Line.INVENTORY), self.queries)
         common = (self.keys, self.queries, self.profile)
         self.replacement = KeyReplacement(
-            Door(self.ledger, Line.KEY_REPLACEMENT), *common, f"k{stamp}", secrets.token_bytes
+            Door(self.ledger, Line.KEY_REPLACEMENT),
+            *common,
+            f"k{stamp}",
+            secrets.token_bytes,
+            LeaseTerms(lambda: self.clock(), LEASE),
         )
         self.inspection = Inspection(
             Door(self.ledger, Line.INSPECTION), *common, f"i{stamp}", secrets.token_bytes

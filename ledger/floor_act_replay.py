@@ -1,0 +1,75 @@
+"""The meaning of acts of two people on cards: a line does what was confirmed, once, and no more.
+
+Pure, and part of `ledger.replay`. The act is confirmed in the stream of the custody line
+(`ledger.custody_replay`), carried out in one commit of the line that its content names, and then
+called done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from domain.changes import EventType
+from domain.custody import FLOOR, ActKind, ActState
+from ledger.faults import Fault
+
+Data = Mapping[str, Any]
+Fail = Callable[[str, str], Fault]
+
+EFFECTS = frozenset({EventType.BODY_SCRAPPED})
+"""Events that only an act of two people brings."""
+
+
+def _effects_of(act: Data) -> set[tuple[str, str]]:
+    """Event types with their body (or lot), as the act says them."""
+    assert act["kind"] == ActKind.CARD_SCRAP
+    return {(EventType.BODY_SCRAPPED, act["subject"])}
+
+
+@dataclass
+class FloorActReplay:
+    """What lines have carried out so far."""
+
+    results: dict[str, Any] = field(default_factory=dict)
+    """By act."""
+    _brought: set[tuple[str, str, str]] = field(default_factory=set)
+    """Effects of this commit that no act has accounted for yet: act, event type, subject."""
+
+    def begin(self) -> None:
+        self._brought = set()
+
+    def end(self, fail: Fail) -> None:
+        if self._brought:
+            raise fail("无对应事项", "no act of two people says so")
+
+    def brings(self, event_type: str, subject: str, data: Data, fail: Fail) -> None:
+        effect = data["act_id"], event_type, subject
+        if effect in self._brought:
+            raise fail("事项重复执行", "an act does the same twice")
+        self._brought.add(effect)
+
+    def carried_out(self, line: str, act: Data | None, data: Data, fail: Fail) -> None:
+        """ACT_CARRIED_OUT closes a commit; `act` is the custody line's record of it."""
+        act_id = data["act_id"]
+        if act is None or act["kind"] not in FLOOR or act["state"] != ActState.CONFIRMED:
+            raise fail("事项未经双人确认", "no act that two people have confirmed")
+        if act["content"]["line"] != line:
+            raise fail("事项不属于该线", "the act is another line's")
+        if act_id in self.results:
+            raise fail("事项重复执行", "an act is carried out twice")
+        due = {(act_id, *effect) for effect in _effects_of(act)}
+        if self._brought != due:
+            raise fail("事项未如实执行", "the line did more or less than the act says")
+        self._brought = set()
+        self.results[act_id] = data["result"]
+
+    def check_ended(self, act_id: str, act: Data, fail: Fail) -> None:
+        """The custody line calls an act on cards done when its line has done it, and refused only
+        if it has not."""
+        done = act["state"] == ActState.DONE
+        if act["kind"] in FLOOR and done != (act_id in self.results):
+            raise fail("事项执行情况不符", "done by no line, or refused when it was done")
+        if act["kind"] in FLOOR and done and self.results[act_id] != act["result"]:
+            raise fail("事项结果不符", "another result than its line's")

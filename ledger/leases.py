@@ -1,0 +1,40 @@
+"""What is asked about leases of stations (`domain.bodies.Body.leased_to`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from domain.bodies import Body
+from domain.changes import EventType
+from ledger.connection import as_json
+from ledger.queries import Queries
+
+
+def run_out(queries: Queries, place: str, now: str, limit: int) -> list[Body]:
+    """Bodies at `place` whose lease is over at `now`, the longest first."""
+    return queries.bodies(
+        "b.leased_until <> '' and b.leased_until <= ? and b.place = ?"
+        " order by b.leased_until, b.body_id limit ?",
+        now, place, limit,
+    )  # fmt: skip
+
+
+def leased_in(queries: Queries, presentations: Sequence[str]) -> dict[str, Body]:
+    """Bodies that a session has a lease of, or had when they came to be in doubt."""
+    found = queries.bodies(
+        "b.leased_until <> '' and b.leased_in in (select value from json_each(?))",
+        as_json(presentations),
+    )
+    return {b.leased_in: b for b in found}
+
+
+def transcripts_of(queries: Queries, body_ids: Sequence[str]) -> set[tuple[str, int]]:
+    """Presentation and turn of every late transcript that was kept of these bodies."""
+    found = queries.rows(
+        "select data from event where type = ? and body_id <> ''"
+        " and body_id in (select value from json_each(?))",
+        EventType.TRANSCRIPT_KEPT, as_json(body_ids),
+    )  # fmt: skip
+    kept = [json.loads(r["data"]) for r in found]
+    return {(k["presentation"], k["turn"]) for k in kept}
