@@ -20,7 +20,7 @@ from domain.sampling import Level, plan
 from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.lots import Lot, LotState, draw, lots_of
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 WORK = work(Line.SORTING)
 CHUNK = 1_000
@@ -166,13 +166,15 @@ class LotWork:
     def _sorted_since(self, lot: Lot) -> set[str]:
         """Sorted after the lot was presented, or on hold when it was, and released since."""
         found = self._queries.rows(
-            "with presented as (select id from event where type = ? and data->>'lot_id' = ?)"
+            f"with presented as (select e.id from event e where e.data->>'batch_id' = ?"
+            f"  and e.type = ? and e.data->>'lot_id' = ? and {OF_NO_CARD})"
             " select body_id from event where type = ? and id > (select id from presented)"
             " union select r.body_id from event r where r.type = ?"
             " and r.id > (select id from presented) and (select b.type from event b"
-            "  where b.body_id = r.body_id and b.type in (?, ?)"
+            "  where b.body_id = r.body_id and b.body_id <> '' and b.type in (?, ?)"
             "  and b.id < (select id from presented) order by b.id desc limit 1) = ?",
-            EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED, EventType.BODY_RELEASED,
+            lot.batch_id, EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED,
+            EventType.BODY_RELEASED,
             EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
         )  # fmt: skip
         return {r["body_id"] for r in found}

@@ -160,7 +160,7 @@ def _take(
         writing.event(Event(EventType.CORRECTION_ACCEPTED, data=data))
     else:
         writing.event(Event(EventType.RETURN_ACCEPTED, data=row))
-    writing.insert("file_in", {**row, "kind": kind_of(file)})
+    writing.insert("file_in", {**row, "kind": kind_of(file), "closed": 0})
     for record in taken:
         _advise_order(writing, file, record)
     for bad in refused:
@@ -300,6 +300,7 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
             "batch_id": note.batch_id,
             "digest": note.digest,
             "records": len(note.cartons),
+            "closed": 0,
         },
     )
     count = len(note.cartons)

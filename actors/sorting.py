@@ -253,9 +253,7 @@ class Sorting:
         for good: none is held that a correction has advised. What was drawn as a sample was
         sorted before."""
         found = self._queries.rows(
-            "select f.batch_id from file_in f where f.kind = 'factory_return'"
-            " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
-            "  and x.kind = 'centre_return')"
+            "select f.batch_id from file_in f where f.closed = 0 and f.kind = 'factory_return'"
             " and exists (select 1 from delivery d where d.batch_id = f.batch_id)"
             " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
             "  and d.state <> 'signed')"
@@ -358,6 +356,14 @@ class Sorting:
         outbox = {file_id: "centre_return", f"LISTS-{batch_id}": "lists"}
         for row in rows:
             writing.insert("return_line", row)
+        closed = [
+            {"file_id": r["file_id"], "closed": 1, "expect_closed": 0}
+            for r in q.rows(
+                "select file_id from file_in where batch_id = ? and closed = 0 order by file_id",
+                batch_id,
+            )
+        ]
+        writing.update(Update("file_in", ("file_id",), ("closed",), ("closed",), closed))
         data = {
             "file_id": file_id,
             "batch_id": batch_id,

@@ -12,7 +12,7 @@ from typing import Any
 
 from domain.changes import EventType
 from ledger.connection import as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 
 class LotState(StrEnum):
@@ -66,10 +66,10 @@ class Lot:
 def lots_of(queries: Queries, batch_id: str | None = None) -> list[Lot]:
     """The lots of a batch, or all, as they stand now, in the order of their presentation."""
     lots: dict[str, Lot] = {}
-    of_batch = "" if batch_id is None else " and data->>'batch_id' = ?"
+    of_batch = "" if batch_id is None else f" and e.data->>'batch_id' = ? and {OF_NO_CARD}"
     for r in queries.rows(
-        "select type, data from event where type in (select value from json_each(?))"
-        f"{of_batch} order by id",
+        "select e.type, e.data from event e where e.type in (select value from json_each(?))"
+        f"{of_batch} order by e.id",
         as_json(sorted(STATES)),
         *(() if batch_id is None else (batch_id,)),
     ):

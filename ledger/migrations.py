@@ -21,6 +21,28 @@ STEPS: dict[int, tuple[str, ...]] = {
         "alter table body add column leased_in text not null default ''",
         "create index body_leased on body (leased_until) where leased_until <> ''",
     ),
+    10: (
+        "create index commit_at on commit_link (at)",
+        "drop index event_body",
+        "create index event_body on event (body_id, type) where body_id <> ''",
+        "drop index event_type",
+        "create index event_type on event (type, id)",
+        """create index event_batch on event ((data->>'batch_id'), type)
+        where body_id = '' and order_id = ''""",
+        """create index event_carton on event ((data->>'carton_id'), type)
+        where body_id = '' and order_id = ''""",
+        "alter table file_in add column closed integer not null default 0",
+        "update file_in set closed = 1 where exists (select 1 from outbox o"
+        " where o.batch_id = file_in.batch_id and o.kind = 'centre_return')",
+        "create index file_in_open on file_in (batch_id, kind) where closed = 0",
+        "create index refused_order on refused_record (order_id)",
+        "create index carton_batch on carton (batch_id)",
+        "create index return_order on return_line (order_id) where order_id <> ''",
+        "create index return_body on return_line (body_id) where body_id <> ''",
+        "drop index outbox_open",
+        "create index outbox_open on outbox (id) where acknowledged = 0",
+        "create index outbox_batch on outbox (batch_id, kind)",
+    ),
 }
 """By the version that it leads to, in ascending order."""
 VERSION = max(STEPS, default=FIRST)

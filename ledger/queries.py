@@ -19,6 +19,9 @@ BODY = (
     " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
     " b.ticket, b.leased_to, b.leased_until, b.leased_in"
 )
+OF_NO_CARD = "e.body_id = '' and e.order_id = ''"
+"""Events `e` of a whole batch, carton, lot or package; with it, those of one batch or carton (by
+`data->>'batch_id'`, `data->>'carton_id'`) are found without those of all others."""
 
 
 @dataclass(frozen=True)
@@ -202,12 +205,12 @@ class Queries:
                 "select o.identification_code, o.order_id from body b"
                 " join orders o on o.identification_code = b.identification_code"
                 # By length: there is an index of orders, and bodies without one are many.
-                " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
+                " where b.place = ? and b.batch_id in (select f.batch_id from file_in f"
+                "  where f.closed = 0 and f.kind = 'factory_return' and ? in ('', f.batch_id))"
+                " and length(b.order_id) = 0"
                 " and o.batch_id = b.batch_id and b.condition in (select value from json_each(?))"
                 " and not exists"
                 " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
-                " and not exists (select 1 from outbox x where x.batch_id = b.batch_id"
-                "  and x.kind = 'centre_return')"
                 " order by b.body_id limit ?",
                 held(Line.KEY_REPLACEMENT), batch_id, as_json(sorted(CORRECTABLE)), limit,
             )
@@ -226,7 +229,8 @@ class Queries:
         """Which of these look-up values, identification codes and order ids stand in the ledger
         already. (A person's identity number may return: a remade card has a new order.)"""
         found = self.rows(
-            "select value as v from number_index where kind <> 'identity_number'"
+            "select value as v from number_index"
+            " where kind in ('social_card_number', 'bank_card_number')"
             " and value in (select value from json_each(?))"
             " union select identification_code from orders"
             " where identification_code in (select value from json_each(?))"
@@ -330,7 +334,8 @@ class Queries:
         """All orders that one of these look-up values stands for: a remade card has a new one."""
         found = self.rows(
             "select distinct order_id from number_index"
-            " where value in (select value from json_each(?)) order by order_id",
+            " where kind in ('social_card_number', 'bank_card_number', 'identity_number')"
+            " and value in (select value from json_each(?)) order by order_id",
             as_json(values),
         )
         return [r["order_id"] for r in found]

@@ -180,7 +180,13 @@ def check_replayed(
 
 def check_files(queries: Queries) -> None:
     """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, CORRECTION_ACCEPTED,
-    NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say."""
+    NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say. A batch is closed by RETURN_WRITTEN; a
+    correction may have come before or after that."""
+    closed = {
+        said.data["batch_id"]
+        for chunk in _events(queries, EventType.RETURN_WRITTEN)
+        for said in chunk
+    }
     files = 0
     for event_type, kind, key in (
         (EventType.RETURN_ACCEPTED, "factory_return", "file_id"),
@@ -198,6 +204,8 @@ def check_files(queries: Queries) -> None:
                     if "records" in said.data
                     else len(said.data["cartons"]),
                 }
+                if kind != "correction":
+                    expected["closed"] = int(said.data["batch_id"] in closed)
                 row = _only(rows, said.data[key])
                 _compare("file_in", said.data[key], said, expected, row)
             files += len(chunk)
