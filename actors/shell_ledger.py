@@ -115,3 +115,7 @@ class LineDoor:
                 )
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
         raise Away("the ledger does not answer")
+
+    async def reclaim(self) -> bool:
+        reclaimed: bool = await self._write("reclaim")
+        return reclaimed

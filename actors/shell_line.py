@@ -15,7 +15,7 @@ from actors.shell import PAUSES, call, fault_of, packed, this_process, unpacked
 from actors.shell_ledger import LineDoor, Write, writing
 from actors.shell_provider import health_of_keys, key_pool
 from domain.changes import Away, Refused
-from domain.lines import KeyProvider, LedgerDoor
+from domain.lines import LedgerDoor
 from ledger.connection import LedgerUnusable
 from ledger.queries import Queries
 
@@ -23,10 +23,10 @@ log = structlog.get_logger()
 
 
 class MakeLine(Protocol):
-    """Builds a line from its door, its eyes, its provider and its epoch."""
+    """Builds a line from its door, its eyes, its keys and its epoch."""
 
     def __call__(
-        self, ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+        self, ledger: LedgerDoor, queries: Queries, keys: KeyPool, epoch: int, /
     ) -> Any: ...
 
 

@@ -111,6 +111,9 @@ class RayProvider:
     async def destroy(self, labels: Sequence[str]) -> None:
         await self._call("destroy", list(labels))
 
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        await self._call("destroy_data_keys", list(batch_ids))
+
     async def inventory(self) -> list[KeyEntry]:
         entries: list[KeyEntry] = await self._call("inventory")
         return entries

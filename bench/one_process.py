@@ -14,7 +14,7 @@ import cProfile
 import shutil
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,6 @@ from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.inventory import Inventory
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell_line import MakeLine
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
@@ -75,6 +74,9 @@ class Door:
         self._record.append(changes)
         return self._ledger.commit(changes, self.epoch)
 
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
+
 
 class Keys:
     """`KeyProvider` over a provider of this process, which remembers what a chip line asked."""
@@ -122,7 +124,7 @@ class Lines:
         self._profile = load_profile(config.profile)
         self._keys = Keys(self.provider, self.record)
         self._lines: dict[str, ChipLine] = {}
-        makers: dict[Line, MakeLine] = {
+        makers: dict[Line, Callable[..., ChipLine]] = {
             Line.KEY_REPLACEMENT: partial(make_replacement, config.profile, config.lease_minutes),
             Line.INSPECTION: partial(make_reading_line, config.profile, Inspection),
             Line.SAMPLING: partial(make_reading_line, config.profile, SampleReading),

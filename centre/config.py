@@ -77,6 +77,8 @@ aql = "0.65"
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.
 personal_data_days = 90
+# A backup (`centre backup`) is to be destroyed after so many days, wherever it lies.
+backup_days = 30
 
 [limits]
 # A factory return with more records is refused: split it.
@@ -138,6 +140,7 @@ class Config:
     idle_minutes: float
     sampling_aql: str
     personal_data_days: int
+    backup_days: int
     max_records_per_file: int
     lease_minutes: float
     list_fonts: ListFonts
@@ -256,6 +259,7 @@ def load(home: Path) -> Config:
         idle_minutes=t["people"].take("idle_minutes", float),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
+        backup_days=t["retention"].take("backup_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
         lease_minutes=t["limits"].take("lease_minutes", float, 10.0),
         list_fonts=ListFonts(
@@ -317,6 +321,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
+    if config.backup_days <= 0:
+        raise ConfigError("[retention] backup_days: more than 0 is needed")
     if config.max_records_per_file <= 0:
         raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
     if config.lease_minutes <= 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,8 @@ class Demo:
     readers: int = 8
     ledger: str = LEDGER
     """Its URL (`[ledger] url`)."""
+    station_command: Sequence[str] = (sys.executable, "-m", "station_agents")
+    """What starts a station (tests have one that waits)."""
     envelopes: Path | None = None
     """Where the custodians' components are put away (tests search for them); None: destroyed."""
     on_done: Callable[[], object] | None = None
@@ -228,7 +231,7 @@ class _Opening:
             ]
             self._keep(
                 station,
-                [*python("station_agents"), "--station", station, "--door", door,
+                [*self._demo.station_command, "--station", station, "--door", door,
                  "--control", str(self._control), "--readers", *mine,
                  "--journal", str(self._demo.home / "journals" / f"{station}.jsonl"),
                  "--metrics", str(self._config.targets),

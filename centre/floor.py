@@ -21,7 +21,7 @@ from actors.shell import ask, start
 from actors.shell_ledger import LEDGER, LedgerShell, Write, writing
 from actors.shell_line import LineShell
 from actors.shell_provider import ProviderShell, key_pool
-from centre import logs, metrics, placement, ray_runtime
+from centre import backup, logs, metrics, placement, ray_runtime
 from centre.config import Config
 from centre.gateway_actor import GatewayShell
 from centre.running import take_home, write_whole
@@ -38,7 +38,11 @@ PING_SECONDS = 1.0
 ORPHAN_SECONDS = 30.0
 """Within which the doors of a centre that was killed are gone with its Ray."""
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
+STEPPING = (Line.INVENTORY, Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
+
+
+class Behind(Exception):
+    """The ledger does not have what its signed heads name: it was cut off, or restored."""
 
 
 class AlreadyUp(Exception):
@@ -228,11 +232,15 @@ def up(
     say: Callable[[str], None],
     wiring: Wiring | None = None,
 ) -> None:
-    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp."""
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Behind."""
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:
         raise AlreadyUp(f"a centre is up in {config.home}")
+    lost = backup.missing(config)
+    if lost:
+        os.close(lock)
+        raise Behind(", ".join(f"{item.line}: {item.commits}, {item.at}" for item in lost))
     logs.configure(config.logs / "supervisor.log", config.log_format)
     listen = choose_address(config)
     write_softhsm_conf(config.conf.parent)

@@ -17,6 +17,7 @@ from domain.card.profile import load_profile
 from domain.changes import Away
 from domain.places import Line
 from gateways.doors import serve
+from gateways.expiry import run_expiry
 from gateways.floor import Floor, Limits
 from gateways.inbox import run_inbox
 from gateways.outbox import run_outbox
@@ -92,12 +93,14 @@ class GatewayShell:
                 board=floor.board,
             )
         )
+        expiry = asyncio.ensure_future(run_expiry(Queries(config.ledger), config.home))
+        tasks = (inbox, outbox, expiry)
         try:
-            # Neither ends by itself: the first that fails takes the other down with it.
-            await asyncio.gather(inbox, outbox)
+            # None ends by itself: the first that fails takes the others down with it.
+            await asyncio.gather(*tasks)
         finally:
-            inbox.cancel()
-            outbox.cancel()
-            await asyncio.gather(inbox, outbox, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._ready = False
             await doors.stop()

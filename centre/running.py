@@ -90,3 +90,12 @@ def write_whole(file: Path, content: bytes, *, private: bool = False) -> None:
         f.flush()
         os.fsync(f.fileno())
     new.replace(file)
+
+
+def sync(path: Path) -> None:
+    """What stands in a file, or which names stand in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -68,13 +68,15 @@ class ActKind(StrEnum):
     PEOPLE_ROLES = "people.roles"
     PEOPLE_PASSWORD = "people.password"  # forgotten: typed anew by its owner beside a supervisor
     CARD_SCRAP = "card.scrap"  # a held card that both have in hand
+    LOT_RELEASE = "lot.release"  # a refused inspection lot goes on as it is
+    LOT_INSPECT = "lot.inspect"  # every card of it is read again, and the good ones go on
 
 
 COMPONENTS = (ActKind.KEY_GENERATE, ActKind.KEY_IMPORT, ActKind.KEY_ROTATE)
 """Acts to which each of the two brings a component of every key."""
 
 
-FLOOR = (ActKind.CARD_SCRAP,)
+FLOOR = (ActKind.CARD_SCRAP, ActKind.LOT_RELEASE, ActKind.LOT_INSPECT)
 """Acts on cards: the line that has them carries them out (`actors/floor_acts.py`)."""
 
 _ROLES: Mapping[str, Role] = {
@@ -82,6 +84,7 @@ _ROLES: Mapping[str, Role] = {
     "key": Role.KEY_CUSTODIAN,
     "card": Role.OPERATOR,
     "stock": Role.STOREKEEPER,
+    "lot": Role.INSPECTOR,
 }
 
 
@@ -97,6 +100,8 @@ class Reason(StrEnum):
     LOST = "lost"
     MISPLACED = "misplaced"
     MISCOUNTED = "miscounted"
+    CONCESSION = "concession"
+    NONCONFORMING = "nonconforming"
 
 
 REASON_WORDS: Mapping[str, str] = {
@@ -104,6 +109,8 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.LOST: "遗失",
     Reason.MISPLACED: "错放",
     Reason.MISCOUNTED: "点错",
+    Reason.CONCESSION: "让步放行",
+    Reason.NONCONFORMING: "抽检不合格",
 }
 
 

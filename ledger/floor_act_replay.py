@@ -18,12 +18,18 @@ from ledger.faults import Fault
 Data = Mapping[str, Any]
 Fail = Callable[[str, str], Fault]
 
-EFFECTS = frozenset({EventType.BODY_SCRAPPED})
+LOTS = {
+    ActKind.LOT_RELEASE: EventType.LOT_RELEASED,
+    ActKind.LOT_INSPECT: EventType.LOT_RECALLED,
+}
+EFFECTS = frozenset({EventType.BODY_SCRAPPED, *LOTS.values()})
 """Events that only an act of two people brings."""
 
 
 def _effects_of(act: Data) -> set[tuple[str, str]]:
     """Event types with their body (or lot), as the act says them."""
+    if act["kind"] in LOTS:
+        return {(LOTS[act["kind"]], act["subject"])}
     assert act["kind"] == ActKind.CARD_SCRAP
     return {(EventType.BODY_SCRAPPED, act["subject"])}
 

@@ -20,6 +20,8 @@ class LotState(StrEnum):
     DRAWN = "drawn"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    RELEASED = "released"
+    RECALLED = "recalled"
 
 
 STATES: Mapping[str, LotState] = {
@@ -27,10 +29,14 @@ STATES: Mapping[str, LotState] = {
     EventType.SAMPLE_DRAWN: LotState.DRAWN,
     EventType.LOT_ACCEPTED: LotState.ACCEPTED,
     EventType.LOT_REFUSED: LotState.REFUSED,
+    EventType.LOT_RELEASED: LotState.RELEASED,
+    EventType.LOT_RECALLED: LotState.RECALLED,
 }
 """What each event makes of its lot."""
 
 
+DECIDED = frozenset({LotState.ACCEPTED, LotState.RELEASED, LotState.RECALLED})
+"""Nothing is to be decided about the lot any more."""
 SHOWN = ("lot_id", "size", "sample_size", "accept", "nonconforming", "state")
 
 

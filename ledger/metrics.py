@@ -24,6 +24,7 @@ from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
 from ledger.queries import OF_NO_CARD, Queries
+from ledger.returns import interim_totals
 from ledger.summary import OUTSIDE, STAGES
 
 log = structlog.get_logger()
@@ -134,15 +135,17 @@ class LedgerGauges(Collector):
                 return []
 
     def _ask(self, queries: Queries) -> Iterable[Metric]:
-        bodies, outbox, outbox_age, unsigned_age = _families()
+        bodies, interim, outbox, outbox_age, unsigned_age = _families()
         self._read_movements(queries)
         for account, n in sorted(self._accounts.items()):
             bodies.add_metric(account, n)
+        for r in interim_totals(queries):
+            interim.add_metric((r["result"], r["reason"]), r["lines"])
         waiting = self._read_outbox(queries)
         outbox.add_metric((), len(waiting))
         outbox_age.add_metric((), _age(min(waiting, default=None)))
         unsigned_age.add_metric((), _age(oldest_unsigned(queries)))
-        return bodies, outbox, outbox_age, unsigned_age
+        return bodies, interim, outbox, outbox_age, unsigned_age
 
     def _read_movements(self, queries: Queries) -> None:
         for r in queries.rows(
@@ -193,6 +196,11 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
             "card_centre_bodies",
             "Card bodies by where they are, asked from the ledger; reason: why rejected or held",
             labels=("place", "kind", "result", "reason"),
+        ),
+        GaugeMetricFamily(
+            "card_centre_return_interim_lines",
+            "Lines of centre returns that are not final and were not superseded yet",
+            labels=("result", "reason"),
         ),
         GaugeMetricFamily(
             "card_centre_outbox_entries", "What left the floor and was not taken by its receiver"

@@ -117,6 +117,7 @@ TABLES: tuple[str, ...] = (
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,
         expires_on text not null) strict""",
+    "create index personal_batch on personal (batch_id, expires_on)",
     """create table number_index (
         kind text not null, value text not null, order_id text not null,
         primary key (kind, value, order_id)) strict""",
@@ -140,8 +141,19 @@ TABLES: tuple[str, ...] = (
         file_id text not null, position integer not null, batch_id text not null,
         order_id text not null, body_id text not null, kind text not null, bank text not null,
         branch text not null, result text not null, reason text not null,
-        final integer not null, package_id text not null,
-        primary key (file_id, position)) strict""",
+        final integer not null, package_id text not null, revision integer not null default 0,
+        superseded_by integer not null default 0, primary key (file_id, position)) strict""",
+    # Positions run on through the revisions of a batch. Whatever a program decides, an order and
+    # a body have one final line at most.
+    "create unique index return_position on return_line (batch_id, position)",
+    """create unique index return_final_order on return_line (order_id)
+        where final = 1 and order_id <> '' and result <> 'surplus'""",
+    """create unique index return_final_body on return_line (body_id)
+        where final = 1 and body_id <> ''""",
+    """create index return_open on return_line (batch_id, body_id)
+        where final = 0 and superseded_by = 0""",
+    """create index return_superseded on return_line (batch_id, superseded_by)
+        where superseded_by > 0""",
     "create index return_order on return_line (order_id) where order_id <> ''",
     "create index return_body on return_line (body_id) where body_id <> ''",
     """create table outbox (

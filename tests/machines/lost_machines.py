@@ -23,7 +23,6 @@ from centre.config import LEDGER, TEMPLATE
 from centre.machine import descendants
 from centre.running import state_of
 from domain.changes import EventType
-from domain.places import Line
 from ledger.queries import Queries
 
 CARDS = 120
@@ -111,16 +110,8 @@ def replaced(queries: Queries) -> int:
     return int(found["n"]) if found else 0
 
 
-def _epoch(queries: Queries) -> int:
-    """The newest epoch in which key replacement has committed."""
-    found = queries.one(
-        "select max(epoch) as epoch from commit_link where line = ?", Line.KEY_REPLACEMENT
-    )
-    return (found and found["epoch"]) or 0
-
-
 def _killed(machine: subprocess.Popen[str], queries: Queries, demo: subprocess.Popen[str]) -> float:
-    """SIGKILL to every process of a machine; how long key replacement stood still."""
+    """SIGKILL to every process of a machine; how long what stood there stood still."""
     for pid in descendants(machine.pid):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -128,8 +119,11 @@ def _killed(machine: subprocess.Popen[str], queries: Queries, demo: subprocess.P
 
 
 def _next_commit(queries: Queries, demo: subprocess.Popen[str]) -> float:
-    epoch, killed = _epoch(queries), time.monotonic()
-    until(lambda: _epoch(queries) > epoch, demo)
+    """Seconds until a line that has to take a new epoch now commits under it."""
+    killed = time.monotonic()
+    epochs = {r["line"]: r["epoch"] for r in queries.rows("select line, epoch from epoch")}
+    newest = "select line, max(epoch) as epoch from commit_link group by line"
+    until(lambda: any(r["epoch"] > epochs[r["line"]] for r in queries.rows(newest)), demo)
     return time.monotonic() - killed
 
 

@@ -21,8 +21,8 @@ def tray_path(tmp_path: Path) -> Path:
 
 
 def test_changes_and_moves_are_replayed(tray_path: Path) -> None:
-    """Keys (and how often each was written), counters, records and stacks come back; a card that
-    is fed again is last in the hopper."""
+    """Keys (and how often each was written), counters, records and stacks come back; a card fed
+    again is last in the hopper."""
     with OpenTray(tray_path) as tray:
         tray.change("00001", NEW)
         tray.change("00002", TriesLeft(EAK, 3))
