@@ -163,15 +163,15 @@ class Supervisor:
         """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
         courier, and at the end."""
         queries = Queries(self._floor.config.ledger)
-        signed_at, handed_over = time.monotonic(), _last_shipped(queries)
+        signed_at, handed_over = time.monotonic(), _last_shipped(queries, 0)
         while not self._stop.is_set():
-            state = await self._floor.ping()
-            self._write(state)
+            state, machines = await self._floor.ping(), placement.machines()
+            self._write(state, machines)
             self._tell(state)
             metrics.see(self._floor.config, state)
             if self._was_ready:
-                self._even_out(state)
-            shipped = _last_shipped(queries)
+                self._even_out(state, machines)
+            shipped = _last_shipped(queries, handed_over)
             due = time.monotonic() - signed_at >= self._floor.config.head_seconds
             if due or shipped != handed_over:
                 handed_over = shipped
@@ -190,22 +190,22 @@ class Supervisor:
         except (Away, Refused, OSError) as e:
             log.warning("heads.unsigned", reason=str(e))
 
-    def _write(self, state: dict[str, dict[str, Any]]) -> None:
+    def _write(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         for name, health in state.items():
             if self._since.get(name, ("", ""))[0] != health["state"]:
                 self._since[name] = health["state"], now()
             health["since"] = self._since[name][1]
         content = {
             "at": now(), "pid": os.getpid(), "listen": self._listen, "joining": self._joining,
-            "machines": placement.machines(), "actors": state,
+            "machines": machines, "actors": state,
         }  # fmt: skip
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
 
-    def _even_out(self, state: dict[str, dict[str, Any]]) -> None:
+    def _even_out(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         """Have one line start anew on the machine that has the fewest, when one joined; what it
         was asked meanwhile is asked again. The next one moves when all are ready again."""
         where = {name: health["machine"] for name, health in state.items()}
-        name = placement.uneven(where, placement.machines())
+        name = placement.uneven(where, machines)
         if name is not None:
             log.info("line.moves", line=name, machine=where[name])
             placement.start_anew(self._floor.actors[name])
@@ -222,8 +222,14 @@ class Supervisor:
         self._was_ready = not waiting
 
 
-def _last_shipped(queries: Queries) -> int:
-    found = queries.one("select max(id) as id from event where type = ?", EventType.BODY_SHIPPED)
+def _last_shipped(queries: Queries, known: int) -> int:
+    """The last event of a card that was handed over; `known` while the ledger does not answer."""
+    try:
+        found = queries.one(
+            "select max(id) as id from event where type = ?", EventType.BODY_SHIPPED
+        )
+    except Away:
+        return known
     return (found and found["id"]) or 0
 
 

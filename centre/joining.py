@@ -159,9 +159,10 @@ class _Joining:
             )  # fmt: skip
 
     def _own_address(self) -> str:
-        """By which address of ours the head is reached."""
+        """By which address of ours the head is reached: the kernel's answer, nothing is sent."""
         host, _, port = self._head.rpartition(":")
-        with socket.create_connection((host, int(port)), ASK_SECONDS) as probe:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, int(port)))
             return str(probe.getsockname()[0])
 
     def _keep(self, node: subprocess.Popen[bytes], started: str) -> None:
