@@ -170,14 +170,14 @@ class Supervisor:
         """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
         courier, and at the end. Raises NodeLost."""
         while not self._stop.is_set():
-            state = await self._floor.ping()
-            self._write(state)
+            state, machines = await self._floor.ping(), placement.machines()
+            self._write(state, machines)
             self._tell(state)
-            if machine() not in placement.machines():
+            if machine() not in machines:
                 raise NodeLost("Ray has ended on this machine: start `centre up` again")
             metrics.see(self._floor.config, state)
             if self._was_ready:
-                self._even_out(state)
+                self._even_out(state, machines)
             await self._sign(at_once=False)
             try:
                 await asyncio.wait_for(self._stop.wait(), PING_SECONDS)
@@ -200,22 +200,22 @@ class Supervisor:
         except (Away, Refused, OSError) as e:
             log.warning("heads.unsigned", reason=str(e))
 
-    def _write(self, state: dict[str, dict[str, Any]]) -> None:
+    def _write(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         for name, health in state.items():
             if self._since.get(name, ("", ""))[0] != health["state"]:
                 self._since[name] = health["state"], now()
             health["since"] = self._since[name][1]
         content = {
             "at": now(), "pid": os.getpid(), "listen": self._listen, "joining": self._joining,
-            "machines": placement.machines(), "actors": state,
+            "machines": machines, "actors": state,
         }  # fmt: skip
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
 
-    def _even_out(self, state: dict[str, dict[str, Any]]) -> None:
+    def _even_out(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         """Have one line start anew on the machine that has the fewest, when one joined; what it
         was asked meanwhile is asked again. The next one moves when all are ready again."""
         where = {name: health["machine"] for name, health in state.items()}
-        name = placement.uneven(where, placement.machines())
+        name = placement.uneven(where, machines)
         if name is not None:
             log.info("line.moves", line=name, machine=where[name])
             placement.start_anew(self._floor.actors[name])
