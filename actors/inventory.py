@@ -25,6 +25,7 @@ from actors.receiving import (
     receipt_from_json,
 )
 from actors.recount import Counted, decide_recount, recount_problem
+from actors.stock import count
 from domain.bodies import Writing
 from domain.codes import Code
 from domain.lines import (
@@ -35,6 +36,7 @@ from domain.lines import (
     Note,
     Receipt,
     SignFor,
+    StockCount,
 )
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
@@ -174,6 +176,11 @@ class Inventory:
             _guard_open(writing, carton.batch_id)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._command():
+            return await count(Line.INVENTORY, self._ledger, self._queries, command)
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""

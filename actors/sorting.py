@@ -21,6 +21,7 @@ from actors.floor_acts import carry_out
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import HELD, answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
+from actors.stock import count
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import UNADVISED, Code
@@ -31,6 +32,7 @@ from domain.lines import (
     LedgerDoor,
     OrdersCommand,
     Receipt,
+    StockCount,
 )
 from domain.places import (
     DRAWN,
@@ -213,6 +215,11 @@ class Sorting:
             await self._commit(decide_close(command, package, bodies))
         return receipt
 
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._one_at_a_time:
+            return await count(Line.SORTING, self._ledger, self._queries, command)
+
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""
         async with self._one_at_a_time:
@@ -271,8 +278,8 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work, on hold or in doubt and no package is
-        open."""
+        the return when nothing of the batch is left in work, on hold, in doubt or missed by a
+        stock-take and no package is open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -302,9 +309,10 @@ class Sorting:
             return True
         if q.one(
             "select 1 as n from body where batch_id = ?"
-            " and (place in (?, ?, ?, ?) or place = ? and condition = ? or condition = ?)"
+            " and (place in (?, ?, ?, ?) or place = ? and condition = ? or condition in (?, ?))"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, Code.IN_DOUBT, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, Code.IN_DOUBT,
+            Code.STOCK_MISSING, batch_id,
         ):  # fmt: skip
             return False
         await self._write_return(batch_id)
@@ -350,7 +358,8 @@ class Sorting:
         writing.guard("body", {"batch_id": batch_id}, counted["n"] if counted else 0)
         for place in BEFORE_INSPECTION:
             writing.guard("body", {"batch_id": batch_id, "place": place}, 0)
-        writing.guard("body", {"batch_id": batch_id, "condition": Code.IN_DOUBT}, 0)
+        for condition in (Code.IN_DOUBT, Code.STOCK_MISSING):
+            writing.guard("body", {"batch_id": batch_id, "condition": condition}, 0)
         rows = [
             {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
             for position, line in enumerate(lines, start=1)

@@ -15,7 +15,7 @@ import click
 import grpc
 
 from centre import running, show
-from centre.card_commands import card
+from centre.card_commands import adjust, card, count
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -146,7 +146,8 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, count,
+    adjust,
 ):  # fmt: skip
     main.add_command(command)
 

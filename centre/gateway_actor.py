@@ -14,7 +14,7 @@ from actors.shell import PAUSES, RayLine, fault_of, handle, health_of_keys, key_
 from centre.config import Config
 from domain.card.profile import load_profile
 from domain.changes import Away
-from domain.places import Line
+from domain.places import CARD_LINES, Line
 from gateways.doors import serve
 from gateways.floor import Floor, Limits
 from gateways.inbox import run_inbox
@@ -69,6 +69,7 @@ class GatewayShell:
                 str(line): RayLine(handle(line))
                 for line in (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)
             },
+            counted={str(line): RayLine(handle(line)) for line in CARD_LINES},
             queries=Queries(config.ledger),
             profile=load_profile(config.profile),
             limits=Limits(

@@ -68,13 +68,14 @@ class ActKind(StrEnum):
     PEOPLE_ROLES = "people.roles"
     PEOPLE_PASSWORD = "people.password"  # forgotten: typed anew by its owner beside a supervisor
     CARD_SCRAP = "card.scrap"  # a held card that both have in hand
+    STOCK_ADJUST = "stock.adjust"  # what a count missed, or found again
 
 
 COMPONENTS = (ActKind.KEY_GENERATE, ActKind.KEY_IMPORT, ActKind.KEY_ROTATE)
 """Acts to which each of the two brings a component of every key."""
 
 
-FLOOR = (ActKind.CARD_SCRAP,)
+FLOOR = (ActKind.CARD_SCRAP, ActKind.STOCK_ADJUST)
 """Acts on cards: the line that has them carries them out (`actors/floor_acts.py`)."""
 
 _ROLES: Mapping[str, Role] = {

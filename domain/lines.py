@@ -118,6 +118,18 @@ class ClosePackage:
     without_number: int = 0
 
 
+@dataclass(frozen=True)
+class StockCount:
+    """What a person has scanned at a place (of a carton, or of all): the order behind each number,
+    in the order of the scans (empty: none), and how many cards without a number lie there."""
+
+    command_id: str
+    place: str
+    carton_id: str = ""
+    order_ids: tuple[str, ...] = ()
+    without_number: int = 0
+
+
 class OrderAct(StrEnum):
     """What card management does to an order whose card is not packed yet."""
 
@@ -160,6 +172,14 @@ class ActingLine(Protocol):
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once: asked again it is answered the same."""
+        ...
+
+
+class CountedLine(Protocol):
+    """A line as whoever counts its cards reaches it."""
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs under an id."""
         ...
 
 
