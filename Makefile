@@ -6,15 +6,26 @@ CARDS = 3000
 OUT = out/demo
 # Not empty: a finished demo in OUT is thrown away and run anew.
 FRESH =
+# How many processes `make chaos` kills.
+KILLS = 50
+# postgresql or sqlite: where its ledger lives.
+LEDGER = postgresql
 # Handed on to pytest.
 ARGS =
 
 python = .venv/bin/python
 
-.PHONY: demo test bench lint format types setup lock clean
+.PHONY: demo chaos test bench lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
+
+# SIGKILL at random moments of a run; `make chaos CARDS=300 KILLS=6 SEED=7`. Every SEED is good.
+chaos: CARDS = 20000
+chaos: OUT = out/chaos
+chaos: setup
+	@$(python) -m proof.chaos --seed $(SEED) --cards $(CARDS) --kills $(KILLS) \
+		--ledger $(LEDGER) --out "$(OUT)" $(if $(FRESH),--fresh)
 
 test: setup
 	@$(python) -m pytest $(ARGS)

@@ -2,7 +2,8 @@
 
 It takes the factory return, its corrections and the delivery note, signs for cartons by their
 blind count, counts them anew when somebody doubts it, and issues the bodies to key replacement as
-soon as both the cards and the return are there.
+soon as both the cards and the return are there. What it took in of personal data it destroys when
+their time is over, and it lists the copies that were made of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 from structlog.contextvars import bind_contextvars, bound_contextvars
 
 from actors.floor_acts import carry_out
+from actors.keeping import Keeping
 from actors.receiving import (
     NOTHING,
     decide_correction,
@@ -27,8 +29,10 @@ from actors.receiving import (
 from actors.recount import Counted, decide_recount, recount_problem
 from actors.stock import count
 from domain.bodies import Writing
+from domain.changes import Away
 from domain.codes import Code
 from domain.lines import (
+    BackupMade,
     CarriedOut,
     ConfirmedAct,
     FactoryReturn,
@@ -41,14 +45,19 @@ from domain.lines import (
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
 from ledger.queries import Queries
+from ledger.returns import all_in_lines, held_strangers, returns_written
 
 
 class Inventory:
     """The line itself: reads what the decision needs, decides, commits. One command at a time."""
 
-    def __init__(self, ledger: LedgerDoor, queries: Queries) -> None:
+    def __init__(
+        self, ledger: LedgerDoor, queries: Queries, keeping: Keeping | None = None
+    ) -> None:
+        """`keeping` None: nothing of this floor ever expires (tests, bench)."""
         self._ledger = ledger
         self._queries = queries
+        self._keeping = keeping
         self._one_at_a_time = asyncio.Lock()
 
     @asynccontextmanager
@@ -75,7 +84,8 @@ class Inventory:
     async def accept_correction(self, file: FactoryReturn) -> Receipt:
         """Take a correction of a return once, record by record: what stands for no refused record
         of it is refused as NOTHING_TO_CORRECT, and the whole if `corrects` is not the return of
-        the batch. BATCH_CLOSED once the centre return is written."""
+        the batch. Once the centre return is written, only records whose card is held here are
+        taken; the others are BATCH_CLOSED."""
         async with self._command(batch_id=file.batch_id, file_id=file.file_id):
             known = self._known(file.file_id, kind_of(file), file.digest)
             if known:
@@ -85,11 +95,13 @@ class Inventory:
             if returned is None or returned["file_id"] != file.corrects:
                 reason = f"{file.corrects} is not the return of {file.batch_id}"
                 return Receipt(False, Code.NOTHING_TO_CORRECT, reason)
-            if q.is_closed(file.batch_id):
-                return Receipt(False, Code.BATCH_CLOSED, f"the return of {file.batch_id} is out")
+            written = returns_written(q, file.batch_id)
+            here = held_strangers(q, file.batch_id) if written else None
             uncorrected, groups = q.uncorrected(file.batch_id), q.groups(file.batch_id)
-            writing, receipt = decide_correction(file, self._repeated(file), groups, uncorrected)
-            _guard_open(writing, file.batch_id)
+            writing, receipt = decide_correction(
+                file, self._repeated(file), groups, uncorrected, here
+            )
+            _guard_returns(writing, file.batch_id, written)
             return await self._commit(writing, receipt)
 
     def _repeated(self, file: FactoryReturn) -> set[str]:
@@ -118,7 +130,7 @@ class Inventory:
             if again:
                 return Receipt(False, Code.ID_REUSED, f"carton {again[0]} is on another note")
             writing = decide_note(note, self._queries.groups(note.batch_id))
-            _guard_open(writing, note.batch_id)
+            _guard_returns(writing, note.batch_id, 0)
             committed = await self._ledger.commit(writing.changes())
             return receipt_from_json(committed.reply, repeated=committed.repeated)
 
@@ -139,8 +151,6 @@ class Inventory:
                 return Receipt(False, Code.DELIVERY_SIGNED, command.delivery_id)
             batch_id = delivery["batch_id"]
             bind_contextvars(batch_id=batch_id)
-            if self._queries.is_closed(batch_id):
-                return Receipt(False, Code.BATCH_CLOSED, f"the return of {batch_id} is out")
             issue = self._queries.batch_return(batch_id) is not None
             groups = self._queries.groups(batch_id)
             writing = decide_sign_for(command, cartons, groups, issue=issue)
@@ -149,15 +159,15 @@ class Inventory:
 
     async def recount(self, carton_id: str, counted: int) -> Receipt:
         """Count a carton of a signed delivery anew, wherever its cards lie by now. The count that
-        it has already is answered `repeated`."""
+        it has already is answered `repeated`. Once the centre return is written, a count may take
+        up the cards beyond the old one, and bring no others (BATCH_CLOSED)."""
         async with self._one_at_a_time:
             q = self._queries
             carton = q.carton(carton_id)
             if carton is None:
                 code = Code.CARTON_NOT_COUNTED if q.known_cartons([carton_id]) else None
                 return Receipt(False, code or Code.CARTON_UNKNOWN, carton_id)
-            if q.is_closed(carton.batch_id):
-                return Receipt(False, Code.BATCH_CLOSED, f"the return of {carton.batch_id} is out")
+            written = returns_written(q, carton.batch_id)
             key = carton.bank, carton.kind
             known = Counted(
                 carton,
@@ -172,8 +182,12 @@ class Inventory:
             problem = recount_problem(known, counted)
             if problem:
                 return problem
+            if written and counted > len(known.bodies):
+                return Receipt(False, Code.BATCH_CLOSED, f"the return of {carton.batch_id} is out")
+            if written and not all_in_lines(q, carton_id):
+                return Receipt(False, Code.BUSY, "the revision of the return is being written")
             writing = decide_recount(known, counted)
-            _guard_open(writing, carton.batch_id)
+            _guard_returns(writing, carton.batch_id, written)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
 
@@ -181,6 +195,25 @@ class Inventory:
         """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
         async with self._command():
             return await count(Line.INVENTORY, self._ledger, self._queries, command)
+
+    async def step(self) -> bool:
+        """Let go what is kept long enough (`actors.keeping`); whether there is more to do."""
+        async with self._one_at_a_time:
+            return self._keeping is not None and await self._keeping.step()
+
+    async def record_backup(self, made: BackupMade) -> Receipt:
+        async with self._one_at_a_time:
+            return await self._keeper.record_backup(made)
+
+    async def remove_backup(self, backup_id: str) -> Receipt:
+        async with self._one_at_a_time:
+            return await self._keeper.remove_backup(backup_id)
+
+    @property
+    def _keeper(self) -> Keeping:
+        if self._keeping is None:
+            raise Away("this floor keeps no register of backups")
+        return self._keeping
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""
@@ -199,9 +232,9 @@ class Inventory:
         return receipt_from_json(stored, repeated=True)
 
 
-def _guard_open(writing: Writing, batch_id: str) -> None:
-    """Sorting may write the return of the batch while this is decided."""
-    writing.guard("outbox", {"batch_id": batch_id, "kind": "centre_return"}, 0)
+def _guard_returns(writing: Writing, batch_id: str, written: int) -> None:
+    """Sorting may write a return of the batch while this is decided."""
+    writing.guard("outbox", {"batch_id": batch_id, "kind": "centre_return"}, written)
 
 
 def _count_problem(command: SignFor, cartons: Sequence[Mapping[str, object]]) -> Receipt | None:

@@ -3,15 +3,18 @@ lot was read again and the lot accepted. Each lot goes its own way: one whose sa
 keeps no other waiting.
 
 A lot goes: presented (plan and seed are on record) - drawn (the sample is sent to be read again)
-- accepted, or refused and held. Each step is one commit or more, and the ledger tells where it
-stands, so that a line which died goes on from there with the same seed.
+- accepted, or refused and held. Of a refused one two people decide (`actors/lot_acts.py`): it goes
+on as it is, or every card is read again like a sample and the good ones go on. Each step is one
+commit or more, and the ledger tells where it stands, so that a line which died goes on from there
+with the same seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from actors.order_stops import set_apart
 from domain.bodies import Body, Writing
 from domain.changes import Event, EventType
 from domain.codes import Code
@@ -20,7 +23,7 @@ from domain.sampling import Level, plan
 from ledger.connection import as_json
 from ledger.digests import digest_of
 from ledger.lots import Lot, LotState, draw, lots_of
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 WORK = work(Line.SORTING)
 CHUNK = 1_000
@@ -99,6 +102,28 @@ def decide_hold(command_id: str, lot: Lot, bodies: Sequence[Body]) -> Writing:
     return writing
 
 
+def decide_release(
+    command_id: str, lot: Lot, bodies: Sequence[Body], stopped: Mapping[str, str]
+) -> Writing:
+    """Bodies of a released lot go on; those of orders that were `stopped` meanwhile stay apart."""
+    writing = Writing(Line.SORTING, command_id)
+    for body in bodies:
+        data = {"lot_id": lot.lot_id}
+        taken = writing.change(body, EventType.BODY_RELEASED, data, place=WORK, condition="")
+        if body.order_id in stopped:
+            set_apart(writing, taken, stopped[body.order_id])
+    return writing
+
+
+def decide_recall(command_id: str, lot: Lot, bodies: Sequence[Body]) -> Writing:
+    """Bodies of a recalled lot are sent to be read again, every one."""
+    writing = Writing(Line.SORTING, command_id)
+    for body in bodies:
+        data = {"lot_id": lot.lot_id}
+        writing.change(body, EventType.BODY_DRAWN, data, place=DRAWN, condition="")
+    return writing
+
+
 def _of_lot(event_type: EventType, lot: Lot, **data: int) -> Event:
     return Event(event_type, data={"lot_id": lot.lot_id, "batch_id": lot.batch_id, **data})
 
@@ -111,8 +136,8 @@ class LotWork:
         self._how = how
 
     def next(self, batch_id: str, command_id: str) -> Writing | None:
-        """The next commit; None if every lot is accepted, or refused and held, or waits for its
-        sample."""
+        """The next commit; None if every lot is accepted, or refused and held, or waits for cards
+        that are to be read again."""
         lots = lots_of(self._queries, batch_id)
         fresh = self._to_present(batch_id, {lot.lot_id for lot in lots})
         if fresh:
@@ -128,12 +153,32 @@ class LotWork:
                 left = self._bodies(lot, (WORK, READ_AGAIN), CHUNK)
                 if left:
                     return decide_hold(command_id, lot, left)
+            if lot.state in (LotState.RELEASED, LotState.RECALLED):
+                writing = self._go_on(lot, command_id)
+                if writing is not None:
+                    return writing
+        return None
+
+    def _go_on(self, lot: Lot, command_id: str) -> Writing | None:
+        """What two people decided about a refused lot, a chunk of its cards."""
+        apart = self._bodies(lot, (held(Line.SORTING),), CHUNK, Code.LOT_REFUSED)
+        if lot.state is LotState.RELEASED and apart:
+            orders = [b.order_id for b in apart if b.order_id]
+            return decide_release(command_id, lot, apart, self._queries.stopped_orders(orders))
+        if lot.state is LotState.RECALLED:
+            # A card of the lot that comes late is read like the others.
+            left = apart or self._bodies(lot, (WORK,), CHUNK)
+            if left:
+                return decide_recall(command_id, lot, left)
         return None
 
     def to_pack(self, batch_id: str, limit: int) -> list[Body]:
-        """Sorted bodies of one accepted lot, by destination; none if there is nothing to pack."""
+        """Sorted bodies of one lot that may go, by destination; none if there is nothing to
+        pack."""
         for lot in lots_of(self._queries, batch_id):
-            if lot.state is LotState.ACCEPTED:
+            # A recalled one goes whole, once all that is left of it was read again.
+            whole = lot.state is LotState.RECALLED and not self._bodies(lot, (DRAWN,), 1)
+            if whole or lot.state in (LotState.ACCEPTED, LotState.RELEASED):
                 found = self._bodies(lot, (WORK, READ_AGAIN), limit)
                 if found:
                     return found
@@ -166,22 +211,26 @@ class LotWork:
     def _sorted_since(self, lot: Lot) -> set[str]:
         """Sorted after the lot was presented, or on hold when it was, and released since."""
         found = self._queries.rows(
-            "with presented as (select id from event where type = ? and data->>'lot_id' = ?)"
+            f"with presented as (select e.id from event e where e.data->>'batch_id' = ?"
+            f"  and e.type = ? and e.data->>'lot_id' = ? and {OF_NO_CARD})"
             " select body_id from event where type = ? and id > (select id from presented)"
             " union select r.body_id from event r where r.type = ?"
             " and r.id > (select id from presented) and (select b.type from event b"
-            "  where b.body_id = r.body_id and b.type in (?, ?)"
+            "  where b.body_id = r.body_id and b.body_id <> '' and b.type in (?, ?)"
             "  and b.id < (select id from presented) order by b.id desc limit 1) = ?",
-            EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED, EventType.BODY_RELEASED,
+            lot.batch_id, EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED,
+            EventType.BODY_RELEASED,
             EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
         )  # fmt: skip
         return {r["body_id"] for r in found}
 
-    def _bodies(self, lot: Lot, places: Sequence[str], limit: int) -> list[Body]:
+    def _bodies(
+        self, lot: Lot, places: Sequence[str], limit: int, condition: str = ""
+    ) -> list[Body]:
         return self._queries.bodies(
             "b.batch_id = ? and b.bank = ? and b.kind = ?"
-            " and b.place in (select value from json_each(?)) and b.carton_id in"
-            " (select carton_id from carton where delivery_id = ?)"
+            " and b.place in (select value from json_each(?)) and ? in ('', b.condition)"
+            " and b.carton_id in (select carton_id from carton where delivery_id = ?)"
             " order by b.destination, b.body_id limit ?",
-            lot.batch_id, lot.bank, lot.kind, as_json(places), lot.delivery_id, limit,
+            lot.batch_id, lot.bank, lot.kind, as_json(places), condition, lot.delivery_id, limit,
         )  # fmt: skip

@@ -89,8 +89,8 @@ def _why_not(act: OrderAct, state: OrderState | None) -> Code | None:
     body = state.body
     if body is not None and (body.place == PACKED or body.standing is Standing.SHIPPED):
         return Code.ALREADY_PACKED
-    if state.closed:
-        return Code.BATCH_CLOSED
+    if state.final:
+        return Code.RETURN_FINAL
     if act is OrderAct.RELEASE and state.stopped != Code.ON_HOLD:
         return Code.NOT_ON_HOLD
     if act is OrderAct.HOLD and state.stopped == Code.CANCELLED:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,10 +69,18 @@ def decide_correction(
     repeated: set[str],
     groups: Mapping[tuple[str, str], Group],
     uncorrected: Sequence[Mapping[str, Any]],
+    here: Container[str] | None = None,
 ) -> tuple[Writing, Receipt]:
     """Take a correction: those of its records that stand for a refused record of the return, by
-    order id or identification code. `uncorrected`: refused records of the batch."""
+    order id or identification code. `uncorrected`: refused records of the batch. `here`: the
+    identification codes of the cards to which the batch, its return written, is still open."""
     sound, refused = _split(file, repeated)
+    here = {r.identification_code for r in sound} if here is None else here
+    why = "the return is out, and no such card is here"
+    late = [
+        _refuse(r, "", Code.BATCH_CLOSED, why) for r in sound if r.identification_code not in here
+    ]
+    sound = [r for r in sound if r.identification_code in here]
     matched = _match(file.corrects, sound, uncorrected)
     taken = [r for r in sound if r.record_number in matched]
     strange = [
@@ -80,7 +88,7 @@ def decide_correction(
         for r in sound
         if r.record_number not in matched
     ]
-    writing, receipt = _take(file, taken, _in_order([*refused, *strange]), groups)
+    writing, receipt = _take(file, taken, _in_order([*refused, *late, *strange]), groups)
     rows = []
     for record in taken:
         for file_id, number in matched[record.record_number]:
@@ -160,7 +168,7 @@ def _take(
         writing.event(Event(EventType.CORRECTION_ACCEPTED, data=data))
     else:
         writing.event(Event(EventType.RETURN_ACCEPTED, data=row))
-    writing.insert("file_in", {**row, "kind": kind_of(file)})
+    writing.insert("file_in", {**row, "kind": kind_of(file), "closed": 0})
     for record in taken:
         _advise_order(writing, file, record)
     for bad in refused:
@@ -300,6 +308,7 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
             "batch_id": note.batch_id,
             "digest": note.digest,
             "records": len(note.cartons),
+            "closed": 0,
         },
     )
     count = len(note.cartons)

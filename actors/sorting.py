@@ -10,21 +10,20 @@ ledger, so it goes on after a crash from the same place.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from actors.floor_acts import carry_out
 from actors.lots import CHUNK, WORK, LotPlan, LotWork
-from actors.order_stops import HELD, answer_again, decide_orders, orders_command, set_apart
+from actors.order_stops import answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
+from actors.returns import ReturnWork
 from actors.stock import count
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
-from domain.codes import UNADVISED, Code
+from domain.codes import Code
 from domain.lines import (
     CarriedOut,
     ClosePackage,
@@ -34,28 +33,12 @@ from domain.lines import (
     Receipt,
     StockCount,
 )
-from domain.places import (
-    DRAWN,
-    PACKED,
-    PACKING,
-    READ_AGAIN,
-    VAULT,
-    Line,
-    courier,
-    transit,
-    work,
-)
-from ledger.digests import digest_of
+from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
+from ledger.connection import as_json
 from ledger.queries import Queries
+from ledger.returns import revisable
 
 ARRIVED = transit(Line.INSPECTION, Line.SORTING)
-BEFORE_INSPECTION = (
-    VAULT,
-    transit(Line.INVENTORY, Line.KEY_REPLACEMENT),
-    work(Line.KEY_REPLACEMENT),
-)
-"""Where recounts and corrections bring bodies back to."""
-FINAL = frozenset({"shipped", "rejected", "cancelled"})
 
 
 def decide_sort(command_id: str, bodies: Sequence[Body], stopped: Mapping[str, str]) -> Writing:
@@ -77,59 +60,6 @@ def decide_ship(command_id: str, bodies: Sequence[Body]) -> Writing:
     return writing
 
 
-def return_lines(
-    orders: Sequence[Mapping[str, Any]],
-    bodies: Sequence[Body],
-    refused: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """The centre return of a batch: one line per order, and one per body without order.
-
-    `orders`: the accepted records (order_id, bank, branch, cancelled). `refused`: refused records
-    by identification code (order_id, bank, code); the body of one is surplus under its order id.
-    """
-    by_order = {b.order_id: b for b in bodies if b.order_id}
-    lines = []
-    for order in orders:
-        body = by_order.get(order["order_id"])
-        result = str(body.standing) if body else "missing"
-        reason = body.condition if body else Code.NOT_DELIVERED
-        if order["cancelled"] and not body:
-            result, reason = "cancelled", Code.CANCELLED
-        lines.append(
-            {
-                "order_id": order["order_id"],
-                "body_id": "",
-                "kind": "",
-                "bank": order["bank"],
-                "branch": order["branch"],
-                "result": result,
-                "reason": reason,
-                "final": int(result in FINAL),
-                "package_id": body.package_id if body else "",
-            }
-        )
-    for body in bodies:
-        if body.order_id:
-            continue
-        record = refused.get(body.identification_code) if body.identification_code else None
-        surplus = body.condition in UNADVISED
-        result = "surplus" if surplus else str(body.standing)
-        lines.append(
-            {
-                "order_id": record["order_id"] if record else "",
-                "body_id": "" if record else body.body_id,
-                "kind": "" if record else body.kind,
-                "bank": body.bank,
-                "branch": "" if surplus else body.destination,
-                "result": result,
-                "reason": body.condition,
-                "final": int(result in FINAL),
-                "package_id": body.package_id,
-            }
-        )
-    return lines
-
-
 class Sorting:
     """The line itself. `step` is called again and again by its shell."""
 
@@ -147,6 +77,7 @@ class Sorting:
         self._commands = 0
         self._one_at_a_time = asyncio.Lock()
         self._lots = LotWork(queries, lots) if lots else None
+        self._returns = ReturnWork(queries)
 
     async def step(self) -> bool:
         """Do one chunk of what can be done; whether there may be more to do at once. What is
@@ -255,14 +186,13 @@ class Sorting:
         await self._commit(writing)
 
     def _complete_batches(self) -> list[str]:
-        """Batches whose return was not written yet and of which nothing is left before sorting:
-        the factory return is there, every delivery is signed for, and each card went somewhere
+        """Batches that have something to do and of which nothing is left before sorting: the
+        factory return is there, every delivery is signed for, and each card went somewhere
         for good: none is held that a correction has advised. What was drawn as a sample was
         sorted before."""
         found = self._queries.rows(
             "select f.batch_id from file_in f where f.kind = 'factory_return'"
-            " and not exists (select 1 from outbox x where x.batch_id = f.batch_id"
-            "  and x.kind = 'centre_return')"
+            " and (f.closed = 0 or f.batch_id in (select value from json_each(?)))"
             " and exists (select 1 from delivery d where d.batch_id = f.batch_id)"
             " and not exists (select 1 from delivery d where d.batch_id = f.batch_id"
             "  and d.state <> 'signed')"
@@ -270,6 +200,7 @@ class Sorting:
             "  and b.place not in (?, ?) and (b.place like 'transit/%' or b.place in"
             "  ('inventory/vault', 'key_replacement/work')))"
             " order by f.batch_id",
+            as_json(sorted(revisable(self._queries))),
             DRAWN,
             READ_AGAIN,
         )
@@ -278,8 +209,8 @@ class Sorting:
     async def _finish(self, batch_id: str) -> bool:
         """Sample its lots, open packages, ship closed ones, or write the return of a batch: the
         first of these that can be done; whether one could. A lot goes as soon as it is accepted,
-        the return when nothing of the batch is left in work, on hold, in doubt or missed by a
-        stock-take and no package is open."""
+        the return, first or revised, when nothing of the batch is left in work and no package is
+        open."""
         q = self._queries
         of_lots = self._lots.next(batch_id, self._next()) if self._lots else None
         if of_lots is not None:
@@ -308,14 +239,15 @@ class Sorting:
             await self._commit(decide_ship(self._next(), packed))
             return True
         if q.one(
-            "select 1 as n from body where batch_id = ?"
-            " and (place in (?, ?, ?, ?) or place = ? and condition = ? or condition in (?, ?))"
+            "select 1 as n from body where batch_id = ? and place in (?, ?, ?, ?)"
             " union all select 1 from package where batch_id = ? and state = 'open' limit 1",
-            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, HELD, Code.ON_HOLD, Code.IN_DOUBT,
-            Code.STOCK_MISSING, batch_id,
+            batch_id, WORK, DRAWN, READ_AGAIN, PACKING, batch_id,
         ):  # fmt: skip
             return False
-        await self._write_return(batch_id)
+        writing = self._returns.next(batch_id)
+        if writing is None or batch_id not in self._complete_batches():
+            return False  # nothing new, or something came in between
+        await self._commit(writing)
         return True
 
     def _to_pack(self, batch_id: str) -> list[Body]:
@@ -325,63 +257,6 @@ class Sorting:
             "b.batch_id = ? and b.place in (?, ?) order by b.destination, b.body_id limit ?",
             batch_id, WORK, READ_AGAIN, CHUNK,
         )  # fmt: skip
-
-    async def _write_return(self, batch_id: str) -> None:
-        q = self._queries
-        orders = q.rows(
-            "select o.order_id, o.bank, o.branch, s.reason = 'CANCELLED' as cancelled from orders o"
-            " left join order_stop s on s.order_id = o.order_id where o.batch_id = ?"
-            " order by o.order_id",
-            batch_id,
-        )
-        deliveries = len(q.deliveries(batch_id))
-        counted = q.one("select count(*) as n from body where batch_id = ?", batch_id)
-        if batch_id not in self._complete_batches():
-            return  # a correction, a note or a recount came in between
-        refused = {
-            r["identification_code"]: r
-            for r in q.rows(
-                # Not under an order that was accepted by another record or a correction: it has
-                # its own line.
-                "select order_id, bank, code, identification_code from refused_record r"
-                " where batch_id = ? and identification_code <> ''"
-                " and not exists (select 1 from orders o where o.order_id = r.order_id)",
-                batch_id,
-            )
-        }
-        bodies = q.bodies("b.batch_id = ? and b.place not like 'factory/%'", batch_id)
-        lines = return_lines(orders, bodies, refused)
-        file_id = f"RETURN-{batch_id}-1"
-        writing = Writing(Line.SORTING, f"return:{file_id}")
-        writing.guard("orders", {"batch_id": batch_id}, len(orders))
-        writing.guard("delivery", {"batch_id": batch_id}, deliveries)
-        writing.guard("body", {"batch_id": batch_id}, counted["n"] if counted else 0)
-        for place in BEFORE_INSPECTION:
-            writing.guard("body", {"batch_id": batch_id, "place": place}, 0)
-        for condition in (Code.IN_DOUBT, Code.STOCK_MISSING):
-            writing.guard("body", {"batch_id": batch_id, "condition": condition}, 0)
-        rows = [
-            {"file_id": file_id, "position": position, "batch_id": batch_id, **line}
-            for position, line in enumerate(lines, start=1)
-        ]
-        outbox = {file_id: "centre_return", f"LISTS-{batch_id}": "lists"}
-        for row in rows:
-            writing.insert("return_line", row)
-        data = {
-            "file_id": file_id,
-            "batch_id": batch_id,
-            "lines": len(rows),
-            "results": Counter(str(line["result"]) for line in lines),
-            "rows": digest_of(rows),
-            "outbox": outbox,
-        }
-        writing.event(Event(EventType.RETURN_WRITTEN, data=data))
-        for outbox_id, kind in outbox.items():
-            writing.insert(
-                "outbox",
-                {"id": outbox_id, "kind": kind, "batch_id": batch_id, "acknowledged": 0},
-            )
-        await self._commit(writing)
 
     def _next(self) -> str:
         self._commands += 1

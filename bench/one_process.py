@@ -14,7 +14,7 @@ import cProfile
 import shutil
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from pathlib import Path
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.inventory import Inventory
 from actors.qa.inspection import Inspection
-from actors.shell import MakeLine
+from actors.qa.sample_reading import SampleReading
 from actors.sorting import Sorting
 from bench.chips import TURNS_OF_A_CARD, BenchError, Chip, ChipTime, sound_cards
 from bench.intake import take_in
@@ -74,6 +74,9 @@ class Door:
         self._record.append(changes)
         return self._ledger.commit(changes, self.epoch)
 
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
+
 
 class Keys:
     """`KeyProvider` over a provider of this process, which remembers what a chip line asked."""
@@ -115,49 +118,61 @@ class Lines:
 
     def __init__(self, config: Config) -> None:
         self.record: list[Operation] = []
-        self._queries = Queries(config.ledger)
-        self.provider = _provider(config, self._queries)
-        self._ledger = Ledger(config.ledger, now)
+        self.ledger = Ledger(config.ledger, now)
+        self.queries = Queries(config.ledger)
+        self.provider = _provider(config, self.queries)
         self._profile = load_profile(config.profile)
         self._keys = Keys(self.provider, self.record)
         self._lines: dict[str, ChipLine] = {}
-        makers: dict[Line, MakeLine] = {
+        makers: dict[Line, Callable[..., ChipLine]] = {
             Line.KEY_REPLACEMENT: partial(make_replacement, config.profile, config.lease_minutes),
             Line.INSPECTION: partial(make_reading_line, config.profile, Inspection),
+            Line.SAMPLING: partial(make_reading_line, config.profile, SampleReading),
         }
         for line, make in makers.items():
-            door = Door(self._ledger, line, self.record)
-            self._lines[line] = make(door, self._queries, self._keys, door.epoch)
+            door = Door(self.ledger, line, self.record)
+            self._lines[line] = make(door, self.queries, self._keys, door.epoch)
 
     @asynccontextmanager
     async def doors(self) -> AsyncIterator[str]:
         """The real doors before these lines; their address."""
-        inventory = Inventory(Door(self._ledger, Line.INVENTORY, self.record), self._queries)
-        sorting = Sorting(Door(self._ledger, Line.SORTING, self.record), self._queries, "bench")
-        floor = Floor(inventory, sorting, self._keys, self._lines, self._queries, self._profile)
+        inventory = Inventory(Door(self.ledger, Line.INVENTORY, self.record), self.queries)
+        sorting = Sorting(Door(self.ledger, Line.SORTING, self.record), self.queries, "bench")
+        floor = Floor(inventory, sorting, self._keys, self._lines, self.queries, self._profile)
         doors = await serve(floor, "127.0.0.1:0")
         try:
             yield doors.address
         finally:
             await doors.stop()
 
-    async def take_in(self, delivery: Delivery) -> None:
-        take_temporary_keys(self.provider, delivery.key_block.read_bytes())
+    async def take_in(self, delivery: Delivery, *, keys: bool = True) -> None:
+        """Through the doors; with its temporary `keys`, unless the token has them."""
+        if keys:
+            take_temporary_keys(self.provider, delivery.key_block.read_bytes())
         async with self.doors() as door:
             await asyncio.to_thread(take_in, door, delivery)
 
     async def run(self, cards: Sequence[Plastic]) -> LineRound:
         """All `cards` from opening to their stack. `record` is what they needed."""
-        spent, hopper, at_work = ChipTime(), deque(cards), list[Chip]()
-        chips: list[Chip] = []
+        spent = ChipTime()
+        chips = [Chip(plastic, "station-1", spent) for plastic in cards]
+        spent.seconds = 0.0
         self.record.clear()
         clock, started = time.perf_counter(), time.process_time()
+        await self.feed(chips)
+        total, clock = time.process_time() - started, time.perf_counter() - clock
+        if any(chip.turns != TURNS_OF_A_CARD for chip in chips):
+            raise BenchError(f"a card does not take {TURNS_OF_A_CARD} turns any more")
+        return LineRound(len(cards), total, spent.seconds, clock, chips[0].seen)
+
+    async def feed(self, chips: Sequence[Chip]) -> None:
+        """Until every chip has its verdict."""
+        hopper, at_work = deque(chips), list[Chip]()
         while hopper or at_work:
             # A few at a time, so that chips stand at different turns as they do on a floor.
             for _ in range(max(1, WINDOW // TURNS_OF_A_CARD)):
                 if hopper and len(at_work) < WINDOW:
-                    at_work.append(Chip(hopper.popleft(), "station-1", spent))
-                    chips.append(at_work[-1])
+                    at_work.append(hopper.popleft())
             for stage, line in self._lines.items():
                 asking = [chip for chip in at_work if chip.stage == stage]
                 if not asking:
@@ -166,15 +181,11 @@ class Lines:
                 for chip, reply in zip(asking, replies, strict=True):
                     chip.take(reply.content)
             at_work = [chip for chip in at_work if not chip.done]
-        total, clock = time.process_time() - started, time.perf_counter() - clock
-        if any(chip.turns != TURNS_OF_A_CARD for chip in chips):
-            raise BenchError(f"a card does not take {TURNS_OF_A_CARD} turns any more")
-        return LineRound(len(cards), total, spent.seconds, clock, chips[0].seen)
 
     def close(self) -> None:
         self.provider.close()
-        self._queries.close()
-        self._ledger.close()
+        self.queries.close()
+        self.ledger.close()
 
 
 class Beneath:

@@ -15,10 +15,12 @@ import click
 import grpc
 
 from centre import running, show
+from centre.backup_commands import backup, restore
 from centre.card_commands import adjust, card, count
 from centre.config import LEDGER, ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
+from centre.lot_commands import lot
 from centre.options import AWAY, REFUSED, WRONG_USE, home_option, json_option, reading, reporting
 from centre.people_commands import act, login, logout, people, whoami
 
@@ -50,21 +52,46 @@ def init(home: Path, ledger: str) -> None:
 @click.option(
     "--card-management", metavar="HOST:PORT", help="Where the centre return goes (overrides TOML)."
 )
+@click.option(
+    "--accept-loss", is_flag=True, help="After a restore: go on without what the heads name."
+)
+@click.option(
+    "--join", metavar="HOST:PORT", help="Give the centre of this head one more machine instead."
+)
 @reporting
-def up(home: Path, card_management: str | None) -> None:
+def up(home: Path, card_management: str | None, accept_loss: bool, join: str | None) -> None:
     """Bring the centre up and stay; Ctrl-C stops it cleanly, and the next `up` goes on.
 
+    A ledger that is behind its signed heads (restored from a backup, or cut off) is not brought up
+    unless a person says so: docs/retention.md.
+
+    With --join this is a further machine of a centre that is up elsewhere (its address is in
+    `centre status` there); it needs centre.toml and keys/ray-token of the head's home.
     Example: centre up --home /srv/centre
     """
-    from centre import floor
+    from centre import backup_commands, floor
 
     config = load(home)
+    if accept_loss:
+        backup_commands.accept_loss(config)
     if card_management is not None:
         config = config.with_card_management(card_management)
     try:
-        floor.up(config, click.echo)
+        if join is not None:
+            from centre import joining
+
+            joining.join(config, join, click.echo)
+        else:
+            floor.up(config, click.echo)
     except floor.AlreadyUp as e:
         click.echo(str(e), err=True)
+        sys.exit(REFUSED)
+    except floor.Behind as e:
+        click.echo(
+            f"台账落后于签名头，缺少提交 the ledger is behind its signed heads, missing: {e}."
+            " 见 docs/retention.md；确认继续 to go on without them: centre up --accept-loss",
+            err=True,
+        )
         sys.exit(REFUSED)
 
 
@@ -146,8 +173,8 @@ def _url(ledger: str | None) -> str | Path | None:
 
 
 for command in (
-    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, count,
-    adjust,
+    find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot, backup,
+    restore, count, adjust,
 ):  # fmt: skip
     main.add_command(command)
 

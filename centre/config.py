@@ -25,6 +25,12 @@ TEMPLATE = """\
 # Loopback only until certificates exist. Port 0: a free one is chosen and kept in run/doors.json.
 listen = "127.0.0.1:0"
 
+[machines]
+# Address of this machine by which further ones reach its Ray: `centre up --join HOST:PORT` there.
+# It needs a ledger on PostgreSQL, and beyond loopback TLS and a network of their own
+# (docs/architecture.md, Several machines). Port 0: a free one, another at each start.
+listen = "127.0.0.1:0"
+
 [card_management]
 # Where card management (卡管系统) takes the centre return. Empty: files only.
 address = ""
@@ -71,6 +77,8 @@ aql = "0.65"
 [retention]
 # Sealed personal data of a batch are kept so many days after it was taken.
 personal_data_days = 90
+# A backup (`centre backup`) is to be destroyed after so many days, wherever it lies.
+backup_days = 30
 
 [limits]
 # A factory return with more records is refused: split it.
@@ -113,6 +121,7 @@ class Config:
 
     home: Path
     listen: str
+    machines_listen: str
     card_management: str
     ledger: str
     """Its URL (`ledger.connection`), with an absolute path if it is a file."""
@@ -131,6 +140,7 @@ class Config:
     idle_minutes: float
     sampling_aql: str
     personal_data_days: int
+    backup_days: int
     max_records_per_file: int
     lease_minutes: float
     list_fonts: ListFonts
@@ -223,8 +233,8 @@ def load(home: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
     names = (
-        "doors", "card_management", "ledger", "keys", "people", "sampling", "retention", "limits",
-        "lists", "log",
+        "doors", "machines", "card_management", "ledger", "keys", "people", "sampling", "retention",
+        "limits", "lists", "log",
     )  # fmt: skip
     t = {name: _Table(whole, name) for name in names}
     if whole:
@@ -232,6 +242,7 @@ def load(home: Path) -> Config:
     config = Config(
         home=home,
         listen=t["doors"].take("listen", str),
+        machines_listen=t["machines"].take("listen", str),
         card_management=t["card_management"].take("address", str),
         ledger=_ledger(home, t["ledger"].take("url", str)),
         head_file=home / t["ledger"].take("head_file", str),
@@ -248,6 +259,7 @@ def load(home: Path) -> Config:
         idle_minutes=t["people"].take("idle_minutes", float),
         sampling_aql=t["sampling"].take("aql", str),
         personal_data_days=t["retention"].take("personal_data_days", int),
+        backup_days=t["retention"].take("backup_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
         lease_minutes=t["limits"].take("lease_minutes", float, 10.0),
         list_fonts=ListFonts(
@@ -273,10 +285,21 @@ def _sdf_library(home: Path, device: str) -> Path | None:
     return None if device == "wrapped" else home / device
 
 
+def is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost")
+
+
+def host_of(address: str) -> str:
+    """The host of HOST:PORT; empty if it is no such thing."""
+    host, _, port = address.rpartition(":")
+    return host if port.isascii() and port.isdecimal() and int(port) <= 65535 else ""
+
+
 def _check(config: Config) -> None:
-    host, _, port = config.listen.rpartition(":")
-    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
+    if not is_loopback(host_of(config.listen)):
         raise ConfigError('[doors] listen: a loopback address and port, such as "127.0.0.1:0"')
+    if not host_of(config.machines_listen):
+        raise ConfigError('[machines] listen: an address and port, such as "127.0.0.1:0"')
     if not config.module.exists():
         raise ConfigError(
             f"[keys] module: {config.module} does not exist (apt-get install softhsm2)"
@@ -298,6 +321,8 @@ def _check(config: Config) -> None:
         raise ConfigError(f"[sampling] aql: one of {', '.join(AQLS)}, or empty")
     if config.personal_data_days <= 0:
         raise ConfigError("[retention] personal_data_days: more than 0 is needed")
+    if config.backup_days <= 0:
+        raise ConfigError("[retention] backup_days: more than 0 is needed")
     if config.max_records_per_file <= 0:
         raise ConfigError("[limits] max_records_per_file: more than 0 is needed")
     if config.lease_minutes <= 0:

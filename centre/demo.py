@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from centre import logs
-from centre.config import Config
+from centre.config import LEDGER, Config
 from centre.demo_custodians import Custodians
 from centre.demo_people import People, ask_tray, python, run_program
 from centre.demo_screen import Screen
-from centre.demo_terminal import DemoError
+from centre.demo_terminal import DemoError, Patient
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
@@ -48,10 +48,10 @@ class Demo:
     cards: int
     fresh: bool = False
     readers: int = 8
-    up_command: tuple[str, ...] = (sys.executable, "-m", "centre", "up")
-    station_command: tuple[str, ...] = (sys.executable, "-m", "station_agents")
-    tray_command: tuple[str, ...] = (sys.executable, "-m", "station_agents.virtual.tray")
-    """The commands can be replaced by launchers that crash at a named state (tests)."""
+    ledger: str = LEDGER
+    """Its URL (`[ledger] url`)."""
+    station_command: Sequence[str] = (sys.executable, "-m", "station_agents")
+    """What starts a station (tests have one that waits)."""
     envelopes: Path | None = None
     """Where the custodians' components are put away (tests search for them); None: destroyed."""
     on_done: Callable[[], object] | None = None
@@ -78,7 +78,7 @@ def prepare_home(demo: Demo) -> Config:
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
     logs.configure(home / "log" / "demo.log", "json")
-    return initialise(home)
+    return initialise(home, demo.ledger)
 
 
 @contextmanager
@@ -157,7 +157,7 @@ class _Opening:
         screen.say("启动省制卡中心 starting the centre")
         self._keep(
             "centre",
-            [*self._demo.up_command, *self._home, "--card-management", self._card_management],
+            [*python("centre"), "up", *self._home, "--card-management", self._card_management],
         )
         readers = self._machines()
         door = _wait_for_door(self._demo.home, self._keeper)
@@ -193,7 +193,7 @@ class _Opening:
             for a in ("--tray", str(self._demo.home / "trays" / name))
         ]
         control = ["--control", str(self._control)]
-        tray = self._keep("tray", [*self._demo.tray_command, *trays, *vpcd, *control])
+        tray = self._keep("tray", [*python("station_agents.virtual.tray"), *trays, *vpcd, *control])
         _ready_line(tray, self._keeper)
         return readers
 
@@ -284,7 +284,7 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
     """Show the stages, and let people do their part, until the return was taken by card
     management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
     to be set apart with its lot."""
-    queries = Queries(config.ledger)
+    queries = Patient(config.ledger)
     while True:
         screen.update(queries, batch_id)
         people.look(queries)
@@ -339,7 +339,7 @@ def _wait_for_readers(control: Path) -> None:
 def write_summary(demo: Demo, config: Config, batch_id: str, apdus: int) -> dict[str, Any]:
     """`summary.json`: the ledger's answer about the batch, and what the machine's counter says.
     `reconciled` is true if all that lies in the ledger is, with the halves that wait."""
-    queries = Queries(config.ledger)
+    queries = Patient(config.ledger)
     result = {"seed": demo.seed, "apdus": apdus, **summary(queries, batch_id)}
     result["reconciled"] = result["reconciled"] and summary(queries)["reconciled"]
     queries.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from centre.config import Config
-from centre.demo_terminal import AWAY_SECONDS, DemoError, Said, Terminal
+from centre.demo_terminal import AWAY_SECONDS, DemoError, Patient, Said, Terminal
 from domain.codes import Code
 from domain.custody import Act, ActKind, ActState, Role
 from domain.provider import KeyState
@@ -64,7 +64,7 @@ class Custodians:
     def bring_formal_keys(self) -> None:
         """Accounts first: the owner adds two supervisors, they add two custodians; those make the
         province's masters out of a component of each and activate them."""
-        queries = Queries(self._config.ledger)
+        queries = Patient(self._config.ledger)
         try:
             self._accounts(queries)
             states = people.key_states(queries)
@@ -82,7 +82,7 @@ class Custodians:
 
     def bring_temporary_keys(self, batch_id: str, block: Path, letter: Path) -> None:
         """One custodian brings the factory's block, the other compares it with its letter."""
-        queries = Queries(self._config.ledger)
+        queries = Patient(self._config.ledger)
         try:
             states = people.key_states(queries)
             if not any(k.startswith(f"temporary:{batch_id}:") for k in states):

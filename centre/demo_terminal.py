@@ -14,18 +14,43 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from centre.options import AWAY
+from domain.changes import Away
+from ledger.queries import Queries
+
+T = TypeVar("T")
 
 AWAY_SECONDS = 120.0
 
 
 class DemoError(Exception):
     """The demo can't go on; the message says what to do."""
+
+
+class Patient(Queries):
+    """A reading connection of somebody who looks again while the ledger's database is away."""
+
+    def __init__(self, url: str | Path) -> None:
+        self._retried(lambda: super(Patient, self).__init__(url))
+
+    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        return self._retried(lambda: super(Patient, self).rows(sql, *parameters))
+
+    def _retried(self, look: Callable[[], T]) -> T:
+        deadline = time.monotonic() + AWAY_SECONDS
+        while True:
+            try:
+                return look()
+            except Away:
+                if time.monotonic() > deadline:
+                    raise DemoError("the ledger's database does not answer") from None
+                time.sleep(0.3)  # until it has been started again
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pyodbc
 
 from actors.hsm import labels
@@ -22,6 +21,7 @@ from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
+from centre.doctor_machines import exposed, machines, ray_token
 from centre.doctor_people import apart, keys, pin, standing
 from centre.findings import Finding, State
 from centre.running import state_of
@@ -80,6 +80,7 @@ def examine(home: Path | None) -> Diagnosis:
     """Look at the machine, and at the centre of `home` if one is given."""
     findings = list(_machine())
     ports: list[machine.Port] = machine.ports(machine.named("pcscd"))
+    others: list[str] = []
     if home is None:
         findings.append(_no_home())
     else:
@@ -91,8 +92,10 @@ def examine(home: Path | None) -> Diagnosis:
                 findings.append(_down(config))
             else:
                 ports += machine.ports(machine.descendants(state["pid"]))
+                if len(state["machines"]) > 1:
+                    others = sorted(set(state["machines"].values()))
                 findings += _running(config, state, ports)
-    findings.append(_ports(ports))
+    findings.append(exposed(ports, others))
     return Diagnosis(findings, ports)
 
 
@@ -288,14 +291,17 @@ def _running(
     config: Config, state: dict[str, Any], ports: Sequence[machine.Port]
 ) -> Iterator[Finding]:
     yield Finding("centre", "制卡中心 centre", State.OK, f"pid {state['pid']}", reachable=True)
+    yield machines(state)
     for name, health in state["actors"].items():
         ready = health["state"] == "ready"
+        host, _, home = (health["machine"] or f":{config.home}").partition(":")
+        log = f"less {home}/log/{name}.log" + (f" (on {host})" if host else "")
         yield Finding(
             f"actor_{name}", f"部件 {name}", State.OK if ready else State.MEND,
-            f"{health['state']} {health.get('note', '')}".strip(),
-            "" if ready else f"less {config.logs / name}.log", reachable=ready,
+            f"{health['state']} {health.get('note', '')}; {health['machine']}".strip(" ;"),
+            "" if ready else log, reachable=ready,
         )  # fmt: skip
-    yield _ray_token(ports)
+    yield ray_token(ports)
     floor = ask_floor(state["listen"])
     yield Finding(
         "doors", "接口 gateway doors", State.MEND if floor is None else State.OK, state["listen"],
@@ -304,25 +310,6 @@ def _running(
     if floor is not None:
         yield _stations(floor)
     yield _outbox(config)
-
-
-def _ray_token(ports: Sequence[machine.Port]) -> Finding:
-    """Whether Ray's own port turns away who brings no token: asked, not believed."""
-    words = "Ray 令牌认证 token authentication"
-    head = next((p for p in ports if p.process == "gcs_server"), None)
-    if head is None:
-        return Finding("ray_token", words, State.NOTICE, "gcs_server: no port to be seen")
-    method = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-    with grpc.insecure_channel(f"127.0.0.1:{head.port}") as channel:
-        try:
-            channel.unary_unary(method, bytes, bytes)(b"", timeout=ASK_SECONDS)
-            refused = False
-        except grpc.RpcError as e:
-            refused = e.code() is grpc.StatusCode.UNAUTHENTICATED
-    if refused:
-        return Finding("ray_token", words, State.OK, "on", configured=True, reachable=True)
-    mend = "unset RAY_AUTH_MODE; centre up"
-    return Finding("ray_token", words, State.MEND, "OFF", mend, configured=False, reachable=True)
 
 
 def _stations(floor: FloorState) -> Finding:
@@ -351,16 +338,3 @@ def _outbox(config: Config) -> Finding:
         "outbox", "发件箱 outbox", State.MEND if late else State.OK, note,
         "centre watch --once" if late else "",
     )  # fmt: skip
-
-
-def _ports(ports: Sequence[machine.Port]) -> Finding:
-    """Ray and the virtual readers listen on every interface, whatever they are told."""
-    close = sorted({p.port for p in ports if p.exposed})
-    if not close:
-        return Finding("ports", "端口 ports", State.OK, "loopback only")
-    mend = (
-        "nft add rule inet filter input iif != lo tcp dport "
-        f"{{ {', '.join(map(str, close))} }} drop"
-    )
-    note = f"{len(close)} 个对外可达，须由防火墙关闭 open to other machines: close them"
-    return Finding("ports", "端口 ports", State.NOTICE, note, mend)

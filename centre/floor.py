@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,11 @@ import structlog
 
 from actors.hsm.pool import KeyPool
 from actors.hsm.token import write_softhsm_conf
-from actors.shell import LedgerShell, LineShell, ProviderShell, ask, call, key_pool, start
-from centre import logs, metrics, ray_runtime
+from actors.shell import ask, start
+from actors.shell_ledger import LEDGER, LedgerShell, Write, writing
+from actors.shell_line import LineShell
+from actors.shell_provider import ProviderShell, key_pool
+from centre import backup, logs, metrics, placement, ray_runtime
 from centre.config import Config
 from centre.gateway_actor import GatewayShell
 from centre.running import take_home, write_whole
@@ -27,6 +29,7 @@ from centre.wiring import Wiring, now, production
 from domain.changes import Away, EventType, Refused
 from domain.places import Line
 from ledger import heads
+from ledger.connection import ledger_file
 from ledger.queries import Queries
 
 log = structlog.get_logger()
@@ -35,7 +38,11 @@ PING_SECONDS = 1.0
 ORPHAN_SECONDS = 30.0
 """Within which the doors of a centre that was killed are gone with its Ray."""
 HEALTH_SECONDS = 10.0
-STEPPING = (Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
+STEPPING = (Line.INVENTORY, Line.KEY_REPLACEMENT, Line.SORTING, Line.CUSTODY)
+
+
+class Behind(Exception):
+    """The ledger does not have what its signed heads name: it was cut off, or restored."""
 
 
 class AlreadyUp(Exception):
@@ -92,34 +99,35 @@ class Floor:
     config: Config
     actors: dict[str, Any]
     keys: KeyPool
+    write: Write
 
     @classmethod
     def start(cls, config: Config, wiring: Wiring, listen: str) -> Floor:
         """Start every actor. Their constructors do nothing; the first ping does."""
 
-        prepare = partial(metrics.prepare, config)
-        actors = {
-            "ledger": start("ledger", LedgerShell, config.ledger, now, prepare("ledger")),
-        }
+        def begin(name: str, shell: type, *args: Any) -> Any:
+            prepare = metrics.prepare(config, name)
+            return start(name, shell, *args, prepare, **placement.options(name))
+
+        actors = {}
+        if ledger_file(config.ledger) is not None:
+            actors[LEDGER] = begin(LEDGER, LedgerShell, config.ledger, now)
         for name in config.providers:
-            actors[name] = start(name, ProviderShell, wiring.provider, prepare(name))
+            actors[name] = begin(name, ProviderShell, wiring.provider)
         for line, make in wiring.lines.items():
-            stepping = line in STEPPING
-            actors[line] = start(
-                line, LineShell, line, config.ledger, make, prepare(line), stepping,
-                config.providers,
-            )  # fmt: skip
-        actors["gateway"] = start("gateway", GatewayShell, config, listen, prepare("gateway"))
-        return cls(config, actors, key_pool(config.providers))
+            what = (line, config.ledger, make, now, line in STEPPING, config.providers)
+            actors[line] = begin(line, LineShell, *what)
+        actors["gateway"] = begin("gateway", GatewayShell, config, listen)
+        return cls(config, actors, key_pool(config.providers), writing(config.ledger, now))
 
     async def ping(self) -> dict[str, dict[str, Any]]:
-        """The state of every actor: ready, loading or away, with its process id."""
+        """The state of every actor: ready, loading or away, with its process id and machine."""
 
         async def one(name: str) -> tuple[str, dict[str, Any]]:
             try:
                 health = await ask(self.actors[name].health, seconds=HEALTH_SECONDS)
             except Away as e:
-                health = {"pid": 0, "state": "away", "note": str(e)}
+                health = {"pid": 0, "machine": "", "state": "away", "note": str(e)}
             return name, health
 
         return dict(await asyncio.gather(*(one(name) for name in self.actors)))
@@ -133,15 +141,17 @@ class Floor:
         signatures = await self.keys.sign(digests)
         signed = [heads.signed_head(k, s) for k, s in zip(links, signatures, strict=True)]
         heads.append_head_file(self.config.head_file, signed)
-        await call(self.actors["ledger"], "record_heads", signed)
+        await self.write("record_heads", signed)
         return len(signed)
 
 
 class Supervisor:
-    """Pings the actors, writes what it sees to `run/state.json`, has heads signed."""
+    """Pings the actors, writes what it sees to `run/state.json`, has heads signed, evens out the
+    lines over the machines."""
 
-    def __init__(self, floor: Floor, listen: str, say: Callable[[str], None]) -> None:
-        self._floor, self._listen, self._say = floor, listen, say
+    def __init__(self, floor: Floor, listen: str, joining: str, say: Callable[[str], None]) -> None:
+        """`listen`: where the doors are; `joining`: where further machines join."""
+        self._floor, self._listen, self._joining, self._say = floor, listen, joining, say
         self._stop = asyncio.Event()
         self._was_ready = False
         self._since: dict[str, tuple[str, str]] = {}
@@ -158,7 +168,9 @@ class Supervisor:
             state = await self._floor.ping()
             self._write(state)
             self._tell(state)
-            metrics.see(state)
+            metrics.see(self._floor.config, state)
+            if self._was_ready:
+                self._even_out(state)
             shipped = _last_shipped(queries)
             due = time.monotonic() - signed_at >= self._floor.config.head_seconds
             if due or shipped != handed_over:
@@ -183,8 +195,20 @@ class Supervisor:
             if self._since.get(name, ("", ""))[0] != health["state"]:
                 self._since[name] = health["state"], now()
             health["since"] = self._since[name][1]
-        content = {"at": now(), "pid": os.getpid(), "listen": self._listen, "actors": state}
+        content = {
+            "at": now(), "pid": os.getpid(), "listen": self._listen, "joining": self._joining,
+            "machines": placement.machines(), "actors": state,
+        }  # fmt: skip
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
+
+    def _even_out(self, state: dict[str, dict[str, Any]]) -> None:
+        """Have one line start anew on the machine that has the fewest, when one joined; what it
+        was asked meanwhile is asked again. The next one moves when all are ready again."""
+        where = {name: health["machine"] for name, health in state.items()}
+        name = placement.uneven(where, placement.machines())
+        if name is not None:
+            log.info("line.moves", line=name, machine=where[name])
+            placement.start_anew(self._floor.actors[name])
 
     def _tell(self, state: dict[str, dict[str, Any]]) -> None:
         waiting = [f"{n}: {h['state']} {h.get('note', '')}" for n, h in state.items()
@@ -208,31 +232,36 @@ def up(
     say: Callable[[str], None],
     wiring: Wiring | None = None,
 ) -> None:
-    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp."""
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Behind."""
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:
         raise AlreadyUp(f"a centre is up in {config.home}")
+    lost = backup.missing(config)
+    if lost:
+        os.close(lock)
+        raise Behind(", ".join(f"{item.line}: {item.commits}, {item.at}" for item in lost))
     logs.configure(config.logs / "supervisor.log", config.log_format)
     listen = choose_address(config)
     write_softhsm_conf(config.conf.parent)
     metrics.configure(config)
     say(f"启动 starting, home {config.home}")
-    ray_runtime.start(config.run)
     try:
-        asyncio.run(_supervise(config, wiring or production(config), listen, say))
+        joining = ray_runtime.start(config.home, config.machines_listen)
+        placement.publish(config, now())
+        asyncio.run(_supervise(config, wiring or production(config), listen, joining, say))
     finally:
-        ray_runtime.stop(config.run)
+        ray_runtime.stop(config.home)
         (config.run / "state.json").unlink(missing_ok=True)
         os.close(lock)
     say("已停止 stopped")
 
 
 async def _supervise(
-    config: Config, wiring: Wiring, listen: str, say: Callable[[str], None]
+    config: Config, wiring: Wiring, listen: str, joining: str, say: Callable[[str], None]
 ) -> None:
     floor = Floor.start(config, wiring, listen)
-    supervisor = Supervisor(floor, listen, say)
+    supervisor = Supervisor(floor, listen, joining, say)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from actors.hsm.pool import KeyPool
-from actors.shell import PAUSES, RayLine, fault_of, handle, health_of_keys, key_pool
+from actors.shell import PAUSES, fault_of, handle, this_process
+from actors.shell_line import RayLine
+from actors.shell_provider import health_of_keys, key_pool
 from centre.config import Config
 from domain.card.profile import load_profile
 from domain.changes import Away
 from domain.places import CARD_LINES, Line
 from gateways.doors import serve
+from gateways.expiry import run_expiry
 from gateways.floor import Floor, Limits
 from gateways.inbox import run_inbox
 from gateways.outbox import run_outbox
@@ -40,8 +42,8 @@ class GatewayShell:
             self._note = fault_of(self._task, "gateway") or self._note
             self._task = asyncio.ensure_future(self._run())
         if not self._ready or self._keys is None:
-            return {"pid": os.getpid(), "state": "loading", "note": self._note}
-        return {"pid": os.getpid(), **health_of_keys(self._keys, self._note)}
+            return {**this_process(), "state": "loading", "note": self._note}
+        return {**this_process(), **health_of_keys(self._keys, self._note)}
 
     async def _run(self) -> None:
         self._prepare()
@@ -92,12 +94,14 @@ class GatewayShell:
                 board=floor.board,
             )
         )
+        expiry = asyncio.ensure_future(run_expiry(Queries(config.ledger), config.home))
+        tasks = (inbox, outbox, expiry)
         try:
-            # Neither ends by itself: the first that fails takes the other down with it.
-            await asyncio.gather(inbox, outbox)
+            # None ends by itself: the first that fails takes the others down with it.
+            await asyncio.gather(*tasks)
         finally:
-            inbox.cancel()
-            outbox.cancel()
-            await asyncio.gather(inbox, outbox, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._ready = False
             await doors.stop()

@@ -18,6 +18,12 @@ OWNER_ONLY = ("inbox", "keys", "lists", "log", "return")
 """With keys, names or numbers; in `exchange` and `run` lies what others come for."""
 
 
+def make_directories(home: Path) -> None:
+    """Those of a home, as far as they are not there."""
+    for name in DIRECTORIES:
+        (home / name).mkdir(mode=0o700 if name in OWNER_ONLY else 0o755, exist_ok=True)
+
+
 def initialise(home: Path, ledger: str = LEDGER) -> Config:
     """Make the home of a centre, or finish one that was interrupted; what is there stays. `ledger`
     is the URL of its ledger.
@@ -27,8 +33,7 @@ def initialise(home: Path, ledger: str = LEDGER) -> Config:
     the home. Masters are not: they come in components of two custodians.
     """
     home.mkdir(parents=True, exist_ok=True)
-    for name in DIRECTORIES:
-        (home / name).mkdir(mode=0o700 if name in OWNER_ONLY else 0o755, exist_ok=True)
+    make_directories(home)
     file = home / "centre.toml"
     if not file.exists():
         write_whole(file, TEMPLATE.replace(f'"{LEDGER}"', json.dumps(ledger)).encode("utf-8"))

@@ -7,13 +7,16 @@ processes, and what the supervisor sees.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import prometheus_client as prometheus
 
+from actors.shell import HOME, machine
 from centre import logs
 from centre.config import Config
 from centre.running import write_whole
@@ -46,11 +49,16 @@ PART_READY = prometheus.Gauge(
 
 def configure(config: Config) -> None:
     """Write the scrape configuration and show the supervisor's own metrics."""
+    configure_scraping(config)
+    prometheus.REGISTRY.register(LedgerGauges(config.ledger))
+    open_endpoint(config.targets, SUPERVISOR)
+
+
+def configure_scraping(config: Config) -> None:
+    """Tell a Prometheus on this machine where to look."""
     config.targets.mkdir(parents=True, exist_ok=True)
     file = config.targets.parent / "prometheus.yml"
     write_whole(file, CONFIGURATION.format(rules=json.dumps(str(RULES))).encode())
-    prometheus.REGISTRY.register(LedgerGauges(config.ledger))
-    open_endpoint(config.targets, SUPERVISOR)
 
 
 def prepare(config: Config, name: str) -> partial[None]:
@@ -59,14 +67,19 @@ def prepare(config: Config, name: str) -> partial[None]:
 
 
 def _prepare(config: Config, name: str) -> None:
+    # The home of this machine, which may be another than that of the head.
+    config = replace(config, home=Path(os.environ[HOME]))
     logs.configure(config.logs / f"{name}.log", config.log_format)
     open_endpoint(config.targets, name)
 
 
-def see(state: Mapping[str, Mapping[str, Any]]) -> None:
-    """Show which parts answered that they are ready."""
+def see(config: Config, state: Mapping[str, Mapping[str, Any]]) -> None:
+    """Show which parts answered that they are ready. What stands on another machine is no target
+    of this one's Prometheus any more."""
     for name, health in state.items():
         PART_READY.labels(name).set(health["state"] == "ready")
+        if health["machine"] not in ("", machine()):
+            withdraw(config.targets, name)
 
 
 def end(config: Config, parts: Iterable[str]) -> None:

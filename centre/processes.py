@@ -21,7 +21,8 @@ PAUSE_SECONDS = 0.5
 STOP_SECONDS = 20.0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Runs in a child before its program: SIGTERM when its parent ends, however that ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -76,7 +77,7 @@ class Keeper:
                     stdout=out,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **kept.environment},
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                     start_new_session=True,
                 )
             kept.starts += 1

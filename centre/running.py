@@ -11,6 +11,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+STATE = ("at", "pid", "listen", "joining", "machines", "actors")
+"""What a running centre says of itself: when, the supervisor's process, where its doors are, where
+further machines join, the machines (address by name), and the health of each actor by name."""
+
 
 class NotUp(Exception):
     """No centre is up in this home."""
@@ -40,7 +44,7 @@ def state_of(home: Path) -> dict[str, Any] | None:
             os.close(lock)
             return None
         state: dict[str, Any] = json.loads((home / "run" / "state.json").read_text("utf-8"))
-        return {name: state[name] for name in ("at", "pid", "listen", "actors")}
+        return {name: state[name] for name in STATE}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -86,3 +90,12 @@ def write_whole(file: Path, content: bytes, *, private: bool = False) -> None:
         f.flush()
         os.fsync(f.fileno())
     new.replace(file)
+
+
+def sync(path: Path) -> None:
+    """What stands in a file, or which names stand in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

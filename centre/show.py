@@ -15,10 +15,12 @@ from rich.table import Table
 from centre.config import Config
 from centre.running import state_of
 from centre.watch import ask_floor
+from domain.returns import awaited
 from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
-from ledger.lots import LotState, lots_of
+from ledger.lots import DECIDED, lots_of
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 from ledger.verify import Report
 from scheduler.calendar import Calendar
 from scheduler.clocks import WaitsFor, open_clocks
@@ -85,13 +87,20 @@ def differences(message: Any) -> None:
 
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
-    `parts` (name, state, note), `places` (place, reason, kind, bank, bodies), `lots` (those
-    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `clocks`
-    (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
+    `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
+    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those
+    not accepted; `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `interim`
+    (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each
+    reader of each station `code` (why it does
     not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
-        {"name": name, "state": health["state"], "note": str(health.get("note", ""))}
+        {
+            "name": name,
+            "state": health["state"],
+            "machine": health["machine"],
+            "note": str(health.get("note", "")),
+        }
         for name, health in content.get("actors", {}).items()
     ]
     return {
@@ -99,14 +108,17 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
         "ready": bool(parts) and all(part["state"] == "ready" for part in parts),
         "listen": content.get("listen"),
         "at": content.get("at"),
+        "joining": content.get("joining"),
+        "machines": content.get("machines", {}),
         "parts": parts,
         "places": queries.rows(
             "select place, condition as reason, kind, bank, count(*) as bodies from body"
             " where place not like 'factory/%' group by place, condition, kind, bank"
             " order by place, condition, kind, bank"
         ),
-        "lots": [lot.row() for lot in lots_of(queries) if lot.state is not LotState.ACCEPTED],
+        "lots": [lot.row() for lot in lots_of(queries) if lot.state not in DECIDED],
         "open_packages": queries.packages("p.state = 'open'"),
+        "interim": interim_lines(queries),
         "clocks": clock_facts(queries),
         "readers": _reader_facts(ask_floor(content["listen"])) if content else [],
     }
@@ -133,12 +145,11 @@ def _reader_facts(floor: FloorState | None) -> list[dict[str, Any]]:
 def status(facts: Mapping[str, Any]) -> None:
     """The facts of `status_facts` as tables."""
     if facts["up"]:
-        table(
-            facts["listen"],
-            facts["parts"],
-            {"name": "部件 part", "state": "状态 state", "note": "说明 note"},
-        )
-        console.print(f"截至 as of {facts['at']}")
+        columns = {"name": "部件 part", "state": "状态 state", "note": "说明 note"}
+        if len(facts["machines"]) > 1:
+            columns["machine"] = "机器 machine"
+        table(facts["listen"], facts["parts"], columns)
+        console.print(f"截至 as of {facts['at']}; 加入 join: centre up --join {facts['joining']}")
     else:
         console.print("未启动 the centre is not up")
     places = [{**p, "reason": in_words(p["reason"])} for p in facts["places"]]
@@ -157,6 +168,7 @@ def status(facts: Mapping[str, Any]) -> None:
     if facts["lots"]:
         table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
     packages_to_scan(facts["open_packages"])
+    open_lines(facts["interim"])
     clocks(facts["clocks"])
 
 
@@ -169,6 +181,26 @@ def packages_to_scan(rows: Sequence[Mapping[str, Any]]) -> None:
             {"package_id": "包 package", "destination": "去向 destination", "kind": "卡种 kind",
              "count": "张 cards"},
         )  # fmt: skip
+
+
+def open_lines(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Interim lines of returns that none superseded, and what they wait for."""
+    if not rows:
+        return
+    said = [
+        {
+            **r,
+            "reason": in_words(r["reason"]),
+            "awaits": " ".join(awaited(r["result"], r["reason"])),
+        }
+        for r in rows
+    ]
+    table(
+        "回盘未定的行 interim lines of returns",
+        said,
+        {"batch_id": "批次 batch", "result": "结果 result", "reason": "原因 reason",
+         "lines": "行 lines", "awaits": "等待 waits for"},
+    )  # fmt: skip
 
 
 _WAITS_FOR = {

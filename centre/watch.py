@@ -6,7 +6,7 @@ running centre's doors. Nothing is remembered between two frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ledger.progress import (
     unscanned_packages,
 )
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 from ledger.summary import seconds_between
 from stubs.operator_pb2 import FloorState, LookAtFloorRequest, ReaderState
 from stubs.operator_pb2_grpc import OperatorStub
@@ -69,6 +70,8 @@ class Frame:
     lots: Sequence[Lot] = ()
     """Inspection lots that were refused and wait for people."""
     unscanned: Sequence[Unscanned] = ()
+    interim: Sequence[Mapping[str, Any]] = ()
+    """Lines of returns that are open (`ledger.returns.interim_lines`)."""
 
 
 def look(config: Config, queries: Queries) -> Frame:
@@ -77,6 +80,7 @@ def look(config: Config, queries: Queries) -> Frame:
     waits = {
         b: list(batch_overview(queries, b).get("waits_for", [])) for b in open_batches(queries)
     }
+    interim = interim_lines(queries)
     return Frame(
         config.home,
         at,
@@ -85,8 +89,14 @@ def look(config: Config, queries: Queries) -> Frame:
         progress_of_lines(queries, at),
         open_outbox(queries),
         waits,
-        [lot for b in waits for lot in lots_of(queries, b) if lot.state is LotState.REFUSED],
+        [
+            lot
+            for b in sorted({*waits, *(r["batch_id"] for r in interim)})
+            for lot in lots_of(queries, b)
+            if lot.state is LotState.REFUSED
+        ],
         unscanned_packages(queries),
+        interim,
     )
 
 
@@ -107,7 +117,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     waits is left without a line: what has no code of its own is LINE_IDLE or READER_QUIET. Of a
     centre that is not up only what it would not mend by coming up."""
     if frame.state is None:
-        return list(_lots(frame))
+        return [*_lots(frame), *_open_lines(frame)]
     floor = frame.floor or FloorState()
     busy = {p.line: p.waiting + p.in_work for p in frame.lines}
     # Cards at sorting wait for the rest of their batch; at the stations' stages, for a reader.
@@ -119,7 +129,7 @@ def stands_still(frame: Frame) -> list[Standing]:
         if q.turns >= q.limit
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
-    found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor)]
+    found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor), *_open_lines(frame)]
     return found
 
 
@@ -127,6 +137,16 @@ def _lots(frame: Frame) -> Iterator[Standing]:
     for lot in frame.lots:
         where, note = f"抽检批 lot {lot.lot_id}", f"{lot.size} 张 cards"
         yield Standing(where, Code.LOT_REFUSED, -1.0, note)
+
+
+def _open_lines(frame: Frame) -> Iterator[Standing]:
+    """By reason: what the returns that are out still owe. (A refused lot stands there already.)"""
+    for reason in sorted({r["reason"] for r in frame.interim} - {Code.LOT_REFUSED}):
+        rows = [r for r in frame.interim if r["reason"] == reason]
+        lines = sum(r["lines"] for r in rows)
+        batches = len({r["batch_id"] for r in rows})
+        note = f"{lines} 行 lines, {batches} 批 batches"
+        yield Standing("回盘未定 open lines of returns", Code(reason), -1.0, note)
 
 
 def _packages(frame: Frame) -> Iterator[Standing]:

@@ -44,7 +44,7 @@ LINES = (
     Column("线 line"), Column("待做 waiting", right=True), Column("在制 in work", right=True),
     Column("张/分 /min", right=True), Column("废卡 rejected", right=True, wide=True),
     Column("暂扣 held", right=True), Column("排队 turns queued", right=True, wide=True),
-    Column("上次 last", right=True),
+    Column("上次 last", right=True), Column("机器 machine", wide=True),
 )  # fmt: skip
 STATIONS = (
     Column("工位 station"), Column("读卡器 reader"), Column("工序 stage", wide=True),
@@ -159,11 +159,13 @@ def _standing_row(s: Standing) -> tuple[str, ...]:
 
 
 def _line_rows(frame: Frame) -> Iterator[tuple[str, ...]]:
+    parts = (frame.state or {}).get("actors", {})
     queued = {q.stage: str(q.turns) for q in frame.floor.queues} if frame.floor else {}
     for p in frame.lines:
         yield (
             line_name(p.line), str(p.waiting), str(p.in_work), f"{p.per_minute:.0f}",
             str(p.rejected), str(p.held), queued.get(p.line, ""), _span(since(p.last_at, frame.at)),
+            parts.get(p.line, {}).get("machine", ""),
         )  # fmt: skip
 
 

@@ -21,11 +21,13 @@ from actors.hsm.sdf_masters import SdfMasters
 from actors.hsm.token import KeyToken, TokenConfig
 from actors.hsm.wrapped_masters import WrappedMasters
 from actors.inventory import Inventory
+from actors.keeping import Keeping
 from actors.lots import LotPlan
 from actors.passwords import Passwords
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import MakeLine, RayLine, handle
+from actors.shell import handle
+from actors.shell_line import MakeLine, RayLine
 from actors.sorting import Sorting
 from centre.config import Config
 from centre.running import write_whole
@@ -38,6 +40,7 @@ from ledger.chip_records import LedgerChipRecords
 from ledger.key_use import key_dependents
 from ledger.people import known_keys
 from ledger.queries import Queries
+from scheduler.clocks import CHINA
 
 SEED_BYTES = 32
 
@@ -73,9 +76,10 @@ def make_provider(config: Config) -> Provider:
 
 
 def make_inventory(
-    ledger: LedgerDoor, queries: Queries, provider: KeyProvider, epoch: int
+    ledger: LedgerDoor, queries: Queries, keys: KeyCustodian, epoch: int
 ) -> Inventory:
-    return Inventory(ledger, queries)
+    keeping = Keeping(ledger, queries, keys.destroy_data_keys, lambda: datetime.now(CHINA).date())
+    return Inventory(ledger, queries, keeping)
 
 
 def make_sorting(

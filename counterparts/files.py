@@ -104,7 +104,7 @@ def centre_record(row: Mapping[str, Any]) -> CentreReturnRecord:
 
 def centre_row(record: CentreReturnRecord) -> dict[str, Any]:
     """The inverse of `centre_record`."""
-    return message_row(record)
+    return {**message_row(record), "supersedes": list(record.supersedes)}
 
 
 def note_row(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from domain.changes import Changes, Event, EventType, Guard, Insert, Refused, Row, Update
+from domain.changes import Changes, Delete, Event, EventType, Guard, Insert, Refused, Row, Update
 from domain.codes import Code
 from domain.groups import Group, GroupKey
 from domain.places import (
@@ -100,6 +100,7 @@ class Writing:
         self._other_updates: list[Update] = []
         self._settled: dict[GroupKey, tuple[Group, Group]] = {}
         self._guards: list[Guard] = []
+        self._deletes: list[Delete] = []
         self.reply: Any = None
 
     def event(self, event: Event) -> None:
@@ -110,6 +111,9 @@ class Writing:
 
     def update(self, update: Update) -> None:
         self._other_updates.append(update)
+
+    def delete(self, delete: Delete) -> None:
+        self._deletes.append(delete)
 
     def guard(self, table: str, equal: Row, rows: int) -> None:
         """Refuse the commit unless so many rows have these values by then."""
@@ -189,7 +193,8 @@ class Writing:
 
     @property
     def empty(self) -> bool:
-        return not (self._events or self._moves or self._inserts or self._other_updates)
+        rows = self._inserts or self._other_updates or self._deletes
+        return not (self._events or self._moves or rows)
 
     def changes(self) -> Changes:
         updates = list(self._other_updates)
@@ -223,4 +228,5 @@ class Writing:
             tuple(updates),
             self.reply,
             tuple(self._guards),
+            tuple(self._deletes),
         )

@@ -54,6 +54,8 @@ class EventType(StrEnum):
     SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
     LOT_ACCEPTED = "lot_accepted"
     LOT_REFUSED = "lot_refused"
+    LOT_RELEASED = "lot_released"  # refused before: two people let it go on
+    LOT_RECALLED = "lot_recalled"  # refused before: two people have every card read again
     PACKAGE_OPENED = "package_opened"
     BODY_LISTED = "body_listed"  # moves: it is on the sorting list of an open package
     BODY_PACKED = "body_packed"  # moves: it was counted in its package
@@ -67,6 +69,11 @@ class EventType(StrEnum):
     BODY_SCRAPPED = "body_scrapped"  # moves: two people had it in hand
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"
+    # How long things are kept (line `inventory`).
+    PERSONAL_DATA_DESTROYED = "personal_data_destroyed"  # of a batch: its data key is gone
+    BACKUP_MADE = "backup_made"  # said before it is written: a copy that may exist is listed
+    BACKUP_REMOVED = "backup_removed"
+    LEDGER_RESTORED = "ledger_restored"  # from a backup; what was committed after it is lost
     # Of people and of what takes two of them (line `custody`).
     PERSON_ADDED = "person_added"
     ROLES_CHANGED = "roles_changed"
@@ -127,6 +134,17 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Delete:
+    """Rows of one table that go: all whose `column` is one of `values`, and these must be `rows`
+    in number, or the whole commit is refused."""
+
+    table: str
+    column: str
+    values: Sequence[str]
+    rows: int
+
+
+@dataclass(frozen=True)
 class Guard:
     """So many rows of `table` must have the values `equal` inside the transaction, or the commit
     is refused: what a line has read of another's rows may have changed since."""
@@ -149,6 +167,7 @@ class Changes:
     updates: Sequence[Update] = ()
     reply: Any = None
     guards: Sequence[Guard] = ()
+    deletes: Sequence[Delete] = ()
 
     def canonical(self) -> bytes:
         """The bytes whose hash tells this content from another. (Guards are no content: they say
@@ -162,6 +181,8 @@ class Changes:
                 [[i.table, [dict(r) for r in i.rows]] for i in self.inserts],
                 [[u.table, [dict(r) for r in u.rows]] for u in self.updates],
                 self.reply,
+                # Only where there are any: what older commands hashed to stays what it was.
+                *([[d.table, d.column, list(d.values)] for d in self.deletes]),
             ]
         )
 

@@ -69,13 +69,17 @@ class ActKind(StrEnum):
     PEOPLE_PASSWORD = "people.password"  # forgotten: typed anew by its owner beside a supervisor
     CARD_SCRAP = "card.scrap"  # a held card that both have in hand
     STOCK_ADJUST = "stock.adjust"  # what a count missed, or found again
+    LOT_RELEASE = "lot.release"  # a refused inspection lot goes on as it is
+    LOT_INSPECT = "lot.inspect"  # every card of it is read again, and the good ones go on
 
 
 COMPONENTS = (ActKind.KEY_GENERATE, ActKind.KEY_IMPORT, ActKind.KEY_ROTATE)
 """Acts to which each of the two brings a component of every key."""
 
 
-FLOOR = (ActKind.CARD_SCRAP, ActKind.STOCK_ADJUST)
+FLOOR = (
+    ActKind.CARD_SCRAP, ActKind.STOCK_ADJUST, ActKind.LOT_RELEASE, ActKind.LOT_INSPECT,
+)  # fmt: skip
 """Acts on cards: the line that has them carries them out (`actors/floor_acts.py`)."""
 
 _ROLES: Mapping[str, Role] = {
@@ -83,6 +87,7 @@ _ROLES: Mapping[str, Role] = {
     "key": Role.KEY_CUSTODIAN,
     "card": Role.OPERATOR,
     "stock": Role.STOREKEEPER,
+    "lot": Role.INSPECTOR,
 }
 
 
@@ -98,6 +103,8 @@ class Reason(StrEnum):
     LOST = "lost"
     MISPLACED = "misplaced"
     MISCOUNTED = "miscounted"
+    CONCESSION = "concession"
+    NONCONFORMING = "nonconforming"
 
 
 REASON_WORDS: Mapping[str, str] = {
@@ -105,6 +112,8 @@ REASON_WORDS: Mapping[str, str] = {
     Reason.LOST: "遗失",
     Reason.MISPLACED: "错放",
     Reason.MISCOUNTED: "点错",
+    Reason.CONCESSION: "让步放行",
+    Reason.NONCONFORMING: "抽检不合格",
 }
 
 

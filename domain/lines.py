@@ -130,6 +130,17 @@ class StockCount:
     without_number: int = 0
 
 
+@dataclass(frozen=True)
+class BackupMade:
+    """A copy of the ledger, of the token, or of both (`holds`: `ledger.keeping`), where it is put
+    (`place`), and the last day on which it is kept."""
+
+    backup_id: str
+    place: str
+    holds: tuple[str, ...]
+    expires_on: str
+
+
 class OrderAct(StrEnum):
     """What card management does to an order whose card is not packed yet."""
 
@@ -188,6 +199,10 @@ class LedgerDoor(Protocol):
 
     async def commit(self, changes: Changes) -> Committed: ...
 
+    async def reclaim(self) -> bool:
+        """Leave nothing of deleted rows in the database's files (`ledger.commit.Ledger`)."""
+        ...
+
 
 class KeyProvider(Protocol):
     """A provider (`domain.provider.Provider`) as a line reaches it."""
@@ -217,6 +232,8 @@ class KeyCustodian(Protocol):
 
     async def destroy(self, labels: Sequence[str]) -> None: ...
 
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None: ...
+
     async def inventory(self) -> list[KeyEntry]: ...
 
     async def export(self, labels: Sequence[str], kek_version: int) -> bytes: ...
@@ -240,6 +257,10 @@ class InventoryLine(Protocol):
     async def sign_for(self, command: SignFor) -> Receipt: ...
 
     async def recount(self, carton_id: str, counted: int) -> Receipt: ...
+
+    async def record_backup(self, made: BackupMade) -> Receipt: ...
+
+    async def remove_backup(self, backup_id: str) -> Receipt: ...
 
 
 class ChipLine(Protocol):

@@ -194,6 +194,7 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
         (READ_AGAIN, PACKING),
         (work(_S), held(_S)),  # its lot was refused
         (READ_AGAIN, held(_S)),
+        (held(_S), DRAWN),  # every card of a refused lot is read again
         (PACKING, PACKED),
         (PACKING, held(_S)),  # its order was stopped before its package was closed
         (PACKED, "courier"),

@@ -344,6 +344,11 @@ class KeyCustody(Protocol):
         depends on them is asked before, of the ledger (`ledger.key_use`)."""
         ...
 
+    def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        """Destroy the data keys of batches whose retention time is over: what they sealed opens
+        nowhere any more. Those that are gone are no error."""
+        ...
+
     def inventory(self) -> list[KeyEntry]:
         """Every key, by label."""
         ...

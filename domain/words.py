@@ -31,6 +31,18 @@ WORDS: dict[Code, Words] = {
     ),
     Code.BATCH_TAKEN: Words("该批次已接收", "this batch was taken before", "send a correction"),
     Code.BATCH_CLOSED: Words("该批次已回盘", "the batch's return was written", "use a new batch"),
+    Code.REVISION_ORDER: Words(
+        "回盘修订次序不符",
+        "not the next revision of this batch's return",
+        "send the revisions in their order",
+    ),
+    Code.LOT_UNKNOWN: Words("无此抽检批", "no such inspection lot", "centre status 查批号"),
+    Code.LOT_NOT_REFUSED: Words(
+        "该抽检批未被拒收", "the inspection lot is not refused", "nothing is to be decided"
+    ),
+    Code.RETURN_FINAL: Words(
+        "已最终回盘", "the return has the last line of this order", "use a new order"
+    ),
     Code.NOTHING_TAKEN: Words("没有一条可用记录", "no record can be taken", "correct the records"),
     Code.DELIVERY_UNKNOWN: Words("无此送货单", "no such delivery", "wait for the delivery note"),
     Code.DELIVERY_SIGNED: Words("该送货已签收", "signed for before, other counts", "count again"),
@@ -39,6 +51,7 @@ WORDS: dict[Code, Words] = {
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
     Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
+    Code.BACKUP_UNKNOWN: Words("无此备份", "no such backup", "查看登记 centre backup list"),
     Code.PACKAGE_DIFFERS: Words(
         "包内卡片与分拣清单不符",
         "the package is not what its list says",

@@ -19,6 +19,7 @@ from gateways.files_out import write_bytes, write_whole
 from gateways.framing import FileDigest
 from gateways.holders import Holder, open_holders
 from ledger.queries import Queries
+from ledger.returns import revision_of, superseded_by
 from stubs import common_pb2
 from stubs.card_management_pb2 import (
     CentreReturnPart,
@@ -41,21 +42,25 @@ async def write_return(
     (`.txt`); answers how many lines. Writing it again gives the same files. Where `path` is, the
     other is too."""
     lines: list[dict[str, Any]] = []
+    revision = await asyncio.to_thread(revision_of, queries, file_id)
+    superseded = await asyncio.to_thread(superseded_by, queries, batch_id, file_id)
+    last = 0
     while True:
         rows = await asyncio.to_thread(
             queries.rows,
             "select * from return_line where file_id = ? and position > ?"
             " order by position limit ?",
             file_id,
-            len(lines),
+            last,
             LINES_AT_ONCE,
         )
         if not rows:
             break
         ours = [r["order_id"] for r in rows if _is_ours(r)]
         holders = await open_holders(queries, provider, ours)
-        lines += [line_of(r, holders) for r in rows]
-    coded = write_lines(file_id, batch_id, lines)
+        lines += [line_of(r, holders, superseded.get(r["position"], [])) for r in rows]
+        last = rows[-1]["position"]
+    coded = write_lines(file_id, batch_id, revision, lines)
     await asyncio.to_thread(write_bytes, path.with_suffix(".txt"), coded)
     await asyncio.to_thread(write_whole, path, map(_to_json, lines))
     return len(lines)
@@ -66,9 +71,13 @@ def _is_ours(row: dict[str, Any]) -> bool:
     return bool(row["order_id"]) and row["result"] != "surplus"
 
 
-def line_of(row: dict[str, Any], holders: dict[str, Holder]) -> dict[str, Any]:
+def line_of(
+    row: dict[str, Any], holders: dict[str, Holder], supersedes: list[int]
+) -> dict[str, Any]:
     """A row of `return_line` as a line of the file: an order's, or a body's without order."""
     result = {
+        "line": row["position"],
+        "supersedes": supersedes,
         "result": row["result"],
         "reason": row["reason"],
         "final": bool(row["final"]),
@@ -100,22 +109,27 @@ def record_of(line: dict[str, Any]) -> CentreReturnRecord:
         package_id=line["package"],
         body_id=line.get("body_id", ""),
         kind=line.get("kind", ""),
+        line=line["line"],
+        supersedes=line["supersedes"],
     )
 
 
-async def send_return(address: str, file_id: str, batch_id: str, path: Path) -> common_pb2.Receipt:
+async def send_return(
+    address: str, file_id: str, batch_id: str, revision: int, path: Path
+) -> common_pb2.Receipt:
     """Stream a written return to card management at `address`. Tries once; grpc.RpcError as it
     comes."""
+    header = FileHeader(file_id=file_id, batch_id=batch_id, revision=revision)
     async with grpc.aio.insecure_channel(address) as channel:
         receipt: common_pb2.Receipt = await CentreReturnsStub(channel).SubmitCentreReturn(
-            _parts(file_id, batch_id, path), timeout=CALL_SECONDS
+            _parts(header, path), timeout=CALL_SECONDS
         )
         return receipt
 
 
-async def _parts(file_id: str, batch_id: str, path: Path) -> AsyncIterator[CentreReturnPart]:
+async def _parts(header: FileHeader, path: Path) -> AsyncIterator[CentreReturnPart]:
     digest, count = FileDigest(), 0
-    yield CentreReturnPart(header=FileHeader(file_id=file_id, batch_id=batch_id))
+    yield CentreReturnPart(header=header)
     chunks = _chunks(path)
     while chunk := await asyncio.to_thread(next, chunks, None):
         for record in chunk:

@@ -11,11 +11,12 @@ from domain.words import WORDS
 from gateways.layouts import load_layout
 
 LAYOUT = load_layout("centre_return")
-FORMAT = "CENTRE-RETURN-1"
+FORMAT = "CENTRE-RETURN-2"
 
 RESULT_WORDS = {
     "shipped": "已发运",
     "rejected": "废卡",
+    "destroyed": "销毁",
     "missing": "未到",
     "held": "暂扣",
     "cancelled": "撤销",
@@ -23,11 +24,15 @@ RESULT_WORDS = {
 }
 
 
-def write_lines(file_id: str, batch_id: str, lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+def write_lines(
+    file_id: str, batch_id: str, revision: int, lines: Iterable[dict[str, Any]]
+) -> Iterator[bytes]:
     """The file line by line, out of the objects of return/*.jsonl. The same objects give the same
     bytes."""
     digest, count = hashlib.sha256(), 0
-    header = {"format": FORMAT, "file_id": file_id, "batch_id": batch_id}
+    header = {
+        "format": FORMAT, "file_id": file_id, "batch_id": batch_id, "revision": str(revision)
+    }  # fmt: skip
     written = LAYOUT.write(LAYOUT.header, header)
     digest.update(written)
     yield written
@@ -41,7 +46,10 @@ def write_lines(file_id: str, batch_id: str, lines: Iterable[dict[str, Any]]) ->
 
 def _values(line: dict[str, Any]) -> dict[str, str]:
     texts = {f.name: str(line.get(f.name, "")) for f in LAYOUT.record.fields}
-    return texts | {"final": str(int(line["final"])), "words": _words(line)}
+    superseded = ",".join(str(position) for position in line["supersedes"])
+    return texts | {
+        "final": str(int(line["final"])), "words": _words(line), "supersedes": superseded
+    }  # fmt: skip
 
 
 def _words(line: dict[str, Any]) -> str:

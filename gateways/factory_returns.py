@@ -59,9 +59,9 @@ async def take_return(floor: Floor, file: FramedReturn) -> Receipt:
     known = floor.queries.file_in(file.file_id)
     if known is not None and known["batch_id"] != file.batch_id:
         return refusal(Code.ID_REUSED, "file_id")
-    if known is not None:
-        # The line answers with the first receipt, or refuses other content: neither needs the
-        # records.
+    if known is not None or floor.queries.is_closed(file.batch_id):
+        # The line answers with the first receipt, or refuses other content and closed batches:
+        # none of it needs the records, and sealing would make a destroyed batch a key again.
         return await _hand_over(floor, file, (), ())
     good, refused = await _check(floor, file.records)
     return await _hand_over(floor, file, await _seal(floor, file.batch_id, good), refused)

@@ -178,10 +178,13 @@ class Inbox:
         sync_directory(self._directory)
 
     def expire(self, now: float) -> int:
-        """Remove what lies in done/ for longer than personal data are kept; answers how many."""
+        """Remove what lies in done/ for longer than personal data are kept, and what nobody went on
+        writing for as long; answers how many. A whole file that can't be taken stays: it is
+        told by the doctor."""
         oldest = now - self._floor.limits.personal_data_days * 86_400
         removed = 0
-        for entry in os.scandir(self._done):
+        unfinished = (e for e in os.scandir(self._directory) if e.name.endswith(PARTIAL))
+        for entry in [*os.scandir(self._done), *unfinished]:
             if entry.stat(follow_symlinks=False).st_mtime < oldest:
                 os.unlink(entry.path)
                 removed += 1

@@ -12,7 +12,7 @@ from structlog.contextvars import bind_contextvars
 
 from domain.codes import Code
 from domain.factory_return import index_text, is_id
-from domain.lines import Receipt, SignFor
+from domain.lines import BackupMade, Receipt, SignFor
 from domain.numbers import kinds_of_number
 from gateways.answers import answering, receipt_to_wire, refusal
 from gateways.board import Board
@@ -22,6 +22,8 @@ from gateways.packages import close_package, is_package_id, open_packages
 from gateways.stock import count_stock
 from stubs import common_pb2
 from stubs.operator_pb2 import (
+    BackupToRecord,
+    BackupToRemove,
     CartonCount,
     ClosePackageRequest,
     CountStockRequest,
@@ -146,6 +148,20 @@ class OperatorDoor(OperatorServicer):
         differs = Counter(r.code for r in receipt.refused)
         log.info("stock.counted", code=receipt.code, cards=receipt.records, differs=dict(differs))
         return receipt_to_wire(receipt)
+
+    async def RecordBackup(
+        self, request: BackupToRecord, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        made = BackupMade(
+            request.backup_id, request.place, tuple(request.holds), request.expires_on
+        )
+        return receipt_to_wire(await self._floor.inventory.record_backup(made))
+
+    @answering
+    async def RemoveBackup(
+        self, request: BackupToRemove, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        return receipt_to_wire(await self._floor.inventory.remove_backup(request.backup_id))
 
     @answering
     async def LookAtFloor(

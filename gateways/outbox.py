@@ -22,6 +22,7 @@ from gateways.centre_return import send_return, write_return
 from gateways.fonts import DEBIAN_FONTS, FontUnusable, ListFonts
 from gateways.lists import write_lists
 from ledger.queries import Queries
+from ledger.returns import revision_of
 
 log = structlog.get_logger()
 
@@ -93,7 +94,9 @@ class Outbox:
         try:
             rows = await asyncio.to_thread(
                 self._queries.rows,
-                "select id, kind, batch_id from outbox where acknowledged = 0 order by id",
+                # By length first: a batch's tenth return goes after its ninth.
+                "select id, kind, batch_id from outbox where acknowledged = 0"
+                " order by length(id), id",
             )
         except Exception as e:  # noqa: BLE001  # the ledger is away: seen in the log, tried again
             log.warning("outbox.waiting", reason=type(e).__name__)
@@ -133,7 +136,8 @@ class Outbox:
         if not self._card_management:
             self._board.not_left(file_id, Code.RECEIVER_MISSING)
             return
-        receipt = await send_return(self._card_management, file_id, batch_id, path)
+        revision = await asyncio.to_thread(revision_of, self._queries, file_id)
+        receipt = await send_return(self._card_management, file_id, batch_id, revision, path)
         if not receipt.accepted:
             raise _NotTaken(receipt.code)
         await self._sorting.acknowledge([file_id])

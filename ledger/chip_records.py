@@ -48,7 +48,8 @@ class LedgerChipRecords:
         """How those of these chips stand that have a body."""
         found = self._open().rows(
             "select b.identification_code, max(b.released) as begun, max(case when exists ("
-            "  select 1 from event e where e.body_id = b.body_id and e.type = ?) then 1 else 0 end)"
+            "  select 1 from event e where e.body_id = b.body_id and e.body_id <> ''"
+            "  and e.type = ?) then 1 else 0 end)"
             " as replaced"
             " from body b where b.identification_code in (select value from json_each(?))"
             " group by b.identification_code",

@@ -19,6 +19,7 @@ from domain.changes import (
     Away,
     Changes,
     Committed,
+    Delete,
     Guard,
     Insert,
     Refused,
@@ -30,13 +31,15 @@ from domain.changes import (
 )
 from domain.codes import Code
 from ledger import metrics, schema
-from ledger.connection import ROWS_PER_STATEMENT, Again, Connection, as_json
+from ledger.connection import ROWS_PER_STATEMENT, Again, Connection, Database, as_json
 
 GENESIS = "0" * 64
 TRIES = 8
 """Of one transaction that others came between; after each a pause, the first of PAUSE_SECONDS, each
 twice the one before."""
 PAUSE_SECONDS = 0.002
+OUTRUN = 1_000_000
+"""Epochs: more than a line is ever started between two backups."""
 
 ResultT = TypeVar("ResultT")
 
@@ -63,6 +66,10 @@ class Ledger:
         self._connection = Connection(url, write=True)
         schema.create(self._connection)
         metrics.expect_commits()
+
+    @property
+    def database(self) -> Database:
+        return self._connection.database
 
     def close(self) -> None:
         self._connection.close()
@@ -121,6 +128,8 @@ class Ledger:
             _insert(c, insert)
         for update in changes.updates:
             _update(c, update)
+        for delete in changes.deletes:
+            _delete(c, delete)
         number = self._append(changes, epoch, payload_hash)
         return Committed(changes.reply, number, False)
 
@@ -157,6 +166,15 @@ class Ledger:
         }
         self._connection.insert("commit_link", schema.TYPES["commit_link"], [link])
         return int(number)
+
+    def outrun(self) -> None:
+        """Raise the epochs of all lines beyond any that an instance may hold which took one from
+        this ledger after the copy was made that it was restored from."""
+        self._once(lambda: self._connection.run("update epoch set epoch = epoch + ?", OUTRUN))
+
+    def reclaim(self) -> bool:
+        """See `Database.reclaim`."""
+        return self._connection.database.reclaim(self._connection)
 
     def record_heads(self, heads: Sequence[Row]) -> None:
         """Keep signed heads (line, number, hash, at, signature). A head that is there stays."""
@@ -214,3 +232,18 @@ def _update(c: Connection, update: Update) -> None:
                 Code.GUARD_FAILED,
                 f"{update.table}: {len(chunk) - changed} of {len(chunk)} rows had changed",
             )
+
+
+def _delete(c: Connection, delete: Delete) -> None:
+    if delete.column not in schema.COLUMNS[delete.table]:
+        raise ValueError(f"{delete.table}: unknown column")
+    gone = 0
+    for at in range(0, len(delete.values), ROWS_PER_STATEMENT):
+        gone += c.run(
+            f"delete from {delete.table} where {delete.column} in (select value from json_each(?))",
+            as_json(delete.values[at : at + ROWS_PER_STATEMENT]),
+        )
+    if gone != delete.rows:
+        raise Refused(
+            Code.GUARD_FAILED, f"{delete.table}: {gone} rows, {delete.rows} when it was decided"
+        )

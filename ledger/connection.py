@@ -186,6 +186,6 @@ def connect(url: str | Path, *, write: bool) -> Connection:
     return Connection(url, write=write)
 
 
-def as_json(items: Sequence[Row] | Sequence[str]) -> str:
+def as_json(items: Row | Sequence[Row] | Sequence[str]) -> str:
     """Rows or values as the one parameter of a set-based statement (`json_each(?)`)."""
     return json.dumps(items, ensure_ascii=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyodbc
@@ -37,6 +38,14 @@ class Reading(Protocol):
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]: ...
 
 
+class Running(Reading, Protocol):
+    """What runs statements: `ledger.connection.Connection`."""
+
+    def run(self, sql: str, *parameters: Any) -> int: ...
+
+    def value(self, sql: str, *parameters: Any) -> Any: ...
+
+
 class Database(Protocol):
     """One database, by its URL. Has no connection itself."""
 
@@ -48,6 +57,8 @@ class Database(Protocol):
     """Nobody else's commit comes between what this transaction reads and what it writes."""
     begin_reading: str
     """All that this transaction reads is one snapshot."""
+    copy_name: str
+    """What the file of a copy is called."""
 
     @property
     def url(self) -> str: ...
@@ -79,3 +90,15 @@ class Database(Protocol):
 
     def standing(self, reading: Reading) -> str:
         """Version and settings on which durability rests, for `centre doctor`."""
+
+    def reclaim(self, running: Running) -> bool:
+        """Leave nothing of deleted personal data in the database's files, as far as it can. False:
+        somebody reads there now, ask again later; nobody waits for that meanwhile."""
+
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """Write what `snapshot`, a transaction that reads, sees (SQLite: what is committed by now)
+        into a new file (0600), while others go on committing. Raises LedgerUnusable."""
+
+    def take_copy(self, source: Path) -> None:
+        """Bring what `copy` wrote into this database, which holds no ledger. Raises
+        LedgerUnusable."""

@@ -21,7 +21,13 @@ from ledger.faults import Fault
 Data = Mapping[str, Any]
 Fail = Callable[[str, str], Fault]
 
-EFFECTS = frozenset({EventType.BODY_SCRAPPED, EventType.STOCK_MISSING, EventType.STOCK_FOUND})
+LOTS = {
+    ActKind.LOT_RELEASE: EventType.LOT_RELEASED,
+    ActKind.LOT_INSPECT: EventType.LOT_RECALLED,
+}
+EFFECTS = frozenset(
+    {EventType.BODY_SCRAPPED, EventType.STOCK_MISSING, EventType.STOCK_FOUND, *LOTS.values()}
+)
 """Events that only an act of two people brings."""
 
 
@@ -32,6 +38,9 @@ def _effects_of(act: Data) -> set[tuple[str, str]]:
         return {(EventType.STOCK_MISSING, b) for b in missing} | {
             (EventType.STOCK_FOUND, b) for b in found
         }
+    if act["kind"] in LOTS:
+        return {(LOTS[act["kind"]], act["subject"])}
+    assert act["kind"] == ActKind.CARD_SCRAP
     return {(EventType.BODY_SCRAPPED, act["subject"])}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from domain.changes import Row, canonical_json
 from ledger.queries import Queries
 
 FIELDS = ("line", "number", "hash", "at", "signature")
+TAIL_BYTES = 2**20
 _HALF = 32  # bytes of r and of s on P-256
 
 
@@ -49,9 +50,10 @@ def signed_head(link: Row, signature: bytes) -> dict[str, Any]:
 def latest_links(queries: Queries) -> list[dict[str, Any]]:
     """The newest link (line, number, hash, at) of each line that has one, by line."""
     return queries.rows(
-        "select c.line, c.number, c.hash, c.at from commit_link c"
-        " join (select line, max(number) as number from commit_link group by line) n"
-        " on n.line = c.line and n.number = c.number order by c.line"
+        # A cross join, so that SQLite begins with the few lines, not with all commits.
+        "select c.line, c.number, c.hash, c.at from epoch e cross join commit_link c"
+        " where c.line = e.line and c.number ="
+        "  (select max(n.number) from commit_link n where n.line = e.line) order by e.line"
     )
 
 
@@ -59,7 +61,10 @@ def unsigned_heads(queries: Queries) -> list[dict[str, Any]]:
     """Those of `latest_links` that no recorded head covers yet."""
     covered = {
         r["line"]: r["number"]
-        for r in queries.rows("select line, max(number) as number from head group by line")
+        for r in queries.rows(
+            "select e.line, coalesce((select max(h.number) from head h where h.line = e.line), 0)"
+            " as number from epoch e"
+        )
     }
     return [link for link in latest_links(queries) if link["number"] > covered.get(link["line"], 0)]
 
@@ -70,7 +75,7 @@ def append_head_file(path: Path, heads: Sequence[Row]) -> None:
     with a torn line, which the next append cuts away (it was never recorded)."""
     if not heads:
         return
-    text = b"".join(canonical_json({f: head[f] for f in FIELDS}) + b"\n" for head in heads)
+    text = head_lines(heads)
     new = not path.exists()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -110,17 +115,52 @@ def _sync_folder(folder: Path) -> None:
 def read_head_file(path: Path) -> list[dict[str, Any]]:
     """All heads of the file, oldest first; a torn last line is left out. Raises HeadFileDamaged
     for any other line that is not a head, FileNotFoundError if there is no file."""
-    heads = []
-    lines = path.read_bytes().split(b"\n")
-    for at, raw in enumerate(lines[:-1], start=1):
+    return list(_heads(path.read_bytes(), path.name))
+
+
+def head_lines(heads: Iterable[Row]) -> bytes:
+    """Heads as the file has them."""
+    return b"".join(canonical_json({f: head[f] for f in FIELDS}) + b"\n" for head in heads)
+
+
+def _heads(content: bytes, name: str) -> Iterator[dict[str, Any]]:
+    for at, raw in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             head = json.loads(raw)
         except (ValueError, RecursionError):
             head = None
         if not is_head(head):
-            raise HeadFileDamaged(f"{path.name}: line {at} is not a head")
-        heads.append(head)
-    return heads
+            raise HeadFileDamaged(f"{name}: line {at} is not a head")
+        yield head
+
+
+def newest_heads(path: Path) -> dict[str, dict[str, Any]]:
+    """By line the newest head among the last ones of the file (TAIL_BYTES of it); none if there is
+    no file. Raises HeadFileDamaged."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - TAIL_BYTES)
+            file.seek(start)
+            tail = file.read(size - start)
+    except FileNotFoundError:
+        return {}
+    if start:
+        tail = tail.partition(b"\n")[2]
+    newest: dict[str, dict[str, Any]] = {}
+    for head in _heads(tail, path.name):
+        newest[head["line"]] = max(head, newest.get(head["line"], head), key=_number)
+    return newest
+
+
+def _number(head: Row) -> int:
+    return int(head["number"])
+
+
+def beyond(heads: Iterable[Row], links: Iterable[Row]) -> list[Row]:
+    """Those heads whose commits come after the newest of a ledger (`links`: of each line)."""
+    newest = {link["line"]: link["number"] for link in links}
+    return [head for head in heads if head["number"] > newest.get(head["line"], 0)]
 
 
 def is_head(head: Any) -> bool:

@@ -16,7 +16,7 @@ from domain.registers.loading import load_divisions
 from domain.words import in_words
 from ledger.connection import as_json
 from ledger.lots import lots_of
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 WORDS: Mapping[str, tuple[str, str]] = {
     EventType.ORDER_ADVISED: ("厂家回盘通知制卡订单", "the factory return advises the order"),
@@ -83,6 +83,15 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
     if is_identification_code(identifier.upper()):
         identifier = identifier.upper()  # as the ledger has it
     bodies, orders, records = _named(queries, identifier)
+    of_records = ""
+    parameters: tuple[str, ...] = ()
+    if records:
+        of_records = (
+            " or e.type in (?, ?) and exists (select 1 from json_each(?) r where"
+            "  r.value->>'file_id' = e.data->>'file_id'"
+            "  and r.value->>'record_number' = e.data->>'record')"
+        )
+        parameters = EventType.RECORD_REFUSED, EventType.RECORD_CORRECTED, as_json(records)
     steps = [
         (r["id"], Step(r["at"], r["line"], r["number"], _words(r), r["body_id"], r["order_id"]))
         for r in queries.rows(
@@ -91,14 +100,10 @@ def body_history(queries: Queries, identifier: str) -> list[Step]:
             " join commit_link c on c.line = e.line and c.number = e.number"
             " where e.body_id in (select value from json_each(?)) and e.body_id <> ''"
             " or e.order_id in (select value from json_each(?)) and e.order_id <> ''"
-            " or e.type in (?, ?) and exists (select 1 from json_each(?) r where"
-            "  r.value->>'file_id' = e.data->>'file_id'"
-            "  and r.value->>'record_number' = e.data->>'record')",
+            f"{of_records}",
             as_json(bodies),
             as_json(orders),
-            EventType.RECORD_REFUSED,
-            EventType.RECORD_CORRECTED,
-            as_json(records),
+            *parameters,
         )
     ]
     steps += _returned(queries, bodies, orders + [r["order_id"] for r in records])
@@ -134,7 +139,7 @@ def _returned(
 ) -> list[tuple[int, Step]]:
     """The lines of centre returns that speak of these, and whether the return was taken."""
     found = queries.rows(
-        "select file_id, order_id, body_id, result, reason, final from return_line"
+        "select file_id, batch_id, order_id, body_id, result, reason, final from return_line"
         " where order_id in (select value from json_each(?)) and order_id <> ''"
         " or body_id in (select value from json_each(?)) and body_id <> ''",
         as_json(orders),
@@ -145,9 +150,10 @@ def _returned(
         for r in queries.rows(
             "select e.id, c.at, e.line, e.number, e.type from event e"
             " join commit_link c on c.line = e.line and c.number = e.number"
-            " where e.type = ? and e.data->>'file_id' = ?"
-            " or e.type = ? and e.data->>'outbox_id' = ?",
-            EventType.RETURN_WRITTEN, line["file_id"],
+            f" where e.data->>'batch_id' = ? and {OF_NO_CARD}"
+            " and (e.type = ? and e.data->>'file_id' = ?"
+            "  or e.type = ? and e.data->>'outbox_id' = ?)",
+            line["batch_id"], EventType.RETURN_WRITTEN, line["file_id"],
             EventType.RETURN_ACKNOWLEDGED, line["file_id"],
         ):  # fmt: skip
             words = _both(WORDS[r["type"]]) + f"：{line['file_id']}"

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from domain.changes import EventType
 from domain.custody import ActKind, ActState
-from domain.places import VAULT, Line, held, transit, work
+from domain.places import LEGAL, VAULT, Line, Standing, held, standing, transit, work
+from ledger.connection import as_json
 from ledger.people import key_states
 from ledger.queries import Queries
 
@@ -19,11 +20,12 @@ UNDER_TEMPORARY_KEYS = (
     held(Line.KEY_REPLACEMENT),
 )
 """Where a body is whose chip may still carry keys of its factory."""
-HERE = (
-    "b.place not like 'factory/%' and b.place not like 'courier/%'"
-    " and b.place not like '%/rejected' and b.place <> 'shredder'"
+HERE = sorted(
+    place
+    for place in {target for _, target in LEGAL} - {"courier"}
+    if standing(place) in (Standing.IN_WORK, Standing.HELD)
 )
-"""Which bodies (`b`) are neither shipped, rejected nor destroyed."""
+"""Where bodies are that are neither shipped, rejected nor destroyed."""
 
 
 def key_dependents(queries: Queries, labels: Sequence[str]) -> dict[str, int]:
@@ -37,7 +39,9 @@ def key_dependents(queries: Queries, labels: Sequence[str]) -> dict[str, int]:
     banks = {
         f"bank:{row['bank']}": row["bodies"]
         for row in queries.rows(
-            f"select bank, count(*) as bodies from body b where {HERE} group by bank"
+            "select bank, count(*) as bodies from body"
+            " where place in (select value from json_each(?)) group by bank",
+            as_json(HERE),
         )
     }
     files = Counter(
@@ -70,10 +74,12 @@ def _bodies_of_masters(queries: Queries) -> dict[tuple[str, str], int]:
         " union all select 'formal', 'v' || cast(version as text), count(*) from ("
         # A release that names no version is one of the first.
         "select coalesce(max(cast(e.data->>'version' as integer)), 1) as version"
-        " from body b join event e on e.body_id = b.body_id and e.type = ?"
-        f" where b.released = 1 and {HERE}"
+        # A cross join: SQLite begins with the bodies that are here, not with all releases.
+        " from body b cross join event e where e.body_id = b.body_id and e.body_id <> ''"
+        " and e.type = ? and b.released = 1 and b.place in (select value from json_each(?))"
         " group by b.body_id) released group by version",
         *UNDER_TEMPORARY_KEYS,
         EventType.KEY_WRITE_RELEASED,
+        as_json(HERE),
     )
     return {(row["family"], row["version"]): row["bodies"] for row in found}

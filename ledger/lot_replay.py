@@ -63,7 +63,10 @@ class LotReplay:
         known = self._lots.get(data["lot_id"])
         if known is None or known.lot.batch_id != data["batch_id"]:
             raise fail("抽检批未提交", "the lot was never presented")
-        if event_type == EventType.SAMPLE_DRAWN:
+        if event_type in (EventType.LOT_RELEASED, EventType.LOT_RECALLED):
+            if known.state is not LotState.REFUSED:
+                raise fail("批未拒收而处置", "decided upon, but it was not refused")
+        elif event_type == EventType.SAMPLE_DRAWN:
             self._draw(known, data["drawn"], bodies, fail)
         else:
             self._judge(known, event_type, data["nonconforming"], bodies, fail)
@@ -112,14 +115,20 @@ class LotReplay:
         """A body of a lot moved. Raises what `fail` makes."""
         if after.place == DRAWN:
             known = self._lots.get(data["lot_id"])
-            if known is None or after.body_id not in known.sample:
+            recalled = known is not None and known.state is LotState.RECALLED
+            if known is None or not (recalled or after.body_id in known.sample):
                 raise fail("样本不是种子所抽", "drawn, but not by the seed of its lot")
-            known.drawn.add(after.body_id)
+            if not recalled:
+                known.drawn.add(after.body_id)
+            return
+        known = self._by_key.get(self._key(before))
+        if before.condition == Code.LOT_REFUSED and after.place == _WORK:
+            if known is None or known.state is not LotState.RELEASED:
+                raise fail("批未放行", "goes on, but nobody released its lot")
             return
         if before.place not in (_WORK, READ_AGAIN):
             return
-        known = self._by_key.get(self._key(before))
-        if after.place == PACKING and known and known.state is not LotState.ACCEPTED:
+        if after.place == PACKING and known and not _may_pack(known.state, before.place):
             raise fail("批未接收而装包", "packed out of a lot that was not accepted")
         if (
             after.place == held(Line.SORTING)
@@ -130,6 +139,12 @@ class LotReplay:
 
     def _key(self, body: Body) -> Key:
         return self._deliveries.get(body.carton_id, ""), body.bank, body.kind
+
+
+def _may_pack(state: LotState, place: str) -> bool:
+    if state is LotState.RECALLED:
+        return place == READ_AGAIN
+    return state in (LotState.ACCEPTED, LotState.RELEASED)
 
 
 def _is_planned(lot: Lot) -> bool:

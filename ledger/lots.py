@@ -12,7 +12,7 @@ from typing import Any
 
 from domain.changes import EventType
 from ledger.connection import as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 
 class LotState(StrEnum):
@@ -20,6 +20,8 @@ class LotState(StrEnum):
     DRAWN = "drawn"
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    RELEASED = "released"
+    RECALLED = "recalled"
 
 
 STATES: Mapping[str, LotState] = {
@@ -27,10 +29,14 @@ STATES: Mapping[str, LotState] = {
     EventType.SAMPLE_DRAWN: LotState.DRAWN,
     EventType.LOT_ACCEPTED: LotState.ACCEPTED,
     EventType.LOT_REFUSED: LotState.REFUSED,
+    EventType.LOT_RELEASED: LotState.RELEASED,
+    EventType.LOT_RECALLED: LotState.RECALLED,
 }
 """What each event makes of its lot."""
 
 
+DECIDED = frozenset({LotState.ACCEPTED, LotState.RELEASED, LotState.RECALLED})
+"""Nothing is to be decided about the lot any more."""
 SHOWN = ("lot_id", "size", "sample_size", "accept", "nonconforming", "state")
 
 
@@ -66,10 +72,10 @@ class Lot:
 def lots_of(queries: Queries, batch_id: str | None = None) -> list[Lot]:
     """The lots of a batch, or all, as they stand now, in the order of their presentation."""
     lots: dict[str, Lot] = {}
-    of_batch = "" if batch_id is None else " and data->>'batch_id' = ?"
+    of_batch = "" if batch_id is None else f" and e.data->>'batch_id' = ? and {OF_NO_CARD}"
     for r in queries.rows(
-        "select type, data from event where type in (select value from json_each(?))"
-        f"{of_batch} order by id",
+        "select e.type, e.data from event e where e.type in (select value from json_each(?))"
+        f"{of_batch} order by e.id",
         as_json(sorted(STATES)),
         *(() if batch_id is None else (batch_id,)),
     ):

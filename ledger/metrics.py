@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
+from ledger.returns import interim_totals
 from ledger.summary import OUTSIDE, STAGES
 
 log = structlog.get_logger()
@@ -134,15 +135,17 @@ class LedgerGauges(Collector):
                 return []
 
     def _ask(self, queries: Queries) -> Iterable[Metric]:
-        bodies, outbox, outbox_age, unsigned_age = _families()
+        bodies, interim, outbox, outbox_age, unsigned_age = _families()
         self._read_movements(queries)
         for account, n in sorted(self._accounts.items()):
             bodies.add_metric(account, n)
+        for r in interim_totals(queries):
+            interim.add_metric((r["result"], r["reason"]), r["lines"])
         waiting = self._read_outbox(queries)
         outbox.add_metric((), len(waiting))
         outbox_age.add_metric((), _age(min(waiting, default=None)))
-        unsigned_age.add_metric((), _age(_oldest_unsigned(queries)))
-        return bodies, outbox, outbox_age, unsigned_age
+        unsigned_age.add_metric((), _age(oldest_unsigned(queries)))
+        return bodies, interim, outbox, outbox_age, unsigned_age
 
     def _read_movements(self, queries: Queries) -> None:
         for r in queries.rows(
@@ -166,14 +169,18 @@ class LedgerGauges(Collector):
 
     def _read_outbox(self, queries: Queries) -> list[str]:
         """When each entry was written that its receiver has not taken."""
-        waiting = [r["id"] for r in queries.rows("select id from outbox where acknowledged = 0")]
+        waiting = {
+            r["id"]: r["batch_id"]
+            for r in queries.rows("select id, batch_id from outbox where acknowledged = 0")
+        }
         known = {i: self._outbox_since[i] for i in waiting if i in self._outbox_since}
-        new = [i for i in waiting if i not in known]
+        new = [{"id": i, "batch": b} for i, b in waiting.items() if i not in known]
         if new:
             for r in queries.rows(
-                "select j.value as id, c.at from json_each(?) j join event e"
-                " on e.type in (select value from json_each(?))"
-                " and e.data->'outbox'->>j.value is not null"
+                "select j.value->>'id' as id, c.at from json_each(?) j join event e"
+                f" on e.data->>'batch_id' = j.value->>'batch' and {OF_NO_CARD}"
+                " and e.type in (select value from json_each(?))"
+                " and e.data->'outbox'->>(j.value->>'id') is not null"
                 " join commit_link c on c.line = e.line and c.number = e.number",
                 as_json(new),
                 as_json(SENDING),
@@ -191,6 +198,11 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
             labels=("place", "kind", "result", "reason"),
         ),
         GaugeMetricFamily(
+            "card_centre_return_interim_lines",
+            "Lines of centre returns that are not final and were not superseded yet",
+            labels=("result", "reason"),
+        ),
+        GaugeMetricFamily(
             "card_centre_outbox_entries", "What left the floor and was not taken by its receiver"
         ),
         GaugeMetricFamily(
@@ -204,12 +216,14 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
     )
 
 
-def _oldest_unsigned(queries: Queries) -> str | None:
-    found = queries.one(
-        "select min(c.at) as at from epoch e join commit_link c on c.line = e.line and c.number ="
+def oldest_unsigned(queries: Queries) -> str | None:
+    """When the oldest commit took effect that no signed head covers; None: all are covered."""
+    found = queries.rows(
+        # Begins with the few lines, as in `ledger.heads`.
+        "select c.at from epoch e cross join commit_link c where c.line = e.line and c.number ="
         " 1 + coalesce((select max(h.number) from head h where h.line = e.line), 0)"
     )
-    return found["at"] if found else None
+    return min((r["at"] for r in found), default=None)
 
 
 def _age(at: str | None) -> float:

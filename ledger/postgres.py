@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyodbc
 
-from ledger.database import LedgerUnusable, Reading, Trouble
+from ledger.database import LedgerUnusable, Reading, Running, Trouble
 
 SCHEME = "postgresql:"
 DRIVERS = (
@@ -20,7 +21,7 @@ DRIVERS = (
     "/usr/lib/aarch64-linux-gnu/odbc/psqlodbcw.so",
 )
 OLDEST_SERVER = 130_000
-LOCK_SECONDS = 20
+LOCK_MILLISECONDS = 20_000
 CLIENT: Mapping[str, str] = {
     "application_name": "card-centre",
     "connect_timeout": "5",
@@ -35,7 +36,6 @@ SESSION = (
 )
 READER = ("set default_transaction_read_only = on",)
 WRITER = (
-    f"set lock_timeout = '{LOCK_SECONDS}s'",
     # A process that hangs with a transaction open does not hold up the others for ever.
     "set idle_in_transaction_session_timeout = '60s'",
     # A commit finds its rows by their keys. To read a whole table instead, which the planner
@@ -64,11 +64,15 @@ def from_url(url: str) -> Postgres:
     its directory. Raises LedgerUnusable for a URL without database, or with a password."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
-    if parts.password is not None or "password" in options:
+    if parts.password is not None or any("password" in name for name in options):
         raise LedgerUnusable(
             "[ledger] url: no password in it; put it into the passfile of libpq"
             " (~/.pgpass, mode 0600; another file: ?passfile=FILE)"
         )
+    try:
+        port = parts.port
+    except ValueError:
+        raise LedgerUnusable("[ledger] url: the port is no number") from None
     name = unquote(parts.path.strip("/"))
     if _NOT_IN_A_WORD.search(unquote(url)):
         raise LedgerUnusable("[ledger] url: no blanks, quotes, semicolons or braces in it")
@@ -79,7 +83,7 @@ def from_url(url: str) -> Postgres:
     return Postgres(
         url,
         host=unquote(parts.hostname or "") or options.pop("host", "/var/run/postgresql"),
-        port=str(parts.port or options.pop("port", "5432")),
+        port=str(port or options.pop("port", "5432")),
         user=unquote(parts.username or "") or options.pop("user", getpass.getuser()),
         database=name,
         options=tuple(options.items()),
@@ -104,6 +108,7 @@ class Postgres:
     )
     begin_writing = "begin isolation level serializable read write"
     begin_reading = "begin isolation level repeatable read read only"
+    copy_name = "ledger.dump"
 
     def open(self, *, write: bool) -> pyodbc.Connection:
         """Durability is asserted: a commit waits for the disk (`synchronous_commit`), and the
@@ -113,6 +118,7 @@ class Postgres:
             for setting in (*SESSION, *(WRITER if write else READER)):
                 odbc.execute(setting).close()
             if write:
+                odbc.execute(f"set lock_timeout = {LOCK_MILLISECONDS}").close()
                 self._check(odbc)
         except BaseException:
             odbc.close()
@@ -216,9 +222,12 @@ class Postgres:
 
     def expected_shapes(self, tables: Sequence[str]) -> dict[str, str]:
         """Makes them in a schema of its own, in a transaction that is rolled back: the server
-        spells both."""
+        spells both. A server is asked once in a process."""
         odbc = self.open(write=True)
         try:
+            key = (str(odbc.execute("show server_version").fetchval()), *tables)
+            if key in _EXPECTED:
+                return _EXPECTED[key]
             for statement in (
                 "begin",
                 "create schema ledger_as_expected",
@@ -232,7 +241,7 @@ class Postgres:
             odbc.execute("rollback").close()
         finally:
             odbc.close()
-        return _shapes(found)
+        return _EXPECTED.setdefault(key, _shapes(found))
 
     def damage(self, reading: Reading) -> str:
         """What it can't read it says when it is read; its pages have checksums of their own."""
@@ -251,6 +260,57 @@ class Postgres:
         version = row.pop("version")
         return f"PostgreSQL {version}, " + ", ".join(f"{k} {v}" for k, v in row.items())
 
+    def reclaim(self, running: Running) -> bool:
+        """The two tables of personal data are written anew, which is as long as the retention
+        time, not as history, makes them; who reads them waits. What the server wrote to its WAL
+        goes as it recycles that."""
+        running.run("set lock_timeout = '200ms'")
+        try:
+            for table in ("personal", "number_index"):
+                running.run(f"vacuum (full) {table}")
+        except pyodbc.Error as e:
+            if str(e.args[0]) != _LOCK_NOT_AVAILABLE:
+                raise
+            return False
+        finally:
+            running.run(f"set lock_timeout = {LOCK_MILLISECONDS}")
+        return True
+
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """By pg_dump: a restore needs no server of the same version, or of the same machine."""
+        (exported,) = snapshot.rows("select pg_export_snapshot() as id")
+        plain = ("--no-owner", "--no-privileges", f"--dbname={self.url}")
+        what = ("--format=custom", f"--snapshot={exported['id']}", f"--file={target}")
+        self._tool("pg_dump", *what, *plain)
+        target.chmod(0o600)
+
+    def take_copy(self, source: Path) -> None:
+        """By pg_restore, in one transaction."""
+        odbc = self.open(write=True)
+        try:
+            if odbc.execute(self.present).fetchval():
+                raise LedgerUnusable(f"the database {self.database} holds a ledger already")
+        finally:
+            odbc.close()
+        whole = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
+        self._tool("pg_restore", *whole, f"--dbname={self.url}", str(source))
+
+    def _tool(self, *command: str) -> None:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            raise LedgerUnusable(
+                f"{command[0]} is missing: apt-get install postgresql-client"
+            ) from None
+        if done.returncode:
+            # What it says names tables and files; a row that it could quote is not shown.
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+            raise LedgerUnusable(f"{command[0]}: {reason}")
+
+
+_LOCK_NOT_AVAILABLE = "55P03"
+_EXPECTED: dict[tuple[str, ...], dict[str, str]] = {}
+"""By the version of a server and the statements."""
 
 _CATALOGUE = """
 with ours as (select c.oid, c.relname, c.relkind, c.relpersistence, c.relrowsecurity

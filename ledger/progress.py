@@ -13,7 +13,7 @@ from typing import Any
 from domain.changes import SENDING, EventType
 from domain.places import CARD_LINES, LEGAL, VAULT, owner, standing
 from ledger.connection import as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 from ledger.summary import OUTSIDE, STAGES, seconds_between
 
 RATE_SECONDS = 60.0
@@ -92,10 +92,12 @@ def _rates(queries: Queries, now: str) -> dict[str, float]:
     counted = {
         (r["line"], r["type"]): r["n"]
         for r in queries.rows(
-            "select e.line, e.type, count(*) as n from event e"
+            "select e.line, e.type, count(*) as n from"
+            " (select line, number, type from event where id > ? order by id limit ?) e"
             " join commit_link c on c.line = e.line and c.number = e.number"
-            " where e.id > ? and c.at >= ? group by e.line, e.type",
+            " where c.at >= ? group by e.line, e.type",
             first,
+            RATE_EVENTS,
             since,
         )
     }
@@ -112,7 +114,8 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
     return queries.rows(
         "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
         "  join commit_link c on c.line = e.line and c.number = e.number"
-        "  where e.type in (select value from json_each(?))"
+        f"  where e.data->>'batch_id' = o.batch_id and {OF_NO_CARD}"
+        "  and e.type in (select value from json_each(?))"
         "  and e.data->'outbox'->>o.id is not null), '') as at"
         " from outbox o where o.acknowledged = 0 order by o.id",
         as_json(SENDING),
@@ -122,11 +125,9 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
 def open_batches(queries: Queries) -> list[str]:
     """Batches whose centre return was not taken yet."""
     found = queries.rows(
-        "select distinct f.batch_id from file_in f where not exists (select 1 from outbox o"
-        " where o.batch_id = f.batch_id and o.kind = 'centre_return' and o.acknowledged = 1)"
-        " union select d.batch_id from delivery d where not exists (select 1 from outbox o"
-        " where o.batch_id = d.batch_id and o.kind = 'centre_return' and o.acknowledged = 1)"
-        " order by 1"
+        "select f.batch_id from file_in f where f.closed = 0 and f.kind <> 'correction'"
+        " union select o.batch_id from outbox o where o.kind = 'centre_return'"
+        " and o.acknowledged = 0 order by 1"
     )
     return [r["batch_id"] for r in found]
 
@@ -160,11 +161,11 @@ def _last_packing(queries: Queries, batch_id: str) -> str:
         found = queries.one(
             "select e.id, c.at from event e"
             " join commit_link c on c.line = e.line and c.number = e.number"
-            " where e.type = ? and e.id > ? and e.data->>'batch_id' = ?"
+            f" where e.data->>'batch_id' = ? and e.type = ? and e.id > ? and {OF_NO_CARD}"
             " order by e.id desc limit 1",
+            batch_id,
             event_type,
             last["id"],
-            batch_id,
         )
         last = found or last
     return str(last["at"])

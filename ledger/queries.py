@@ -19,6 +19,9 @@ BODY = (
     " b.identification_code, b.order_id, b.lease, b.released, b.live, b.destination, b.package_id,"
     " b.ticket, b.leased_to, b.leased_until, b.leased_in"
 )
+OF_NO_CARD = "e.body_id = '' and e.order_id = ''"
+"""Events `e` of a whole batch, carton, lot or package; with it, those of one batch or carton (by
+`data->>'batch_id'`, `data->>'carton_id'`) are found without those of all others."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,11 @@ class Identified:
 @dataclass(frozen=True)
 class OrderState:
     """How an order stands. `stopped`: why card management stopped it, empty if it did not, None
-    if it never did; `closed`: the return of its batch (of the batch that its card lies in,
-    if it has one) is out."""
+    if it never did; `final`: the centre return has its last line."""
 
     order_id: str
     stopped: str | None
-    closed: bool
+    final: bool
     body: Body | None = None
 
 
@@ -105,7 +107,7 @@ class Queries:
         )
 
     def is_closed(self, batch_id: str) -> bool:
-        """Whether the centre return of a batch was written."""
+        """Whether the centre return of a batch was written: it takes no more deliveries."""
         return bool(
             self.rows(
                 "select id from outbox where batch_id = ? and kind = 'centre_return'", batch_id
@@ -195,19 +197,20 @@ class Queries:
     def advised_since(self, limit: int, batch_id: str = "") -> list[tuple[Body, str]]:
         """Bodies (of a batch, or of all) that key replacement holds because no accepted record
         stood for them, and the orders for which a correction has named their chips since. Not if
-        the order has a card already, nor once the batch's return is written."""
+        the order has a card already."""
         orders = {
             r["identification_code"]: r["order_id"]
             for r in self.rows(
                 "select o.identification_code, o.order_id from body b"
                 " join orders o on o.identification_code = b.identification_code"
                 # By length: there is an index of orders, and bodies without one are many.
-                " where b.place = ? and ? in ('', b.batch_id) and length(b.order_id) = 0"
+                " where b.place = ? and b.batch_id in (select f.batch_id from file_in f"
+                # Since its last return nothing came in of the others.
+                "  where f.closed = 0 and ? in ('', f.batch_id))"
+                " and length(b.order_id) = 0"
                 " and o.batch_id = b.batch_id and b.condition in (select value from json_each(?))"
                 " and not exists"
                 " (select 1 from body l where l.order_id = o.order_id and l.live = 1)"
-                " and not exists (select 1 from outbox x where x.batch_id = b.batch_id"
-                "  and x.kind = 'centre_return')"
                 " order by b.body_id limit ?",
                 held(Line.KEY_REPLACEMENT), batch_id, as_json(sorted(CORRECTABLE)), limit,
             )
@@ -226,7 +229,8 @@ class Queries:
         """Which of these look-up values, identification codes and order ids stand in the ledger
         already. (A person's identity number may return: a remade card has a new order.)"""
         found = self.rows(
-            "select value as v from number_index where kind <> 'identity_number'"
+            "select value as v from number_index"
+            " where kind in ('social_card_number', 'bank_card_number')"
             " and value in (select value from json_each(?))"
             " union select identification_code from orders"
             " where identification_code in (select value from json_each(?))"
@@ -303,14 +307,12 @@ class Queries:
         bodies = self.bodies_of_orders(order_ids)
         return {
             r["order_id"]: OrderState(
-                r["order_id"], r["stopped"], bool(r["closed"]), bodies.get(r["order_id"])
+                r["order_id"], r["stopped"], bool(r["final"]), bodies.get(r["order_id"])
             )
             for r in self.rows(
-                "select o.order_id, s.reason as stopped, exists (select 1 from outbox x where"
-                "  x.kind = 'centre_return' and x.batch_id = coalesce("
-                "   (select b.batch_id from body b"
-                "    where b.order_id = o.order_id and b.order_id <> ''"
-                "   order by b.live desc, b.body_id desc limit 1), o.batch_id)) as closed"
+                "select o.order_id, s.reason as stopped, exists (select 1 from return_line l"
+                "  where l.order_id = o.order_id and l.final = 1 and l.order_id <> ''"
+                "  and l.result <> 'surplus') as final"
                 " from orders o left join order_stop s on s.order_id = o.order_id"
                 " where o.order_id in (select value from json_each(?))",
                 as_json(order_ids),
@@ -330,7 +332,8 @@ class Queries:
         """All orders that one of these look-up values stands for: a remade card has a new one."""
         found = self.rows(
             "select distinct order_id from number_index"
-            " where value in (select value from json_each(?)) order by order_id",
+            " where kind in ('social_card_number', 'bank_card_number', 'identity_number')"
+            " and value in (select value from json_each(?)) order by order_id",
             as_json(values),
         )
         return [r["order_id"] for r in found]

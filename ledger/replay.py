@@ -36,6 +36,8 @@ from ledger.custody_replay import CustodyReplay
 from ledger.faults import Fault
 from ledger.floor_act_replay import EFFECTS as OF_FLOOR_ACTS
 from ledger.floor_act_replay import FloorActReplay
+from ledger.keeping_replay import EVENTS as KEEPING
+from ledger.keeping_replay import KeepingReplay
 from ledger.lease_replay import check_lease
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
@@ -72,6 +74,7 @@ class Replay:
     """The live body of each order that has one."""
     lots: LotReplay = field(default_factory=LotReplay)
     custody: CustodyReplay = field(default_factory=CustodyReplay)
+    keeping: KeepingReplay = field(default_factory=KeepingReplay)
     floor_acts: FloorActReplay = field(default_factory=FloorActReplay)
 
     def apply(self, commit: Commit) -> None:
@@ -151,10 +154,17 @@ class Replay:
                 raise _fault(commit, "订单重复", "an order is advised twice", event)
             self.orders.add(event["order_id"])
             data = event["data"]
+            self.keeping.advised(data, partial(_fail, commit, event))
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
         elif event["type"] == EventType.CARTON_RECOUNTED:
             if commit.line != Line.INVENTORY:
                 raise _fault(commit, "他线重新清点", "another line recounts", event)
+        elif event["type"] in KEEPING:
+            if commit.line != Line.INVENTORY:
+                raise _fault(commit, "事件不属于该线", "not an event of this line", event)
+            self.keeping.apply(event["type"], event["data"], partial(_fail, commit, event))
+        elif event["type"] == EventType.RETURN_WRITTEN:
+            self.keeping.written(event["data"]["batch_id"])
         elif event["type"] == EventType.GROUP_SETTLED:
             self._settle(commit, event, expected)
         elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
@@ -166,6 +176,9 @@ class Replay:
                 self.bodies,
                 partial(_fail, commit, event),
             )
+            if event["type"] in OF_FLOOR_ACTS:
+                lot_id, fail = event["data"]["lot_id"], partial(_fail, commit, event)
+                self.floor_acts.brings(event["type"], lot_id, event["data"], fail)
         elif event["type"] == EventType.NOTE_ACCEPTED:
             self.lots.noted(event["data"])
             for carton in event["data"]["cartons"]:

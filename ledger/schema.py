@@ -23,15 +23,21 @@ TABLES: tuple[str, ...] = (
         previous text not null, hash text not null,
         primary key (line, number)) strict""",
     "create unique index commit_command on commit_link (line, command_id)",
+    "create index commit_at on commit_link (at)",
     """create table event (
         id integer primary key, line text not null, number integer not null,
         position integer not null, type text not null, body_id text not null,
         order_id text not null, place text not null, condition text not null,
         data text not null) strict""",
     "create unique index event_place on event (line, number, position)",
-    "create index event_body on event (body_id) where body_id <> ''",
+    "create index event_body on event (body_id, type) where body_id <> ''",
     "create index event_order on event (order_id) where order_id <> ''",
-    "create index event_type on event (type)",
+    "create index event_type on event (type, id)",
+    # What befell a batch or a carton as a whole: few, and found without looking at those of cards.
+    """create index event_batch on event ((data->>'batch_id'), type)
+        where body_id = '' and order_id = ''""",
+    """create index event_carton on event ((data->>'carton_id'), type)
+        where body_id = '' and order_id = ''""",
     """create table movement (
         id integer primary key, line text not null, number integer not null,
         position integer not null, source_place text not null, source_condition text not null,
@@ -44,8 +50,11 @@ TABLES: tuple[str, ...] = (
     # What came in.
     """create table file_in (
         file_id text primary key, kind text not null, batch_id text not null,
-        digest text not null, records integer not null) strict""",
+        digest text not null, records integer not null,
+        closed integer not null default 0) strict""",
     "create index file_in_batch on file_in (batch_id, kind)",
+    # Of batches whose return is not written: what people and lines ask for again and again.
+    "create index file_in_open on file_in (batch_id, kind) where closed = 0",
     """create table refused_record (
         file_id text not null, record_number integer not null, order_id text not null,
         batch_id text not null, bank text not null, carton_id text not null,
@@ -53,6 +62,7 @@ TABLES: tuple[str, ...] = (
         corrected_by text not null, primary key (file_id, record_number)) strict""",
     "create index refused_batch on refused_record (batch_id)",
     "create index refused_identification on refused_record (identification_code)",
+    "create index refused_order on refused_record (order_id)",
     """create table delivery (
         delivery_id text primary key, batch_id text not null, factory_id text not null,
         state text not null) strict""",
@@ -62,6 +72,7 @@ TABLES: tuple[str, ...] = (
         bank text not null, kind text not null, noted integer not null,
         counted integer not null, destination text not null) strict""",
     "create index carton_delivery on carton (delivery_id)",
+    "create index carton_batch on carton (batch_id)",
     # Of one batch, bank and kind: bodies that stand in for missing ones, and how often that was
     # settled. Who decides on the numbers of a group guards `times`.
     """create table settled_group (
@@ -106,6 +117,7 @@ TABLES: tuple[str, ...] = (
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,
         expires_on text not null) strict""",
+    "create index personal_batch on personal (batch_id, expires_on)",
     """create table number_index (
         kind text not null, value text not null, order_id text not null,
         primary key (kind, value, order_id)) strict""",
@@ -129,12 +141,26 @@ TABLES: tuple[str, ...] = (
         file_id text not null, position integer not null, batch_id text not null,
         order_id text not null, body_id text not null, kind text not null, bank text not null,
         branch text not null, result text not null, reason text not null,
-        final integer not null, package_id text not null,
-        primary key (file_id, position)) strict""",
+        final integer not null, package_id text not null, revision integer not null default 0,
+        superseded_by integer not null default 0, primary key (file_id, position)) strict""",
+    # Positions run on through the revisions of a batch. Whatever a program decides, an order and
+    # a body have one final line at most.
+    "create unique index return_position on return_line (batch_id, position)",
+    """create unique index return_final_order on return_line (order_id)
+        where final = 1 and order_id <> '' and result <> 'surplus'""",
+    """create unique index return_final_body on return_line (body_id)
+        where final = 1 and body_id <> ''""",
+    """create index return_open on return_line (batch_id, body_id)
+        where final = 0 and superseded_by = 0""",
+    """create index return_superseded on return_line (batch_id, superseded_by)
+        where superseded_by > 0""",
+    "create index return_order on return_line (order_id) where order_id <> ''",
+    "create index return_body on return_line (body_id) where body_id <> ''",
     """create table outbox (
         id text primary key, kind text not null, batch_id text not null,
         acknowledged integer not null) strict""",
-    "create index outbox_open on outbox (acknowledged)",
+    "create index outbox_open on outbox (id) where acknowledged = 0",
+    "create index outbox_batch on outbox (batch_id, kind)",
 )
 
 TYPES: dict[str, dict[str, str]] = {}

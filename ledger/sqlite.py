@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyodbc
 
-from ledger.database import LedgerUnusable, Reading, Trouble
+from ledger.database import LedgerUnusable, Reading, Running, Trouble
 
 SCHEME = "sqlite:"
 DRIVERS = (
@@ -17,6 +18,8 @@ DRIVERS = (
     "/usr/lib/odbc/libsqlite3odbc.so",
 )
 BUSY_MILLISECONDS = 20_000
+FREE_AT_MOST = 0.25
+"""Of the pages of a file, before it is written anew."""
 
 
 def driver() -> str:
@@ -35,6 +38,7 @@ class Sqlite:
     # A read-then-write in a deferred transaction burns the whole busy time and fails.
     begin_writing = "begin immediate"
     begin_reading = "begin"
+    copy_name = "ledger.db"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -108,6 +112,43 @@ class Sqlite:
     def standing(self, reading: Reading) -> str:
         (row,) = reading.rows("select sqlite_version() as version")
         return f"SQLite {row['version']}, WAL, synchronous FULL"
+
+    def reclaim(self, running: Running) -> bool:
+        """Deleted rows were overwritten in their pages (`secure_delete`); older copies of these
+        pages go with the WAL here. Where a quarter of the file is free pages it is written anew,
+        for which commits wait."""
+        running.run("pragma busy_timeout=0")
+        try:
+            free = running.value("pragma freelist_count")
+            if int(free) > int(running.value("pragma page_count")) * FREE_AT_MOST:
+                running.run("vacuum")
+            return int(running.value("pragma wal_checkpoint(truncate)")) == 0
+        except pyodbc.Error:
+            return False
+        finally:
+            running.run(f"pragma busy_timeout={BUSY_MILLISECONDS}")
+
+    def copy(self, target: Path, snapshot: Reading) -> None:
+        """One snapshot, without free pages and WAL."""
+        if not self.path.exists():
+            raise LedgerUnusable(f"there is no ledger at {self.path}")
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        # A connection that may not write cannot make a copy either.
+        connection = pyodbc.connect(
+            f"DRIVER={driver()};DATABASE={self.path};Timeout={BUSY_MILLISECONDS};", autocommit=True
+        )
+        try:
+            connection.execute("vacuum into ?", str(target)).close()
+        except pyodbc.Error as e:
+            raise LedgerUnusable(f"the ledger can't be copied: {e.args[0]}") from None
+        finally:
+            connection.close()
+
+    def take_copy(self, source: Path) -> None:
+        if self.path.exists():
+            raise LedgerUnusable(f"{self.path} is there already")
+        shutil.copyfile(source, self.path)
+        self.path.chmod(0o600)
 
 
 def _one_spelling(ddl: str) -> str:

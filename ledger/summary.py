@@ -193,7 +193,11 @@ def _of_batch(queries: Queries, batch_id: str) -> Groups:
 def stages(queries: Queries, batch_id: str | None = None) -> dict[str, dict[str, Any]]:
     """By stage: cards that left it, seconds, cards a second. A commit is stamped when its work is
     done, so a stage counts from the last commit of any line before its own first one."""
-    join = "" if batch_id is None else " join body b on b.body_id = e.body_id and b.batch_id = ?"
+    join = (
+        ""
+        if batch_id is None
+        else " join body b on b.body_id = e.body_id and e.body_id <> '' and b.batch_id = ?"
+    )
     parameters = () if batch_id is None else (batch_id,)
     found = {
         (r["line"], r["type"]): r
@@ -249,8 +253,11 @@ def branch_table(queries: Queries, batch_id: str) -> list[dict[str, Any]]:
         "select o.bank, o.branch, b.place, count(*) as n from orders o left join"
         "  (select order_id, place, row_number() over"
         "    (partition by order_id order by live desc, body_id desc) as nth"
-        "   from body where order_id <> '') b on b.order_id = o.order_id and b.nth = 1"
+        "   from body where order_id <> '' and order_id in"
+        "    (select order_id from orders where batch_id = ?)) b"
+        "  on b.order_id = o.order_id and b.nth = 1"
         " where o.batch_id = ? group by o.bank, o.branch, b.place",
+        batch_id,
         batch_id,
     ):
         row = line(r["bank"], r["branch"])

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from domain.bodies import Body
@@ -32,7 +31,7 @@ class Said:
     data: Mapping[str, Any]
 
 
-def _events(queries: Queries, event_type: EventType) -> Iterator[list[Said]]:
+def events_of(queries: Queries, event_type: EventType) -> Iterator[list[Said]]:
     """All events of a type, ROWS_AT_ONCE at a time, oldest first."""
     after = 0
     while True:
@@ -67,7 +66,7 @@ def _compare(
             raise fault(f"列 {column} 与事件不符", f"column {column} is not what the events say")
 
 
-def _check_count(queries: Queries, table: str, expected: int) -> None:
+def check_count(queries: Queries, table: str, expected: int) -> None:
     found = queries.one(f"select count(*) as n from {table}")
     if found is None or found["n"] != expected:
         raise Fault("行数与事件不符", "has rows that no event made", table=table)
@@ -119,12 +118,12 @@ def _last_event(queries: Queries, body_id: str) -> Said | None:
     return Said(row["line"], row["number"], row["order_id"], {}) if row else None
 
 
-def check_orders(queries: Queries, today: date) -> None:
-    """Tables `orders`, `personal` and `number_index` are what ORDER_ADVISED says. Personal data
-    whose expiry is over may be gone, and the look-up values with them."""
+def check_orders(queries: Queries, destroyed: Set[str]) -> None:
+    """Tables `orders`, `personal` and `number_index` are what ORDER_ADVISED says. The last two
+    may lack rows of batches whose personal data were destroyed, and of no other."""
     orders = 0
     kept = Counter[str]()
-    for chunk in _events(queries, EventType.ORDER_ADVISED):
+    for chunk in events_of(queries, EventType.ORDER_ADVISED):
         ids = [said.order_id for said in chunk]
         rows = {t: _by_key(queries, t, "order_id", ids) for t in ("orders", "personal")}
         numbers = _by_key(queries, "number_index", "order_id", ids)
@@ -136,30 +135,31 @@ def check_orders(queries: Queries, today: date) -> None:
             _compare("orders", order_id, said, expected, order)
             personal = rows["personal"].get(order_id, [])
             index = numbers.get(order_id, [])
-            _check_sealed(said, personal, index, today)
+            _check_sealed(said, personal, index, said.data["batch_id"] in destroyed)
             kept["personal"] += len(personal)
             kept["number_index"] += len(index)
         orders += len(chunk)
-    _check_count(queries, "orders", orders)
+    check_count(queries, "orders", orders)
     for table in ("personal", "number_index"):
-        _check_count(queries, table, kept[table])
+        check_count(queries, table, kept[table])
 
 
-def _check_sealed(said: Said, personal: list[Row], index: list[Row], today: date) -> None:
+def _check_sealed(said: Said, personal: list[Row], index: list[Row], destroyed: bool) -> None:
     def fault(table: str, chinese: str, english: str) -> Fault:
         subject = f"订单 order {said.order_id}"
         return Fault(
             chinese, english, table=table, line=said.line, number=said.number, subject=subject
         )
 
-    expired = today > date.fromisoformat(said.data["expires_on"])
     for row in personal:
         if digest_of([row]) != said.data["personal"]:
             raise fault("personal", "密封记录被改动", "the sealed record was changed")
-    if not personal and not expired:
-        raise fault("personal", "密封记录未到期而缺失", "the sealed record is gone before expiry")
+    if not personal and not destroyed:
+        raise fault("personal", "密封记录未销毁而缺失", "the sealed record is gone undestroyed")
     pairs = sorted((row["kind"], row["value"]) for row in index)
-    if digest_of(pairs) != said.data["numbers"] and (pairs or not expired):
+    # Both go in one commit.
+    gone = not personal and not pairs
+    if not gone and digest_of(pairs) != said.data["numbers"]:
         raise fault("number_index", "查询索引被改动", "the look-up values were changed")
 
 
@@ -175,19 +175,25 @@ def check_replayed(
     found = {tuple(r[c] for c in key): as_said(r) for r in queries.rows(f"select * from {table}")}
     for names, expected in rows.items():
         _compare(table, " / ".join(names), None, expected, found.get(names))
-    _check_count(queries, table, len(rows))
+    check_count(queries, table, len(rows))
 
 
 def check_files(queries: Queries) -> None:
     """Tables `file_in` and `refused_record` are what RETURN_ACCEPTED, CORRECTION_ACCEPTED,
-    NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say."""
+    NOTE_ACCEPTED, RECORD_REFUSED and RECORD_CORRECTED say. A file is closed by the next
+    RETURN_WRITTEN of its batch; a correction may have come after the last."""
+    closed = {
+        said.data["batch_id"]
+        for chunk in events_of(queries, EventType.RETURN_WRITTEN)
+        for said in chunk
+    }
     files = 0
     for event_type, kind, key in (
         (EventType.RETURN_ACCEPTED, "factory_return", "file_id"),
         (EventType.CORRECTION_ACCEPTED, "correction", "file_id"),
         (EventType.NOTE_ACCEPTED, "delivery_note", "delivery_id"),
     ):
-        for chunk in _events(queries, event_type):
+        for chunk in events_of(queries, event_type):
             rows = _by_key(queries, "file_in", "file_id", [s.data[key] for s in chunk])
             for said in chunk:
                 expected = {
@@ -198,21 +204,23 @@ def check_files(queries: Queries) -> None:
                     if "records" in said.data
                     else len(said.data["cartons"]),
                 }
+                if kind != "correction":
+                    expected["closed"] = int(said.data["batch_id"] in closed)
                 row = _only(rows, said.data[key])
                 _compare("file_in", said.data[key], said, expected, row)
             files += len(chunk)
-    _check_count(queries, "file_in", files)
+    check_count(queries, "file_in", files)
     _check_refused(queries)
 
 
 def _check_refused(queries: Queries) -> None:
     corrected: dict[tuple[str, int], str] = {
         (said.data["file_id"], said.data["record"]): said.data["corrected_by"]
-        for chunk in _events(queries, EventType.RECORD_CORRECTED)
+        for chunk in events_of(queries, EventType.RECORD_CORRECTED)
         for said in chunk
     }
     refused = 0
-    for chunk in _events(queries, EventType.RECORD_REFUSED):
+    for chunk in events_of(queries, EventType.RECORD_REFUSED):
         found = {
             (r["file_id"], r["record_number"]): r
             for r in queries.rows(
@@ -239,7 +247,7 @@ def _check_refused(queries: Queries) -> None:
                     line=said.line, number=said.number, subject=f"编号 id {name}",
                 )  # fmt: skip
         refused += len(chunk)
-    _check_count(queries, "refused_record", refused)
+    check_count(queries, "refused_record", refused)
     for file_id, number in corrected:
         _compare("refused_record", f"{file_id} / {number}", None, {}, None)
 
@@ -250,11 +258,11 @@ def check_deliveries(queries: Queries) -> None:
     signed: dict[str, Said] = {
         said.data["carton_id"]: said
         for event_type in (EventType.CARTON_SIGNED_FOR, EventType.CARTON_RECOUNTED)
-        for chunk in _events(queries, event_type)
+        for chunk in events_of(queries, event_type)
         for said in chunk
     }
     deliveries = cartons = 0
-    for chunk in _events(queries, EventType.NOTE_ACCEPTED):
+    for chunk in events_of(queries, EventType.NOTE_ACCEPTED):
         ids = [said.data["delivery_id"] for said in chunk]
         rows = _by_key(queries, "delivery", "delivery_id", ids)
         carton_rows = _by_key(queries, "carton", "delivery_id", ids)
@@ -280,8 +288,8 @@ def check_deliveries(queries: Queries) -> None:
             _compare("delivery", delivery_id, said, expected, delivery)
             cartons += len(said.data["cartons"])
         deliveries += len(chunk)
-    _check_count(queries, "delivery", deliveries)
-    _check_count(queries, "carton", cartons)
+    check_count(queries, "delivery", deliveries)
+    check_count(queries, "carton", cartons)
 
 
 def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
@@ -292,12 +300,12 @@ def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
         if body.package_id:
             inside[body.package_id].append(body)
     closed: dict[str, Said] = {}
-    for chunk in _events(queries, EventType.PACKAGE_CLOSED):
+    for chunk in events_of(queries, EventType.PACKAGE_CLOSED):
         for said in chunk:
             if closed.setdefault(said.data["package_id"], said) is not said:
                 raise _of_package(said, "包重复封装", "closed twice")
     packages = 0
-    for chunk in _events(queries, EventType.PACKAGE_OPENED):
+    for chunk in events_of(queries, EventType.PACKAGE_OPENED):
         rows = _by_key(queries, "package", "package_id", [s.data["package_id"] for s in chunk])
         for said in chunk:
             package_id = said.data["package_id"]
@@ -307,7 +315,7 @@ def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
             _compare("package", package_id, close or said, expected, _only(rows, package_id))
             _check_inside(said, close, inside.pop(package_id, []))
         packages += len(chunk)
-    _check_count(queries, "package", packages)
+    check_count(queries, "package", packages)
     for package_id in (*inside, *closed):
         _compare("package", package_id, None, {}, None)
 
@@ -331,35 +339,17 @@ def _of_package(said: Said, chinese: str, english: str) -> Fault:
     )
 
 
-def check_returns(queries: Queries) -> None:
-    """Table `return_line` is what RETURN_WRITTEN says."""
-    lines = 0
-    for chunk in _events(queries, EventType.RETURN_WRITTEN):
-        for said in chunk:
-            file_id = said.data["file_id"]
-            results: Counter[str] = Counter()
-            counted = digest_of(_counted(_return_lines(queries, file_id), results))
-            if results != Counter(said.data["results"]) or counted != said.data["rows"]:
-                raise Fault(
-                    "回盘与事件不符", "the lines of the return are not those that were written",
-                    table="return_line", line=said.line, number=said.number,
-                    subject=f"编号 id {file_id}",
-                )  # fmt: skip
-            lines += said.data["lines"]
-    _check_count(queries, "return_line", lines)
-
-
 def check_outbox(queries: Queries) -> None:
     """Table `outbox` is what PACKAGE_OPENED (all packages of one commit send the same lists),
     LISTS_CHANGED, RETURN_WRITTEN and RETURN_ACKNOWLEDGED say."""
     taken = {
         said.data["outbox_id"]: said
-        for chunk in _events(queries, EventType.RETURN_ACKNOWLEDGED)
+        for chunk in events_of(queries, EventType.RETURN_ACKNOWLEDGED)
         for said in chunk
     }
     sent: set[str] = set()
     for event_type in SENDING:
-        for chunk in _events(queries, event_type):
+        for chunk in events_of(queries, event_type):
             new = {
                 outbox_id: (said, kind)
                 for said in chunk
@@ -376,24 +366,4 @@ def check_outbox(queries: Queries) -> None:
                 row = _only(rows, outbox_id)
                 _compare("outbox", outbox_id, taken.get(outbox_id, said), expected, row)
             sent |= set(new)
-    _check_count(queries, "outbox", len(sent))
-
-
-def _return_lines(queries: Queries, file_id: str) -> Iterator[Row]:
-    position = 0
-    while True:
-        rows = queries.rows(
-            "select * from return_line where file_id = ? and position > ?"
-            " order by position limit ?",
-            file_id, position, ROWS_AT_ONCE,
-        )  # fmt: skip
-        if not rows:
-            return
-        position = rows[-1]["position"]
-        yield from rows
-
-
-def _counted(rows: Iterator[Row], results: Counter[str]) -> Iterator[Row]:
-    for row in rows:
-        results[row["result"]] += 1
-        yield row
+    check_count(queries, "outbox", len(sent))

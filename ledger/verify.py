@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from ledger.faults import Fault
 from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
 from ledger.queries import Queries
 from ledger.replay import Commit, Replay
+from ledger.return_replay import check_returns
 from ledger.summary import OUTSIDE, seconds_between, summary
 
 COMMITS_AT_ONCE = 64
@@ -90,8 +90,6 @@ def verify(
     ledger: str | Path,
     head_file: Path | None,
     public_key_pem: bytes | None,
-    *,
-    today: date | None = None,
 ) -> Report:
     """Read the `ledger` (its URL, or the path of a file) and report the first thing that does not
     fit.
@@ -101,7 +99,7 @@ def verify(
     not checked) and name links that are there; the file has every head of the table.
     Meaning: every event can have happened, movements are the sum of the events, tables are what
     the events say. Balances: no account has the wrong sign, both equations of the centre hold per
-    bank and kind. `today` (default: the day it is) tells which personal data may be gone.
+    bank and kind. Personal data are there, or were destroyed after their expiry, as events say.
 
     Never raises for what is in the database or the files, whatever it is; changes nothing.
     """
@@ -125,7 +123,7 @@ def verify(
             chain.check_kept_outside(queries, _kept_outside(head_file))
         progress.signatures = signed.checked
         _measure_tail(queries, signed.covered, progress)
-        _check_meaning(queries, today or datetime.now(UTC).date(), progress)
+        _check_meaning(queries, progress)
     except Fault as fault:
         return progress.report(str(fault))
     except (Away, pyodbc.Error, MemoryError) as e:
@@ -146,7 +144,7 @@ def _unreadable(at: str, reason: str) -> Fault:
     return Fault("内容无法读取", f"holds what this program never wrote ({reason})", table=at)
 
 
-def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
+def _check_meaning(queries: Queries, progress: _Progress) -> None:
     progress.at = "event / movement"
     replay = Replay()
     for commit in _commits(queries):
@@ -162,7 +160,10 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
     bodies = replay.bodies
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
         ("body", lambda: tables.check_bodies(queries, bodies)),
-        ("orders / personal / number_index", lambda: tables.check_orders(queries, today)),
+        (
+            "orders / personal / number_index",
+            lambda: tables.check_orders(queries, replay.keeping.destroyed),
+        ),
         (
             "settled_group",
             lambda: tables.check_replayed(
@@ -182,7 +183,7 @@ def _check_meaning(queries: Queries, today: date, progress: _Progress) -> None:
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
         ("package", lambda: tables.check_packages(queries, bodies)),
-        ("return_line", lambda: tables.check_returns(queries)),
+        ("return_line", lambda: check_returns(queries)),
         ("outbox", lambda: tables.check_outbox(queries)),
         ("movement", lambda: _check_balances(queries, replay)),
     )

@@ -14,7 +14,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from enum import StrEnum
 
 from domain.changes import EventType
-from ledger.queries import Queries
+from ledger.connection import as_json
+from ledger.queries import OF_NO_CARD, Queries
 from scheduler.calendar import Calendar
 
 BATCH_DAYS = 5
@@ -44,11 +45,13 @@ def open_clocks(
     queries: Queries, now: datetime, calendar: Calendar, batch_id: str | None = None
 ) -> list[Clock]:
     """The clocks of all batches (or of one) whose centre return was not taken yet."""
-    returns = _times(queries, _RETURNS)
-    signed = _times(queries, _SIGNED)
-    announced = _times(queries, _ANNOUNCED)
+    found = queries.rows(_OPEN, batch_id or "")
+    batches = as_json([row["batch_id"] for row in found])
+    returns = _times(queries, _FIRST_OR_LAST.format("max"), EventType.RETURN_ACCEPTED, batches)
+    signed = _times(queries, _SIGNED, EventType.CARTON_SIGNED_FOR, batches)
+    announced = _times(queries, _FIRST_OR_LAST.format("min"), EventType.NOTE_ACCEPTED, batches)
     clocks = []
-    for row in queries.rows(_OPEN, batch_id or ""):
+    for row in found:
         batch = row["batch_id"]
         # With a delivery that is not signed for, not all of its cards are here.
         cards = signed.get(batch) if not row["unsigned"] else None
@@ -65,33 +68,32 @@ def open_clocks(
     return sorted(clocks, key=lambda c: (c.due, c.batch_id))
 
 
-_RETURNS = (
-    "select e.data->>'batch_id' as batch_id, max(c.at) as at from event e"
-    " join commit_link c on c.line = e.line and c.number = e.number where e.type = ? group by 1",
-    EventType.RETURN_ACCEPTED,
+_FIRST_OR_LAST = (
+    "select e.data->>'batch_id' as batch_id, {}(c.at) as at from event e"
+    " join commit_link c on c.line = e.line and c.number = e.number"
+    " where e.type = ? and e.data->>'batch_id' in (select value from json_each(?))"
+    f" and {OF_NO_CARD} group by 1"
 )
 _SIGNED = (
-    "select k.batch_id, max(c.at) as at from event e"
-    " join carton k on k.carton_id = e.data->>'carton_id'"
-    " join commit_link c on c.line = e.line and c.number = e.number where e.type = ? group by 1",
-    EventType.CARTON_SIGNED_FOR,
-)
-_ANNOUNCED = (
-    "select e.data->>'batch_id' as batch_id, min(c.at) as at from event e"
-    " join commit_link c on c.line = e.line and c.number = e.number where e.type = ? group by 1",
-    EventType.NOTE_ACCEPTED,
+    # Cross joins: SQLite begins with the cartons of these batches, not with all that were signed.
+    "select k.batch_id, max(c.at) as at from carton k cross join event e cross join commit_link c"
+    f" where e.data->>'carton_id' = k.carton_id and {OF_NO_CARD} and c.line = e.line"
+    " and c.number = e.number and e.type = ?"
+    " and k.batch_id in (select value from json_each(?)) group by 1"
 )
 _OPEN = (
-    "select f.batch_id, exists (select 1 from delivery d"
-    "  where d.batch_id = f.batch_id and d.state <> 'signed') as unsigned"
-    " from file_in f where ? in ('', f.batch_id) and not exists (select 1 from outbox x"
-    "  where x.batch_id = f.batch_id and x.kind = 'centre_return' and x.acknowledged = 1)"
-    " group by f.batch_id"
+    "select f.batch_id, case when exists (select 1 from delivery d"
+    "  where d.batch_id = f.batch_id and d.state <> 'signed') then 1 else 0 end as unsigned"
+    " from (select batch_id from file_in where closed = 0 and kind <> 'correction'"
+    "  union select batch_id from outbox where kind = 'centre_return' and acknowledged = 0) f"
+    " where ? in ('', f.batch_id)"
 )
 
 
-def _times(queries: Queries, question: tuple[str, str]) -> Mapping[str, date]:
-    return {r["batch_id"]: _day(r["at"]) for r in queries.rows(*question)}
+def _times(
+    queries: Queries, question: str, event_type: EventType, batches: str
+) -> Mapping[str, date]:
+    return {r["batch_id"]: _day(r["at"]) for r in queries.rows(question, event_type, batches)}
 
 
 def _day(at: str) -> date:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from proof.postgres import PostgresServer, running
+from tests.ledgers import DATABASES, Databases, within
+
 # On a loaded machine an example that waits for the processor is no fault of the code. Where changes
 # are judged (CI=true) examples are the same each time; elsewhere every run looks for new ones.
 settings.register_profile("centre", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -30,6 +33,44 @@ def short_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One private server for all tests; whoever needs it fails where PostgreSQL is missing. It
+    lives in memory where there is some: to drop a database takes a second on a disk."""
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="cc-", dir=memory if memory.is_dir() else "/tmp"))
+    try:
+        with running(path) as server:
+            yield server
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresServer) -> Databases:
+    return Databases(postgres)
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def each_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tests of a module are run over each database."""
+    if request.param == "sqlite":
+        yield
+        return
+    with within(request.getfixturevalue("databases")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _databases_of_one_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Those that a test made go when it ends; those of its module stay until that does."""
+    if "each_database" not in request.fixturenames:
+        yield
+        return
+    with request.getfixturevalue("databases").dropped():
+        yield
 
 
 @pytest.fixture

@@ -218,6 +218,7 @@ class CartonWork:
             Code.OVER_COUNT,
             identification_code,
             order_id,
+            destination=carton.destination,
             ticket=ticket,
         )
         writing.receive(body, Account(SURPLUS_READ, carton.kind, carton.bank))

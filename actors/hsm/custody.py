@@ -18,6 +18,7 @@ from actors.hsm.backup import SavedKey
 from actors.hsm.key_block import import_key_block, parse_key_block
 from actors.hsm.key_places import KeyPlaces, changeable, meaning
 from actors.hsm.labels import HEAD, INDEX, OWN, TRANSPORT, Kind
+from actors.hsm.labels import data as data_key
 from actors.hsm.labels import kek as kek_label
 from actors.hsm.masters import Masters, check_value
 from actors.hsm.token import KeyToken
@@ -117,6 +118,13 @@ class Custody:
                     raise KeyRefused(Code.KEY_STATE, f"{label}: active")
             for label, place in keys.items():
                 place.destroy(label)
+
+    def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        """See `KeyCustody.destroy_data_keys`."""
+        with self._alone():
+            for label in map(data_key, batch_ids):
+                if place := self._keys.find(label):
+                    place.destroy(label)
 
     def inventory(self) -> list[KeyEntry]:
         """See `KeyCustody.inventory`."""

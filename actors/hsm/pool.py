@@ -134,6 +134,9 @@ class KeyPool:
     async def destroy(self, labels: Sequence[str]) -> None:
         await self._change("destroy", labels)
 
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        await self._change("destroy_data_keys", batch_ids)
+
     async def restore(self, blob: bytes, states: Mapping[str, str]) -> list[KeyEntry]:
         entries: list[KeyEntry] = await self._change("restore", blob, states)
         return entries

@@ -100,6 +100,15 @@ def create_token(directory: Path, pin: str, so_pin: str) -> None:
     _log.info("token_created", label=LABEL)
 
 
+def copy_tokens(directory: Path, target: Path) -> None:
+    """Copy the token of `directory` to the new folder `target`, while no process changes it. Raises
+    ProviderError if there is none."""
+    if not (directory / "tokens").exists():
+        raise ProviderError(f"there is no token in {directory}")
+    with _exclusive(directory / "softhsm2.lock"):
+        shutil.copytree(directory / "tokens", target)
+
+
 def write_softhsm_conf(directory: Path) -> None:
     """Write where the token of `directory` lies. A home that was moved or restored elsewhere says
     so again at each start: SoftHSM2 knows no relative paths."""

@@ -157,7 +157,7 @@ class SocialApplication:
     def _lose_charge(self, key: Key) -> None:
         """Every second bit of `key` reads as 0, its version as before."""
         worn = bytes(b & 0x55 for b in key.value)
-        self._change(KeyWritten(key.key_id, key.version, worn, key.tries_left))
+        self._change(KeyWritten(key.key_id, key.version, worn, key.tries_left, key.written))
         self._security.was_written(key)
 
     def _internal_authenticate(self, command: Command) -> bytes:
@@ -185,7 +185,8 @@ class SocialApplication:
         value = plain[1 : 1 + KEY_LENGTH]
         if plain != pad(bytes((KEY_LENGTH,)) + value, block):
             raise StatusError(SW.WRONG_DATA)
-        self._change(KeyWritten(target.key_id, command.p1, value, target.tries))
+        times = target.written + 1
+        self._change(KeyWritten(target.key_id, command.p1, value, target.tries, times))
         self._security.was_written(target)
         return b""
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 @dataclass
 class Key:
     """One key of the application. `tries` is the error counter when fresh; a key with no
-    `tries_left` is blocked. `value` has 16 bytes and never shows in a repr."""
+    `tries_left` is blocked. `value` has 16 bytes and never shows in a repr. `written` is how often
+    WRITE KEY gave it a value: no chip shows that, an auditor of the plastic asks it."""
 
     key_id: int
     version: int
     value: bytes = field(repr=False)
     tries: int
     tries_left: int
+    written: int = 0
     check_value: bytes = field(default=b"", repr=False, compare=False)
     """Follows from the value; empty until it is asked for."""
 
@@ -31,12 +33,13 @@ class Pin:
 
 @dataclass(frozen=True)
 class KeyWritten:
-    """A new value, version and counter for a key that the chip has."""
+    """A new value, version and counters for a key that the chip has."""
 
     key_id: int
     version: int
     value: bytes = field(repr=False)
     tries_left: int
+    written: int
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,10 @@ class SocialMemory:
         match change:
             case TriesLeft(key_id, tries_left):
                 self.keys[key_id].tries_left = tries_left
-            case KeyWritten(key_id, version, value, tries_left):
+            case KeyWritten(key_id, version, value, tries_left, written):
                 key = self.keys[key_id]
                 key.version, key.value, key.tries_left = version, value, tries_left
+                key.written = written
                 key.check_value = b""
             case RecordWritten(file, tag, value):
                 self.records.setdefault(file, {})[tag] = value

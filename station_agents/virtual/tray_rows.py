@@ -51,8 +51,8 @@ def change_row(change: Change) -> dict[str, Any]:
     match change:
         case TriesLeft(key_id, tries_left):
             return {"tries": [key_id, tries_left]}
-        case KeyWritten(key_id, version, value, tries_left):
-            return {"key": [key_id, version, value.hex().upper(), tries_left]}
+        case KeyWritten(key_id, version, value, tries_left, written):
+            return {"key": [key_id, version, value.hex().upper(), tries_left, written]}
         case RecordWritten(file, tag, value):
             return {"record": [f"{file:02X}", f"{tag:02X}", value.hex().upper()]}
         case BinaryWritten(file, offset, data):
@@ -73,8 +73,8 @@ def change_from(row: Mapping[str, Any]) -> Change:
     match row:
         case {"tries": [key_id, tries_left]}:
             return TriesLeft(key_id, tries_left)
-        case {"key": [key_id, version, value, tries_left]}:
-            return KeyWritten(key_id, version, bytes.fromhex(value), tries_left)
+        case {"key": [key_id, version, value, tries_left, written]}:
+            return KeyWritten(key_id, version, bytes.fromhex(value), tries_left, written)
         case {"record": [file, tag, value]}:
             return RecordWritten(int(file, 16), int(tag, 16), bytes.fromhex(value))
         case {"binary": [file, offset, data]}:
@@ -103,6 +103,7 @@ def _social_row(memory: SocialMemory) -> dict[str, Any]:
                 "value": key.value.hex().upper(),
                 "tries": key.tries,
                 "tries_left": key.tries_left,
+                **({"written": key.written} if key.written else {}),
             }
             for key in memory.keys.values()
         ],
@@ -144,9 +145,9 @@ def _social_from(row: Mapping[str, Any]) -> SocialMemory:
 
 def _key_from(row: Mapping[str, Any]) -> Key:
     key = Key(row["id"], row["version"], bytes.fromhex(row["value"]), row["tries"],
-              row["tries_left"])  # fmt: skip
+              row["tries_left"], row.get("written", 0))  # fmt: skip
     if len(key.value) != 16 or not 0 <= key.tries_left <= 255 or not 0 < key.tries <= 255:
         raise ValueError
-    if not 0 <= key.key_id <= 255 or not 0 <= key.version <= 255:
+    if not 0 <= key.key_id <= 255 or not 0 <= key.version <= 255 or key.written < 0:
         raise ValueError
     return key

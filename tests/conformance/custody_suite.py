@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import pytest
 from Crypto.Cipher import AES, DES3, PKCS1_OAEP
 from Crypto.PublicKey import RSA
 
 from domain.codes import Code
-from domain.provider import Authenticate, KeyChange, KeySet, KnownKey
+from domain.provider import Authenticate, KeyChange, KeySet, KnownKey, RecordUnsealable
 from tests.conformance import custody_files
 from tests.conformance.card_side import Factory, take_temporary_keys
 from tests.conformance.custody_specimen import (
@@ -149,6 +150,22 @@ def check_states(make: Make) -> None:
                 p.destroy([label])
 
 
+def check_data_keys_are_destroyed(make: Make) -> None:
+    """What a destroyed data key sealed opens nowhere any more; another batch's still does. Again
+    it is no error, and a record sealed for that batch afterwards has another key."""
+    with make() as c:
+        p = c.provider
+        old, other = p.seal("B1", [("O1", b"old")])[0], p.seal("B2", [("O2", b"other")])[0]
+        for _ in range(2):
+            p.destroy_data_keys(["B1", "never"])
+            with pytest.raises(RecordUnsealable):
+                p.unseal("B1", [("O1", old)])
+        assert p.unseal("B2", [("O2", other)]) == [b"other"]
+        p.seal("B1", [("O3", b"new")])
+        with pytest.raises(RecordUnsealable):
+            p.unseal("B1", [("O1", old)])
+
+
 def check_the_next_version(make: Make) -> None:
     """Activating version 2 retires version 1: what is written to chips is version 2 from then on,
     and version 1 never comes back. A version before the active one can't be activated."""
@@ -237,6 +254,7 @@ CHECKS: Sequence[Callable[[Make], None]] = (
     check_components_are_good_for_one_place,
     check_weak_keys,
     check_states,
+    check_data_keys_are_destroyed,
     check_the_next_version,
     check_temporary_keys_wait,
     check_bank_keys_and_keks,

@@ -239,7 +239,9 @@ def test_busy_and_absent_centre(tmp_path: Path) -> None:
 
 def returned(count: int) -> list[bytes]:
     return [
-        files.serialize(CentreReturnRecord(order_id=f"o{n}", result="shipped", final=True))
+        files.serialize(
+            CentreReturnRecord(order_id=f"o{n}", result="shipped", final=True, line=n + 1)
+        )
         for n in range(count)
     ]
 

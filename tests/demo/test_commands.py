@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from centre.demo_terminal import Said, Terminal
-from tests.demo.audit import Evidence
+from proof.evidence import Evidence
 from tests.demo.running import centre, environment
 
 # Whoever comes first waits for the demo.

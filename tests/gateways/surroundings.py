@@ -22,7 +22,7 @@ from counterparts.orders import plan_batch
 from counterparts.people import People
 from domain.card.profile import load_profile
 from domain.changes import Changes, Committed
-from domain.lines import ChipLine, FactoryReturn, Note, Receipt, SignFor
+from domain.lines import BackupMade, ChipLine, FactoryReturn, Note, Receipt, SignFor
 from domain.provider import Answer, RecordUnsealable, Request
 from domain.turns import CentreTurn, StationTurn, Verdict
 from gateways.doors import Doors, serve
@@ -95,6 +95,7 @@ class RecordingInventory:
         self.notes: list[Note] = []
         self.signed: list[SignFor] = []
         self.recounted: list[tuple[str, int]] = []
+        self.backups: list[BackupMade] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
@@ -129,6 +130,15 @@ class RecordingInventory:
         self._check()
         self.recounted.append((carton_id, counted))
         return Receipt(True, records=1, taken=1)
+
+    async def record_backup(self, made: BackupMade) -> Receipt:
+        self._check()
+        self.backups.append(made)
+        return Receipt(True)
+
+    async def remove_backup(self, backup_id: str) -> Receipt:
+        self._check()
+        return Receipt(True)
 
 
 def verdict_for(turn: StationTurn) -> CentreTurn:
@@ -170,6 +180,9 @@ class LedgerDoor:
 
     async def commit(self, changes: Changes) -> Committed:
         return self._ledger.commit(changes, self._epoch)
+
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
 
 
 @dataclass

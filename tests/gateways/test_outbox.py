@@ -88,6 +88,7 @@ def _rows() -> dict[str, list[dict[str, Any]]]:
     ]
     for position, line in enumerate(lines, start=1):
         line |= {"file_id": RETURN, "position": position, "batch_id": BATCH}
+        line |= {"revision": 0, "superseded_by": 0}
     return {
         "personal": personal,
         "body": bodies,
@@ -201,11 +202,13 @@ def test_the_return_says_what_became_of_each(place: Place) -> None:
     records = good_records(ORDERS)
     assert len(lines) == ORDERS + 3
     assert lines[0] == {
+        "line": 1, "supersedes": [],
         "order_id": records[0].order_id, "social_card_number": "A00000000", "result": "shipped",
         "reason": "", "final": True, "bank": "102", "branch": BRANCH, "package": "P1",
     }  # fmt: skip
     assert [line["order_id"] for line in lines[:ORDERS]] == [r.order_id for r in records]
     assert lines[-3] == {
+        "line": ORDERS + 1, "supersedes": [],
         "body_id": "T1.0001", "kind": "temporary_card", "result": "shipped", "reason": "",
         "final": True, "bank": "102", "branch": "", "package": "P9",
     }  # fmt: skip
@@ -226,7 +229,7 @@ def test_the_return_is_there_in_gb18030_too(place: Place) -> None:
     data = path.read_bytes()
     *raw, last = data.splitlines(keepends=True)
     header, *records = [line.decode("gb18030").rstrip("\n").split("|") for line in raw]
-    assert header == ["H", "CENTRE-RETURN-1", RETURN, BATCH]
+    assert header == ["H", "CENTRE-RETURN-2", RETURN, BATCH, "0"]
     names = ("order_id", "social_card_number", "result", "reason", "bank", "branch", "package")
     places = (1, 2, 3, 4, 6, 7, 8)
     lines = read_return(place)
@@ -235,7 +238,7 @@ def test_the_return_is_there_in_gb18030_too(place: Place) -> None:
     ]
     assert [r[5] == "1" for r in records] == [line["final"] for line in lines]
     assert records[-3][9:11] == ["T1.0001", "temporary_card"]
-    assert records[-1][11] == "多卡：识别码不在回盘"
+    assert records[-1][11:] == ["多卡：识别码不在回盘", str(ORDERS + 3), ""]
     digest = hashlib.sha256(b"".join(raw)).hexdigest()
     assert last.decode() == f"T|{len(lines)}|{digest}\n"
     assert path.stat().st_mode & 0o077 == 0

@@ -21,15 +21,10 @@ from typing import Any
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.token import token_config
-from actors.shell import (
-    LedgerShell,
-    LineShell,
-    ProviderShell,
-    RayLine,
-    RayProvider,
-    ask,
-    start,
-)
+from actors.shell import ask, start
+from actors.shell_ledger import LEDGER, LedgerShell
+from actors.shell_line import LineShell, RayLine
+from actors.shell_provider import ProviderShell, RayProvider
 from centre import ray_runtime
 from centre.wiring import make_replacement, now
 from domain.card.profile import load_profile
@@ -90,20 +85,20 @@ def main() -> None:
     chips = floor.chips(floor.deliver(seed=5, cards=CARDS))
     floor.close()
     (place / "run").mkdir()
-    ledger = str(place / "ledger.db")
-    ray_runtime.start(place / "run")
+    ledger = f"sqlite:{place / 'ledger.db'}"
+    ray_runtime.start(place)
     try:
-        start("ledger", LedgerShell, ledger, now, _prepare)
+        start(LEDGER, LedgerShell, ledger, now, _prepare)
         provider = partial(make_provider, place)
         members = [start(name, ProviderShell, provider, _prepare) for name in PROVIDERS]
         line = start(
             Line.KEY_REPLACEMENT, LineShell, Line.KEY_REPLACEMENT, ledger,
-            partial(make_replacement, "ssc-3des", 10.0), _prepare, True, PROVIDERS,
+            partial(make_replacement, "ssc-3des", 10.0), now, True, PROVIDERS, _prepare,
         )  # fmt: skip
         seen = asyncio.run(_work(floor, chips, line, members))
         seen["more"] = asyncio.run(_one_more(place, members))
     finally:
-        ray_runtime.stop(place / "run")
+        ray_runtime.stop(place)
     queries = Queries(place / "ledger.db")
     events = queries.rows(
         "select type, body_id, count(*) as n from event where type in (?, ?) group by 1, 2",

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -42,6 +43,7 @@ from ledger.commit import Ledger
 from ledger.queries import Queries
 from tests.ledger.acts import people_act
 from tests.ledger.scanning import scan_packages
+from tests.ledgers import new_ledger
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)
 START = datetime(2024, 3, 1, 8, 0, tzinfo=UTC)
@@ -53,11 +55,10 @@ class Clock:
     """A commit every 10 ms."""
 
     def __init__(self) -> None:
-        self._ticks = 0
+        self._ticks = count(1)
 
     def __call__(self) -> str:
-        self._ticks += 1
-        at = START + timedelta(milliseconds=10 * self._ticks)
+        at = START + timedelta(milliseconds=10 * next(self._ticks))
         return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -72,11 +73,13 @@ class Door:
 
     async def commit(self, changes: Changes) -> Committed:
         committed = self._ledger.commit(changes, self._epoch)
-        if self.cut is not None:
-            self.cut -= 1
-            if self.cut <= 0:
-                raise Killed
+        self.cut = None if self.cut is None else self.cut - 1
+        if self.cut is not None and self.cut <= 0:
+            raise Killed
         return committed
+
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
 
 
 class Killed(Exception):
@@ -122,11 +125,7 @@ def factory_return(
 
 
 def note(
-    cartons: Sequence[NoteCarton],
-    *,
-    delivery_id: str = "D1",
-    batch: str = "B1",
-    digest: str = "n1",
+    cartons: Sequence[NoteCarton], *, delivery_id: str = "D1", batch: str = "B1", digest: str = "n1"
 ) -> Note:
     return Note(delivery_id, batch, "factory", digest, tuple(cartons))
 
@@ -136,6 +135,7 @@ class Building:
     """A ledger in a folder, its lines, and the key that signs its heads."""
 
     folder: Path
+    url: str
     ledger: Ledger
     queries: Queries
     key: ec.EllipticCurvePrivateKey
@@ -148,15 +148,11 @@ class Building:
         cls, folder: Path, now: Callable[[], str] | None = None, lots: LotPlan | None = None
     ) -> Building:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "ledger.db"
+        url = new_ledger(folder)
         key = ec.generate_private_key(ec.SECP256R1())
-        building = cls(folder, Ledger(path, now or Clock()), Queries(path), key, lots=lots)
+        building = cls(folder, url, Ledger(url, now or Clock()), Queries(url), key, lots=lots)
         building.restart()
         return building
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "ledger.db"
 
     @property
     def head_file(self) -> Path:
@@ -173,8 +169,8 @@ class Building:
         self.prefixes += 1
         self.doors = {str(line): Door(self.ledger, line) for line in Line}
         self.inventory = Inventory(self.doors[Line.INVENTORY], self.queries)
-        prefix = f"s{self.prefixes}"
-        self.sorting = Sorting(self.doors[Line.SORTING], self.queries, prefix, self.lots)
+        door = self.doors[Line.SORTING]
+        self.sorting = Sorting(door, self.queries, f"s{self.prefixes}", self.lots)
         self.cartons = CartonWork(self.queries)
         self.commands = 0
 

@@ -218,7 +218,7 @@ class Floor(RuleBasedStateMachine):
         if not hasattr(self, "b"):
             return
         self.b.close()
-        report = verify(self.b.path, None, None)
+        report = verify(self.b.url, None, None)
         shutil.rmtree(self.folder)
         assert report.ok, report.finding
 

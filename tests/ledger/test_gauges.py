@@ -47,7 +47,7 @@ def test_bodies_are_where_the_ledger_has_them_at_every_scrape(tmp_path: Path) ->
     """Two scrapers, one that looks after every commit and one that comes when all is done, both
     show the rows of `body`: nothing is read twice, nothing is skipped, what left is 0."""
     b = Building.make(tmp_path)
-    often = LedgerGauges(b.path)
+    often = LedgerGauges(b.url)
     records = [record(n) for n in range(1, 5)]
     seen: set[tuple[str, ...]] = set()
 
@@ -71,7 +71,7 @@ def test_bodies_are_where_the_ledger_has_them_at_every_scrape(tmp_path: Path) ->
     assert seen > set(bodies(b.queries))
     b.close()
     all_kinds = one_of_each(tmp_path / "all")
-    once = shown(LedgerGauges(all_kinds.path), "card_centre_bodies")
+    once = shown(LedgerGauges(all_kinds.url), "card_centre_bodies")
     assert {k: n for k, n in once.items() if n} == bodies(all_kinds.queries)
     all_kinds.close()
 
@@ -81,7 +81,7 @@ def test_ages_are_those_of_the_oldest(tmp_path: Path) -> None:
     commit; both are 0 again when it was taken, and signed."""
     at = datetime.now(UTC) - timedelta(hours=2)
     b = Building.make(tmp_path, lambda: at.isoformat(timespec="milliseconds"))
-    gauges = LedgerGauges(b.path)
+    gauges = LedgerGauges(b.url)
     age, unsigned = "card_centre_outbox_age_seconds", "card_centre_unsigned_age_seconds"
     assert shown(gauges, age) == shown(gauges, unsigned) == {(): 0}
     b.take_return(factory_return([record(1)]))

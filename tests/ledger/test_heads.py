@@ -136,7 +136,7 @@ def test_a_working_centre_can_be_verified(tmp_path: Path) -> None:
 
     def look() -> None:
         while not done.is_set():
-            report = verify(building.path, building.head_file, building.public_key)
+            report = verify(building.url, building.head_file, building.public_key)
             found.append(report.finding)
 
     looking = threading.Thread(target=look)

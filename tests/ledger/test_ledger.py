@@ -1,4 +1,4 @@
-"""The ledger on SQLite does what every ledger must."""
+"""The ledger does what every ledger must, on each database."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ import pytest
 
 from domain.changes import Away, Changes, Update
 from domain.places import Line
+from ledger import schema
 from ledger.commit import Ledger
-from ledger.connection import LedgerUnusable, connect
+from ledger.connection import LedgerUnusable, connect, database
 from ledger.queries import Queries
-from ledger.schema import TABLES
 from ledger.verify import verify
 from tests.conformance.ledger_suite import CHECKS, Specimen, check_ledger, receive
+from tests.ledgers import new_ledger
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 AT = "2024-03-01T08:00:00.000Z"
-NAMES = tuple(ddl.split()[2] for ddl in TABLES if ddl.startswith("create table"))
 
 
 def fixed_time() -> str:
     return AT
 
 
-def on_sqlite(path: Path) -> Specimen:
-    Ledger(path, fixed_time).close()
+def specimen_of(url: str) -> Specimen:
+    Ledger(url, fixed_time).close()
     return Specimen(
-        partial(Ledger, path, fixed_time),
-        partial(Queries, path),
-        partial(verify, path, None, None),
-        NAMES,
+        partial(Ledger, url, fixed_time),
+        partial(Queries, url),
+        partial(verify, url, None, None),
+        tuple(schema.TYPES),
     )
 
 
@@ -43,35 +45,41 @@ def make(tmp_path: Path) -> Callable[[], AbstractContextManager[Specimen]]:
 
     @contextmanager
     def fresh() -> Iterator[Specimen]:
-        yield on_sqlite(tmp_path / f"ledger-{next(numbers)}.db")
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        yield specimen_of(new_ledger(folder))
 
     return fresh
 
 
-def test_sqlite_is_a_ledger(make: Callable[[], AbstractContextManager[Specimen]]) -> None:
-    """The conformance suite holds over the SQLite ODBC driver."""
+def test_it_is_a_ledger(make: Callable[[], AbstractContextManager[Specimen]]) -> None:
+    """The conformance suite holds over the ODBC driver."""
     assert len(CHECKS) == 8
     check_ledger(make)
 
 
 def test_commits_are_durable_and_readers_cannot_write(tmp_path: Path) -> None:
-    """WAL and `synchronous` FULL stand on the writing connection, and a reading one changes
+    """What makes a commit durable stands on the writing connection, and a reading one changes
     nothing."""
-    path = tmp_path / "ledger.db"
-    ledger = Ledger(path, fixed_time)
-    connection = ledger._connection
-    assert connection.execute("pragma journal_mode").fetchval() == "wal"
-    assert int(connection.execute("pragma synchronous").fetchval()) == 2
-    ledger.close()
-    reading = connect(path, write=False)
-    with pytest.raises(Exception, match="readonly"):
-        reading.execute("delete from epoch")
+    url = new_ledger(tmp_path)
+    Ledger(url, fixed_time).close()
+    writing = connect(url, write=True)
+    if writing.database.name == "SQLite":
+        assert writing.value("pragma journal_mode") == "wal"
+        assert int(writing.value("pragma synchronous")) == 2
+    else:
+        assert writing.value("show synchronous_commit") == "on"
+        assert writing.value("show fsync") == "on"
+    writing.close()
+    reading = connect(url, write=False)
+    with pytest.raises(Exception, match=r"readonly|read-only"):
+        reading.run("delete from epoch")
     reading.close()
 
 
 def test_a_recorded_head_stays(tmp_path: Path) -> None:
     """Another signature over the same link does not replace the first."""
-    specimen = on_sqlite(tmp_path / "ledger.db")
+    specimen = specimen_of(new_ledger(tmp_path))
     head = {"line": "sorting", "number": 1, "hash": "h", "at": AT, "signature": "first"}
     with specimen.writer() as writer:
         writer.record_heads([head])
@@ -85,14 +93,18 @@ def test_a_ledger_that_is_locked_is_away_and_unchanged(
     """While another holds the lock, a commit says Away after the busy time, and nothing changed;
     asked again afterwards it takes effect."""
     monkeypatch.setattr("ledger.sqlite.BUSY_MILLISECONDS", 100)
-    path = tmp_path / "ledger.db"
-    ledger = Ledger(path, fixed_time)
+    monkeypatch.setattr("ledger.postgres.LOCK_MILLISECONDS", 100)
+    url = new_ledger(tmp_path)
+    ledger = Ledger(url, fixed_time)
     epoch = ledger.open_epoch(Line.INVENTORY)
-    other = connect(path, write=True)
-    other.execute("begin immediate").close()
+    other = connect(url, write=True)
+    other.run("begin immediate" if other.database.name == "SQLite" else "begin")
+    other.run("update epoch set epoch = epoch")
+    if other.database.name == "PostgreSQL":
+        other.run("lock table event in exclusive mode")
     with pytest.raises(Away):
         ledger.commit(receive("a", 1), epoch)
-    other.execute("rollback").close()
+    other.run("rollback")
     other.close()
     assert ledger.commit(receive("a", 1), epoch).repeated is False
     ledger.close()
@@ -100,20 +112,38 @@ def test_a_ledger_that_is_locked_is_away_and_unchanged(
 
 def test_another_schema_version_is_refused(tmp_path: Path) -> None:
     """A ledger of another program is not opened for writing."""
-    path = tmp_path / "ledger.db"
-    Ledger(path, fixed_time).close()
-    connection = connect(path, write=True)
-    connection.execute("update ledger_version set version = 99").close()
+    url = new_ledger(tmp_path)
+    Ledger(url, fixed_time).close()
+    connection = connect(url, write=True)
+    connection.run("update ledger_version set version = 99")
     connection.close()
     with pytest.raises(LedgerUnusable, match="99"):
-        Ledger(path, fixed_time)
+        Ledger(url, fixed_time)
 
 
 def test_unknown_columns_reach_no_statement(tmp_path: Path) -> None:
     """Names come out of the schema, never out of what a caller says."""
-    ledger = Ledger(tmp_path / "ledger.db", fixed_time)
+    ledger = Ledger(new_ledger(tmp_path), fixed_time)
     epoch = ledger.open_epoch(Line.INVENTORY)
     update = Update("body", ("body_id",), ("place = 'x', lease",), (), [])
     with pytest.raises(ValueError, match="unknown column"):
         ledger.commit(Changes(Line.INVENTORY, "a", updates=(update,)), epoch)
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:secret@h/d", "passfile"),
+        ("postgresql://u@h/d?password=secret", "passfile"),
+        ("postgresql://u@h", "no database"),
+        ("postgresql://u@h/d;x", "no blanks"),
+        ("postgresql://u@h:port/d", "port"),
+        ("mysql://u@h/d", "is needed"),
+    ],
+)
+def test_a_url_that_names_no_ledger_is_refused(url: str, said: str) -> None:
+    """What is wrong with it is said, and a password in it is not said again."""
+    with pytest.raises(LedgerUnusable, match=said) as refused:
+        database(url)
+    assert "secret" not in str(refused.value)

@@ -51,7 +51,7 @@ def sample(b: Building, size: int = 20) -> list[Body]:
 
 def finding(b: Building) -> str:
     b.close()
-    return verify(b.path, None, None).finding
+    return verify(b.url, None, None).finding
 
 
 def presented(b: Building) -> Lot:
@@ -83,7 +83,7 @@ def test_a_lot_as_it_should_be_holds(b: Building, bad: int, count: int) -> None:
     else:
         b.commit(decide_open("x4", "B1", left, set(), 1))
     b.close()
-    report = verify(b.path, None, None)
+    report = verify(b.url, None, None)
     assert (report.finding, report.lots) == ("", 1)
 
 

@@ -124,10 +124,10 @@ def test_a_row_that_was_moved_by_hand_is_not_reconciled(tmp_path: Path) -> None:
     """The balances say one thing and the bodies another."""
     b = one_of_each(tmp_path)
     b.close()
-    connection = connect(b.path, write=True)
+    connection = connect(b.url, write=True)
     connection.execute("update body set place = 'sorting/packed' where body_id = 'C1.0001'").close()
     connection.close()
-    queries = Queries(b.path)
+    queries = Queries(b.url)
     assert summary(queries)["reconciled"] is False
     assert summary(queries)["shipped"] == 19
     queries.close()

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from ledger.commit import GENESIS, link_hash
 from ledger.connection import Connection, connect
 from ledger.heads import read_head_file
 from ledger.verify import Report, verify
-from tests.ledger.building import EXPIRES, one_of_each
+from tests.ledger.building import one_of_each
 
-BEFORE_EXPIRY = date(2024, 3, 2)
-AFTER_EXPIRY = date(2024, 6, 2)
 TABLES = {table: tuple(columns) for table, columns in schema.TYPES.items()}
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
 Run = Callable[[Connection], None]
@@ -34,8 +31,8 @@ class Finished:
     folder: Path
     public_key: bytes
 
-    def verify(self, copy: Path, today: date = BEFORE_EXPIRY) -> Report:
-        return verify(copy / "ledger.db", copy / "heads.jsonl", self.public_key, today=today)
+    def verify(self, copy: Path) -> Report:
+        return verify(copy / "ledger.db", copy / "heads.jsonl", self.public_key)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +266,7 @@ def test_what_never_can_have_happened_is_found_with_all_hashes_right(
         index = next(d for d in schema.TABLES if "index commit_command" in d)
         if "damaged" not in words:
             connection.execute(index).close()
-    report = verify(copy / "ledger.db", None, None, today=BEFORE_EXPIRY)
+    report = verify(copy / "ledger.db", None, None)
     assert not report.ok
     if "damaged" not in words:
         assert words in report.finding
@@ -313,7 +310,7 @@ def test_an_end_cut_off_after_a_head_was_kept_is_found(finished: Finished, copy:
     """The last commit is taken away with everything that it did and the heads over it: what is
     left is whole by itself, and only the head kept outside tells."""
     run(copy, *CUT, "delete from head where (line, number) in (select line, number from gone)")
-    alone = verify(copy / "ledger.db", None, finished.public_key, today=BEFORE_EXPIRY)
+    alone = verify(copy / "ledger.db", None, finished.public_key)
     assert alone.ok, alone.finding
     report = finished.verify(copy)
     assert not report.ok
@@ -346,24 +343,12 @@ def test_another_key_has_signed_nothing(finished: Finished, copy: Path, tmp_path
     other = one_of_each(tmp_path / "other")
     other.close()
     path, head_file = copy / "ledger.db", copy / "heads.jsonl"
-    report = verify(path, head_file, other.public_key, today=BEFORE_EXPIRY)
+    report = verify(path, head_file, other.public_key)
     assert "signature" in report.finding
-    assert not verify(path, head_file, b"no key", today=BEFORE_EXPIRY).ok
-    unsigned = verify(path, head_file, None, today=BEFORE_EXPIRY)
+    assert not verify(path, head_file, b"no key").ok
+    unsigned = verify(path, head_file, None)
     assert unsigned.ok
     assert unsigned.unsigned_commits == unsigned.commits
-
-
-def test_personal_data_may_go_after_their_expiry_and_not_before(
-    finished: Finished, copy: Path
-) -> None:
-    """Sealed records and look-up values that are gone fit once the day is over; what is left
-    must be as it was sealed; and the expiry is the one that was said at entry."""
-    assert EXPIRES == "2024-06-01"
-    run(copy, "delete from personal", "delete from number_index")
-    assert "personal" in finished.verify(copy).finding
-    assert "personal" in finished.verify(copy, date(2024, 6, 1)).finding
-    assert finished.verify(copy, AFTER_EXPIRY).ok
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\x00", b"no database\n" * 1_000, None])

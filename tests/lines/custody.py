@@ -43,6 +43,7 @@ from ledger.key_use import key_dependents
 from ledger.people import known_keys
 from ledger.queries import Queries
 from ledger.verify import Report, verify
+from tests.ledgers import new_ledger
 
 PROFILE = load_profile("ssc-3des")
 IDLE = timedelta(minutes=15)
@@ -127,6 +128,9 @@ class KeyShelf:
         self._fail()
         for label in labels:
             self.keys.pop(label, None)
+
+    async def destroy_data_keys(self, batch_ids: Sequence[str]) -> None:
+        raise AssertionError("the custody line destroys no data keys")
 
     async def inventory(self) -> list[KeyEntry]:
         return [self.keys[label] for label in sorted(self.keys)]
@@ -242,6 +246,9 @@ class CuttingDoor:
                 raise Killed
         return committed
 
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
+
 
 @dataclass
 class Office:
@@ -260,11 +267,11 @@ class Office:
 
     def __post_init__(self) -> None:
         self.place.mkdir(parents=True, exist_ok=True)
-        path = self.place / "ledger.db"
+        self.url = self.shared.database.url if self.shared else new_ledger(self.place)
         self.ledger = self.shared or Ledger(
-            path, lambda: self.clock().isoformat(timespec="milliseconds")
+            self.url, lambda: self.clock().isoformat(timespec="milliseconds")
         )
-        self.queries = Queries(path)
+        self.queries = Queries(self.url)
         self.restart()
 
     def restart(self) -> None:
@@ -280,7 +287,7 @@ class Office:
             self.ledger.close()
 
     def verify(self) -> Report:
-        return verify(self.place / "ledger.db", None, None)
+        return verify(self.url, None, None)
 
     def receive(self, batch_id: str, cards: int) -> None:
         """Cards of a batch come into the vault."""

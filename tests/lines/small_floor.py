@@ -59,6 +59,9 @@ class Door:
     async def commit(self, changes: Changes) -> Committed:
         return self._ledger.commit(changes, self._epoch)
 
+    async def reclaim(self) -> bool:
+        return self._ledger.reclaim()
+
 
 class Nearby:
     """`KeyProvider` straight into a provider of this process."""

@@ -221,6 +221,24 @@ def test_a_recounted_card_goes_on_when_it_is_fed_again(floor: SmallFloor) -> Non
     assert summary(floor.queries)["reconciled"]
 
 
+def test_a_temporary_card_beyond_the_count_still_goes_to_the_window_of_its_carton(
+    floor: SmallFloor,
+) -> None:
+    """It was in no row but its own when it was read: counted anew, it must not be sent nowhere."""
+    delivery = floor.deliver(seed=18, cards=60)
+    inside, beyond = (c for c in floor.chips(delivery) if not c.plastic.face_number)
+    beyond.plastic.carton_id = carton = inside.plastic.carton_id
+    assert asyncio.run(Station(floor).run(inside)).stack == "good"
+    assert asyncio.run(Station(floor).run(beyond)).code == "OVER_COUNT"
+    assert asyncio.run(floor.inventory.recount(carton, 2)).accepted
+    assert asyncio.run(Station(floor).run(beyond)).stack == "good"
+    bodies = floor.queries.bodies("b.carton_id = ?", carton)
+    counted = floor.queries.carton(carton)
+    assert counted is not None
+    assert counted.destination.startswith("window-")
+    assert [b.destination for b in bodies] == [counted.destination] * 2
+
+
 def test_a_finished_chip_that_is_fed_again_goes_to_its_stack_untouched(
     floor: SmallFloor, delivery: Delivery
 ) -> None:

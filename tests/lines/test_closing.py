@@ -17,6 +17,8 @@ from domain.places import Line
 from tests.ledger.building import SOCIAL, Building, code_of, factory_return, note, record
 from tests.lines.test_corrections import GOOD, Overtaken, take_back
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 
 @pytest.fixture
 def b(tmp_path: Path) -> Iterator[Building]:

@@ -61,7 +61,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
@@ -195,6 +195,9 @@ class Overtaken:
             await meanwhile()
         return await self.door.commit(changes)
 
+    async def reclaim(self) -> bool:
+        return await self.door.reclaim()
+
 
 def all_but_the_return(b: Building) -> None:
     b.take_return(factory_return(GOOD[:1], REFUSED))
@@ -222,15 +225,18 @@ def test_a_correction_that_overtakes_the_return_keeps_the_batch_open(b: Building
     assert take_back(b) == 1
 
 
-def test_a_return_that_overtakes_the_correction_closes_the_batch(b: Building) -> None:
-    """It was decided upon while the batch was open: refused, and told so when it comes again."""
+def test_a_return_that_overtakes_the_correction_leaves_it_what_is_here(b: Building) -> None:
+    """It was decided upon while the batch was open: refused. When it comes again, the record whose
+    card is held is taken, and that of a card which never came is told so."""
     all_but_the_return(b)
     door = Overtaken(b.doors[Line.INVENTORY], b.sorting.step)
     inventory = Inventory(door, b.queries)
     with pytest.raises(Refused, match="GUARD_FAILED"):
-        asyncio.run(inventory.accept_correction(correction(LATE[:1])))
-    receipt = asyncio.run(inventory.accept_correction(correction(LATE[:1])))
-    assert (receipt.accepted, receipt.code) == (False, Code.BATCH_CLOSED)
+        asyncio.run(inventory.accept_correction(correction(LATE)))
+    receipt = asyncio.run(inventory.accept_correction(correction(LATE)))
+    assert receipt.taken == 1
+    assert [(r.record_number, r.code) for r in receipt.refused] == [(91, Code.BATCH_CLOSED)]
+    assert take_back(b) == 1
 
 
 def test_a_correction_makes_no_card_counted(b: Building) -> None:
@@ -329,7 +335,7 @@ def test_a_held_body_goes_through_to_the_courier(floor: SmallFloor) -> None:
         assert await Station(floor).run(last) == Verdict("", "good", "OK")
         assert await sort() > 0
         late = replace(sent, file_id="LATE")
-        assert (await floor.inventory.accept_correction(late)).code == Code.BATCH_CLOSED
+        assert (await floor.inventory.accept_correction(late)).code == Code.NOTHING_TAKEN
 
     asyncio.run(run(chip))
     lines = floor.queries.rows(

@@ -52,7 +52,7 @@ class Floor:
         return found.place, found.condition, found.live
 
     def finding(self) -> str:
-        return verify(self.b.path, None, None).finding
+        return verify(self.b.url, None, None).finding
 
 
 def face(number: int) -> str:

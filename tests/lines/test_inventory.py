@@ -28,6 +28,8 @@ from tests.ledger.building import (
     record,
 )
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 RECORDS = [record(n) for n in range(1, 6)]
 CARTON = NoteCarton("C1", "102", SOCIAL, 5, "")
 WINDOW = NoteCarton("T1", "102", TEMPORARY, 3, "430102")
@@ -39,7 +41,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 

@@ -22,6 +22,8 @@ from ledger.verify import verify
 from tests.ledger.building import SOCIAL, Building, Killed
 from tests.lines.test_sorting import inspected, order, packages
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 ONE, TWO, APART, WINDOW = "B1-P0001", "B1-P0003", "B1-P0002", "B1-P0005"
 """Of two branches; of the first, holders of a temporary card; of a window. ONE: cards 2 and 4."""
 
@@ -34,7 +36,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building.sort_unscanned()
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
@@ -231,7 +233,7 @@ def test_what_was_not_counted_is_found(tmp_path: Path, wrong: Any, words: str) -
     b.sort_unscanned()
     wrong(b)
     b.close()
-    assert words in verify(b.path, None, None).finding
+    assert words in verify(b.url, None, None).finding
 
 
 def test_two_scans_at_once_close_it_once(b: Building) -> None:

@@ -20,6 +20,8 @@ from ledger.verify import verify
 from tests.ledger.building import SOCIAL, Building, code_of, factory_return, note, record
 from tests.lines.test_corrections import GOOD, LATE, REFUSED, Overtaken, correction, take_back
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 NUMBERS = ("advised", "surplus", "received", "missing")
 
 
@@ -29,7 +31,7 @@ def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 

@@ -6,20 +6,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.sorting import return_lines
+from actors.returns import return_lines
 from domain.codes import Code
 from domain.lines import NoteCarton, OrderAct
-from ledger.history import batch_overview
 from ledger.summary import summary
 from ledger.verify import verify
-from scheduler.calendar import Calendar
-from scheduler.clocks import WaitsFor, open_clocks
 from tests.ledger.building import (
     REFUSED,
     SOCIAL,
@@ -32,13 +28,15 @@ from tests.ledger.building import (
     record,
 )
 
+pytestmark = pytest.mark.usefixtures("each_database")
+
 
 @pytest.fixture
 def b(tmp_path: Path) -> Iterator[Building]:
     building = Building.make(tmp_path)
     yield building
     building.close()
-    report = verify(building.path, None, None)
+    report = verify(building.url, None, None)
     assert report.ok, report.finding
 
 
@@ -206,47 +204,20 @@ def test_a_stopped_order_s_card_is_set_apart_wherever_sorting_meets_it(b: Buildi
     b.set_apart("C1", Code.CHIP_SILENT, None, order(5))
     b.sort()
     assert fates(b) == {
-        order(1): ("held", Code.CANCELLED),
-        order(2): ("held", Code.CANCELLED),
-        order(3): ("held", Code.CANCELLED),
+        order(1): ("cancelled", Code.CANCELLED),
+        order(2): ("cancelled", Code.CANCELLED),
+        order(3): ("cancelled", Code.CANCELLED),
         order(4): ("shipped", ""),
         order(5): ("rejected", Code.CHIP_SILENT),
         order(6): ("cancelled", Code.CANCELLED),
     }
     assert sum(p["count"] for p in packages(b)) == 1
-    assert {r["order_id"]: r["final"] for r in returned(b)}[order(6)] == 1
-
-
-def test_a_card_on_hold_keeps_its_batch_open(b: Building) -> None:
-    """All others ship meanwhile, the batch and its clock say what is waited for, and the return is
-    written once each order on hold was released or cancelled."""
-    inspected(b, cards=3)
-    b.orders(OrderAct.HOLD, "K1", order(1), order(2))
-    b.sort()
-    assert (summary(b.queries)["held"], summary(b.queries)["shipped"]) == (2, 2)
-    assert not b.queries.is_closed("B1")
-    (waits,) = batch_overview(b.queries, "B1")["waits_for"]
-    assert "card management to release or cancel 2 orders" in waits
-    now = datetime(2024, 3, 4, tzinfo=UTC)
-    (clock,) = open_clocks(b.queries, now, Calendar(), "B1")
-    assert clock.waits_for is WaitsFor.CENTRE
-    b.restart()
-    assert b.orders(OrderAct.RELEASE, "K2", order(1)).taken == 1
-    b.sort()
-    assert summary(b.queries)["shipped"] == 3
-    assert not b.queries.is_closed("B1")
-    assert b.orders(OrderAct.CANCEL, "K3", order(2)).taken == 1
-    b.sort()
-    assert fates(b) == {
-        order(1): ("shipped", ""),
-        order(2): ("held", Code.CANCELLED),
-        order(3): ("shipped", ""),
-    }
+    assert {r["final"] for r in returned(b)} == {1}
 
 
 def test_a_card_on_hold_in_another_batch_can_be_released(b: Building) -> None:
-    """It lies in a carton of B1, its order is of B2, whose return is out: it keeps B1 open, so its
-    hold can still be lifted."""
+    """It lies in a carton of B1, its order is of B2, and the returns of both are out: its hold can
+    still be lifted."""
     strayed = record(2, batch="B2", carton="C2")
     b.take_return(factory_return([record(1)]))
     b.take_return(factory_return([strayed], file_id="F2", batch="B2", digest="d2"))
@@ -261,10 +232,10 @@ def test_a_card_on_hold_in_another_batch_can_be_released(b: Building) -> None:
     b.orders(OrderAct.HOLD, "K1", strayed.order_id)
     b.inspect()
     b.sort()
-    assert [b.queries.is_closed(batch) for batch in ("B1", "B2")] == [False, True]
+    assert [b.queries.is_closed(batch) for batch in ("B1", "B2")] == [True, True]
     assert b.orders(OrderAct.RELEASE, "K2", strayed.order_id).taken == 1
     b.sort()
-    assert b.queries.is_closed("B1")
+    assert summary(b.queries)["shipped"] == 2
 
 
 def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Building) -> None:
@@ -298,7 +269,7 @@ def test_each_order_of_a_command_has_its_answer_and_a_repeat_has_the_same(b: Bui
     b.sort()
     b.restart()
     assert answer(OrderAct.HOLD, order(2)) == Code.ALREADY_PACKED
-    assert fates(b)[order(1)] == ("held", Code.CANCELLED)
+    assert fates(b)[order(1)] == ("cancelled", Code.CANCELLED)
 
 
 def test_a_command_comes_again_too_late_to_do_anything(b: Building) -> None:

@@ -12,7 +12,7 @@ from station_agents.virtual.social_memory import KeyWritten, RecordWritten, Trie
 from station_agents.virtual.tray_file import OpenTray, TrayFileError, journal_path, read_tray
 from tests.virtual.floor import EAK, card_line, write_tray
 
-NEW = KeyWritten(EAK, 1, bytes(range(16)), 5)
+NEW = KeyWritten(EAK, 1, bytes(range(16)), 5, 1)
 
 
 @pytest.fixture
@@ -21,7 +21,8 @@ def tray_path(tmp_path: Path) -> Path:
 
 
 def test_changes_and_moves_are_replayed(tray_path: Path) -> None:
-    """Keys, counters, records and stacks come back; a card fed again is last in the hopper."""
+    """Keys (and how often each was written), counters, records and stacks come back; a card fed
+    again is last in the hopper."""
     with OpenTray(tray_path) as tray:
         tray.change("00001", NEW)
         tray.change("00002", TriesLeft(EAK, 3))
@@ -30,7 +31,7 @@ def test_changes_and_moves_are_replayed(tray_path: Path) -> None:
         tray.append([{"card": "00000", "stack": "hopper"}])
     cards = read_tray(tray_path)[0].cards
     key = cards["00001"].memory.social.keys[EAK]
-    assert (key.version, key.value, key.tries_left) == (1, NEW.value, 5)
+    assert (key.version, key.value, key.tries_left, key.written) == (1, NEW.value, 5, 1)
     assert cards["00002"].memory.social.keys[EAK].tries_left == 3
     assert cards["00003"].memory.social.records[0x06][0x0A] == b"1"
     assert cards["00004"].stack == "good"
