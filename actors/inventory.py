@@ -27,6 +27,7 @@ from actors.receiving import (
     receipt_from_json,
 )
 from actors.recount import Counted, decide_recount, recount_problem
+from actors.stock import count
 from domain.bodies import Writing
 from domain.changes import Away
 from domain.codes import Code
@@ -39,6 +40,7 @@ from domain.lines import (
     Note,
     Receipt,
     SignFor,
+    StockCount,
 )
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
@@ -192,6 +194,11 @@ class Inventory:
             _guard_returns(writing, carton.batch_id, written)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._command():
+            return await count(Line.INVENTORY, self._ledger, self._queries, command)
 
     async def step(self) -> bool:
         """Let go what is kept long enough (`actors.keeping`); whether there is more to do."""

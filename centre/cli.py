@@ -17,7 +17,7 @@ import grpc
 
 from centre import options, running, show
 from centre.backup_commands import backup, restore
-from centre.card_commands import card
+from centre.card_commands import adjust, card, count
 from centre.config import ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
@@ -175,7 +175,7 @@ def _url(ledger: str | None) -> str | Path | None:
 
 for command in (
     find, watch, doctor, chip, kat, login, logout, whoami, people, act, key, card, lot, backup,
-    restore,
+    restore, count, adjust,
 ):  # fmt: skip
     main.add_command(command)
 

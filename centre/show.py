@@ -15,10 +15,12 @@ from rich.table import Table
 from centre.config import Config
 from centre.running import state_of
 from centre.watch import ask_floor
+from domain.codes import Code
 from domain.returns import awaited
 from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
 from ledger.keeping import Open, overdue
+from ledger.leases import in_doubt
 from ledger.lots import DECIDED, lots_of
 from ledger.queries import Queries
 from ledger.returns import interim_lines
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
 
 
+MOST_IN_DOUBT = 20
+"""Named; the places count them all."""
 LOTS = {
     "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
     "nonconforming": "不合格 nonconforming", "state": "状态 state",
@@ -98,10 +102,10 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
     machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those to be decided;
-    `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `interim`
-    (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each
-    reader of each station `code` (why it does not work), `seconds_away` of its station, and what
-    is counted of it (`ReaderStatistics`)."""
+    `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages` (`Queries.packages`),
+    `interim` (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`:
+    of each reader of each station `code` (why it does not work), `seconds_away` of its station,
+    and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
         {
@@ -126,6 +130,7 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
             " order by place, condition, kind, bank"
         ),
         "lots": [lot.row() for lot in lots_of(queries) if lot.state not in DECIDED],
+        "in_doubt": in_doubt(queries, MOST_IN_DOUBT),
         "open_packages": queries.packages("p.state = 'open'"),
         "interim": interim_lines(queries),
         "clocks": clock_facts(queries),
@@ -177,6 +182,13 @@ def status(facts: Mapping[str, Any]) -> None:
         )
     if facts["lots"]:
         table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+    if facts["in_doubt"]:
+        table(
+            f"存疑的卡 cards in doubt: {next_step(Code.IN_DOUBT)}",
+            facts["in_doubt"],
+            {"body_id": "卡体 body", "carton_id": "箱 carton", "station": "工位 station",
+             "until": "租约至 leased until"},
+        )  # fmt: skip
     packages_to_scan(facts["open_packages"])
     open_lines(facts["interim"])
     clocks(facts["clocks"])
