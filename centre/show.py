@@ -94,8 +94,8 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
     machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those
     not accepted; `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages`
-    (`Queries.packages`), `interim` (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each
-    reader of each station `code` (why it does
+    (`Queries.packages`), `interim` (`ledger.returns.interim_lines`), `clocks`
+    (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
     not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
