@@ -18,13 +18,21 @@ import structlog
 
 from actors import metrics
 from actors.floor_acts import carry_out
+from actors.stock import count
 from domain.bodies import Writing
 from domain.card.profile import Profile
 from domain.card.segment import Answers, Segment
 from domain.changes import Away, Refused
 from domain.codes import Code
 from domain.factory_return import FACE, index_text
-from domain.lines import CarriedOut, ConfirmedAct, KeyProvider, LedgerDoor
+from domain.lines import (
+    CarriedOut,
+    ConfirmedAct,
+    KeyProvider,
+    LedgerDoor,
+    Receipt,
+    StockCount,
+)
 from domain.places import Line
 from domain.provider import Answer, LookUp, Request
 from domain.turns import (
@@ -204,6 +212,11 @@ class ChipLine(Generic[SessionT, FactsT]):
             if strange:
                 await self.keep_transcripts(strange)
             return [replies[t.presentation] for t in turns]
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._one_at_a_time:
+            return await count(self.line, self._ledger, self._queries, command)
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from actors import lot_acts, scrap
+from actors import lot_acts, scrap, stock
 from actors.acts import Outcome, Plan
 from domain.bodies import Writing
 from domain.changes import Event, EventType
@@ -34,6 +34,7 @@ class FloorAct:
 
 KINDS: Mapping[str, FloorAct] = {
     ActKind.CARD_SCRAP: FloorAct(scrap.content, scrap.decide, in_hand=True),
+    ActKind.STOCK_ADJUST: FloorAct(stock.content, stock.decide),
     ActKind.LOT_RELEASE: FloorAct(lot_acts.content, lot_acts.decide),
     ActKind.LOT_INSPECT: FloorAct(lot_acts.content, lot_acts.decide),
 }

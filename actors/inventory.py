@@ -27,6 +27,7 @@ from actors.receiving import (
     receipt_from_json,
 )
 from actors.recount import Counted, decide_recount, recount_problem
+from actors.stock import count
 from domain.bodies import Writing
 from domain.changes import Away
 from domain.codes import Code
@@ -39,9 +40,11 @@ from domain.lines import (
     Note,
     Receipt,
     SignFor,
+    StockCount,
 )
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
+from ledger.keeping import destroyed_batches
 from ledger.queries import Queries
 from ledger.returns import all_in_lines, held_strangers, returns_written
 
@@ -93,6 +96,9 @@ class Inventory:
             if returned is None or returned["file_id"] != file.corrects:
                 reason = f"{file.corrects} is not the return of {file.batch_id}"
                 return Receipt(False, Code.NOTHING_TO_CORRECT, reason)
+            if destroyed_batches(q, [file.batch_id]):
+                reason = f"the personal data of {file.batch_id} were destroyed"
+                return Receipt(False, Code.BATCH_CLOSED, reason)
             written = returns_written(q, file.batch_id)
             here = held_strangers(q, file.batch_id) if written else None
             uncorrected, groups = q.uncorrected(file.batch_id), q.groups(file.batch_id)
@@ -188,6 +194,11 @@ class Inventory:
             _guard_returns(writing, carton.batch_id, written)
             await self._ledger.commit(writing.changes())
             return Receipt(True, records=1, taken=1)
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._command():
+            return await count(Line.INVENTORY, self._ledger, self._queries, command)
 
     async def step(self) -> bool:
         """Let go what is kept long enough (`actors.keeping`); whether there is more to do."""

@@ -1,7 +1,8 @@
 """Scrapping a card that a line holds: two people have it in hand (`domain.custody`, card.scrap).
 
 Plastic that may have been written is freed by looking at it, never by a clock: with the scrap the
-card stops being its order's, which may be remade.
+card stops being its order's, which may be remade. A card that stock-takes have missed is written
+off in the same way, without one in hand.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def check_in_hand(queries: Queries, body_id: str, scanned: str) -> None:
     """Raises Denied unless what was scanned is this card: the look-up value of its order's face;
     of a card without number its ticket or body id."""
     body = _to_scrap(queries, body_id)
+    if body.condition == Code.STOCK_MISSING:
+        return  # lost: two people say so who have looked for it
     if body.order_id:
         marks = queries.look_up_values(FACE, body.order_id)
     else:
@@ -57,7 +60,7 @@ def decide(queries: Queries, act: ConfirmedAct, writing: Writing) -> dict[str, A
 
 
 def _to_scrap(queries: Queries, body_id: str) -> Body:
-    """A stranger goes back to its factory, and what is missing can't be in hand."""
+    """A stranger is not ours to scrap: it goes back to its factory."""
     found = queries.bodies("b.body_id = ?", body_id)
     if not found:
         raise Denied(Code.BODY_UNKNOWN, body_id)

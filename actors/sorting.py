@@ -20,6 +20,7 @@ from actors.lots import CHUNK, WORK, LotPlan, LotWork
 from actors.order_stops import answer_again, decide_orders, orders_command, set_apart
 from actors.packing import compare, decide_close, decide_open, whole_destinations
 from actors.returns import ReturnWork
+from actors.stock import count
 from domain.bodies import Body, Writing
 from domain.changes import Committed, Event, EventType, Update
 from domain.codes import Code
@@ -30,6 +31,7 @@ from domain.lines import (
     LedgerDoor,
     OrdersCommand,
     Receipt,
+    StockCount,
 )
 from domain.places import DRAWN, PACKED, PACKING, READ_AGAIN, Line, courier, transit
 from ledger.connection import as_json
@@ -143,6 +145,11 @@ class Sorting:
         if receipt.accepted:
             await self._commit(decide_close(command, package, bodies))
         return receipt
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs (`actors.stock`)."""
+        async with self._one_at_a_time:
+            return await count(Line.SORTING, self._ledger, self._queries, command)
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once (`actors.floor_acts`)."""

@@ -31,6 +31,7 @@ from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
 from domain.codes import Code
 from domain.places import DRAWN, Line, held
+from ledger.connection import connect, ledger_file
 from ledger.queries import Queries
 from ledger.returns import interim_lines
 from ledger.summary import summary
@@ -51,7 +52,7 @@ class Demo:
     fresh: bool = False
     readers: int = 8
     ledger: str = LEDGER
-    """Its URL (`[ledger] url`)."""
+    """Its URL (`[ledger] url`); a database must be empty."""
     station_command: Sequence[str] = (sys.executable, "-m", "station_agents")
     """What starts a station (tests have one that waits)."""
     envelopes: Path | None = None
@@ -63,7 +64,7 @@ class Demo:
 def prepare_home(demo: Demo) -> Config:
     """A home for this demo: a new one, or an unfinished one of the same seed and size."""
     home = demo.home
-    asked = {"seed": demo.seed, "cards": demo.cards}
+    asked = {"seed": demo.seed, "cards": demo.cards, "ledger": demo.ledger}
     note = home / "demo.json"
     if demo.fresh and home.exists():
         if not note.exists() and any(home.iterdir()):
@@ -74,13 +75,28 @@ def prepare_home(demo: Demo) -> Config:
             f"{home} holds a finished demo: FRESH=1 makes it anew, or choose another OUT"
         )
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked:
-        raise DemoError(f"{home} holds an unfinished demo of another SEED or CARDS: FRESH=1")
+        raise DemoError(
+            f"{home} holds an unfinished demo of another SEED, CARDS or LEDGER: FRESH=1"
+        )
     if not note.exists() and home.exists() and any(home.iterdir()):
         raise DemoError(f"{home} is not empty: choose another OUT")
+    if not note.exists():
+        _check_empty(demo.ledger)
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
     logs.configure(home / "log" / "demo.log", "json")
     return initialise(home, demo.ledger)
+
+
+def _check_empty(ledger: str) -> None:
+    if ledger_file(ledger) is not None:
+        return  # it lies in the home
+    connection = connect(ledger, write=False)
+    try:
+        if connection.value(connection.database.present):
+            raise DemoError("the database of LEDGER holds a ledger already: dropdb, createdb")
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from actors.shell_provider import health_of_keys, key_pool
 from centre.config import Config
 from domain.card.profile import load_profile
 from domain.changes import Away
-from domain.places import Line
+from domain.places import CARD_LINES, Line
 from gateways.doors import serve
 from gateways.expiry import run_expiry
 from gateways.floor import Floor, Limits
@@ -71,6 +71,7 @@ class GatewayShell:
                 str(line): RayLine(handle(line))
                 for line in (Line.KEY_REPLACEMENT, Line.INSPECTION, Line.SAMPLING)
             },
+            counted={str(line): RayLine(handle(line)) for line in CARD_LINES},
             queries=Queries(config.ledger),
             profile=load_profile(config.profile),
             limits=Limits(

@@ -11,7 +11,12 @@ import grpc
 
 from centre.find import as_written
 from stubs.common_pb2 import Receipt
-from stubs.operator_pb2 import ClosePackageRequest, OpenPackage, OpenPackagesRequest
+from stubs.operator_pb2 import (
+    ClosePackageRequest,
+    CountStockRequest,
+    OpenPackage,
+    OpenPackagesRequest,
+)
 from stubs.operator_pb2_grpc import OperatorStub
 
 ANSWER_SECONDS = 60.0
@@ -38,6 +43,15 @@ def scan_package(door: str, package_id: str, counted: int | None) -> Receipt:
             request.social_card_numbers.extend(_scans(0))
             request.counted_without_number = counted or 0
         return centre.ClosePackage(request, timeout=ANSWER_SECONDS)
+
+
+def count_stock(door: str, request: CountStockRequest) -> Receipt:
+    """Scan what lies at a place and compare; what should lie there is told by nobody before the
+    scan has ended. Raises grpc.RpcError."""
+    request.social_card_numbers.extend(_scans(0))
+    with grpc.insecure_channel(door) as channel:
+        centre = OperatorStub(channel)
+        return centre.CountStock(request, timeout=ANSWER_SECONDS, wait_for_ready=True)
 
 
 def _head(package: OpenPackage) -> None:

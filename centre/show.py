@@ -15,15 +15,18 @@ from rich.table import Table
 from centre.config import Config
 from centre.running import state_of
 from centre.watch import ask_floor
+from domain.codes import Code
 from domain.returns import awaited
 from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
+from ledger.keeping import Open, overdue
+from ledger.leases import in_doubt
 from ledger.lots import DECIDED, lots_of
 from ledger.queries import Queries
 from ledger.returns import interim_lines
 from ledger.verify import Report
 from scheduler.calendar import Calendar
-from scheduler.clocks import WaitsFor, open_clocks
+from scheduler.clocks import CHINA, WaitsFor, open_clocks
 from stubs.common_pb2 import ReaderStatistics
 from stubs.operator_pb2 import FloorState
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 console = Console(highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
 
 
+MOST_IN_DOUBT = 20
+"""Named; the places count them all."""
 LOTS = {
     "lot_id": "批 lot", "size": "批量 size", "sample_size": "样本 sample", "accept": "Ac",
     "nonconforming": "不合格 nonconforming", "state": "状态 state",
@@ -47,6 +52,14 @@ READERS = {
     "power_on_failures": "无应答 silent", "broken": "中断 broken", "hangs": "挂起 hangs",
     "quarantines": "隔离 quarantines", "code": "状态 state",
 }  # fmt: skip
+
+
+OPEN_FOR = {
+    Open.RETURN: "批次未回盘 its centre return",
+    Open.RECEIPT: "回盘未被接收 its files to be taken",
+    Open.FINAL: "有未定的行 its interim lines",
+    None: "今日销毁 the inventory line",
+}
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -89,10 +102,10 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
     machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those to be decided;
-    `ledger.lots.SHOWN`), `open_packages` (`Queries.packages`), `interim`
-    (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`: of each
-    reader of each station `code` (why it does not work), `seconds_away` of its station, and what
-    is counted of it (`ReaderStatistics`)."""
+    `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages` (`Queries.packages`),
+    `interim` (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`:
+    of each reader of each station `code` (why it does not work), `seconds_away` of its station,
+    and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
         {
@@ -117,9 +130,11 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
             " order by place, condition, kind, bank"
         ),
         "lots": [lot.row() for lot in lots_of(queries) if lot.state not in DECIDED],
+        "in_doubt": in_doubt(queries, MOST_IN_DOUBT),
         "open_packages": queries.packages("p.state = 'open'"),
         "interim": interim_lines(queries),
         "clocks": clock_facts(queries),
+        "personal_data": [asdict(k) for k in overdue(queries, datetime.now(CHINA).date())],
         "readers": _reader_facts(ask_floor(content["listen"])) if content else [],
     }
 
@@ -167,9 +182,23 @@ def status(facts: Mapping[str, Any]) -> None:
         )
     if facts["lots"]:
         table("未接收的抽检批 inspection lots not accepted", facts["lots"], LOTS)
+    if facts["in_doubt"]:
+        table(
+            f"存疑的卡 cards in doubt: {next_step(Code.IN_DOUBT)}",
+            facts["in_doubt"],
+            {"body_id": "卡体 body", "carton_id": "箱 carton", "station": "工位 station",
+             "until": "租约至 leased until"},
+        )  # fmt: skip
     packages_to_scan(facts["open_packages"])
     open_lines(facts["interim"])
     clocks(facts["clocks"])
+    if facts["personal_data"]:
+        table(
+            "个人信息到期未销毁 personal data that are over",
+            [{**k, "open": OPEN_FOR[k["open"]]} for k in facts["personal_data"]],
+            {"batch_id": "批次 batch", "orders": "单 orders", "expires_on": "到期 expired on",
+             "open": "等待 waits for"},
+        )  # fmt: skip
 
 
 def packages_to_scan(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -63,6 +63,9 @@ class EventType(StrEnum):
     PACKAGE_CLOSED = "package_closed"  # what was counted in it is what is on its list
     LISTS_CHANGED = "lists_changed"  # cards left the lists of open packages: printed anew
     ACT_CARRIED_OUT = "act_carried_out"  # by the line whose cards an act of two people is about
+    STOCK_COUNTED = "stock_counted"  # what lies at a place, by scan, against the books
+    STOCK_MISSING = "stock_missing"  # moves: two people adjust by a count
+    STOCK_FOUND = "stock_found"  # moves: back to where it was missed
     BODY_SCRAPPED = "body_scrapped"  # moves: two people had it in hand
     RETURN_WRITTEN = "return_written"
     RETURN_ACKNOWLEDGED = "return_acknowledged"

@@ -68,6 +68,7 @@ class ActKind(StrEnum):
     PEOPLE_ROLES = "people.roles"
     PEOPLE_PASSWORD = "people.password"  # forgotten: typed anew by its owner beside a supervisor
     CARD_SCRAP = "card.scrap"  # a held card that both have in hand
+    STOCK_ADJUST = "stock.adjust"  # what a count missed, or found again
     LOT_RELEASE = "lot.release"  # a refused inspection lot goes on as it is
     LOT_INSPECT = "lot.inspect"  # every card of it is read again, and the good ones go on
 
@@ -76,7 +77,9 @@ COMPONENTS = (ActKind.KEY_GENERATE, ActKind.KEY_IMPORT, ActKind.KEY_ROTATE)
 """Acts to which each of the two brings a component of every key."""
 
 
-FLOOR = (ActKind.CARD_SCRAP, ActKind.LOT_RELEASE, ActKind.LOT_INSPECT)
+FLOOR = (
+    ActKind.CARD_SCRAP, ActKind.STOCK_ADJUST, ActKind.LOT_RELEASE, ActKind.LOT_INSPECT,
+)  # fmt: skip
 """Acts on cards: the line that has them carries them out (`actors/floor_acts.py`)."""
 
 _ROLES: Mapping[str, Role] = {

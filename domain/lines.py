@@ -119,6 +119,18 @@ class ClosePackage:
 
 
 @dataclass(frozen=True)
+class StockCount:
+    """What a person has scanned at a place (of a carton, or of all): the order behind each number,
+    in the order of the scans (empty: none), and how many cards without a number lie there."""
+
+    command_id: str
+    place: str
+    carton_id: str = ""
+    order_ids: tuple[str, ...] = ()
+    without_number: int = 0
+
+
+@dataclass(frozen=True)
 class BackupMade:
     """A copy of the ledger, of the token, or of both (`holds`: `ledger.keeping`), where it is put
     (`place`), and the last day on which it is kept."""
@@ -171,6 +183,14 @@ class ActingLine(Protocol):
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         """Do what two people have confirmed, once: asked again it is answered the same."""
+        ...
+
+
+class CountedLine(Protocol):
+    """A line as whoever counts its cards reaches it."""
+
+    async def count_stock(self, command: StockCount) -> Receipt:
+        """Compare what was scanned with the books, and keep what differs under an id."""
         ...
 
 

@@ -202,6 +202,21 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
 )
 
 
+STOCKED: frozenset[str] = frozenset(
+    {VAULT, transit(Line.INVENTORY, _K), work(_K), transit(_K, _I), transit(_I, _S), work(_S)}
+    | {held(line) for line in CARD_LINES}
+)
+"""Places whose cards are counted by a stock-take. (What is drawn or being packed is counted by
+its lot or package; what is rejected stays so, wherever it lies.)"""
+STOCK_MOVES = frozenset(
+    pair
+    for place in STOCKED
+    for pair in ((place, held(Line(owner(place)))), (held(Line(owner(place))), place))
+)
+"""There and back: missed, and found again."""
+
+
 def is_legal(source: str, target: str) -> bool:
     """Whether a body may go from `source` ("" = it was not there) to `target`."""
-    return (source, "courier" if target.startswith("courier/") else target) in LEGAL
+    pair = source, "courier" if target.startswith("courier/") else target
+    return pair in LEGAL or pair in STOCK_MOVES

@@ -51,6 +51,11 @@ WORDS: dict[Code, Words] = {
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
     Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
+    Code.PERSONAL_DATA_OVERDUE: Words(
+        "个人信息已到期而批次未结",
+        "personal data are over, and their batch is open",
+        "办结该批次 bring the batch to its end: centre batch BATCH",
+    ),
     Code.BACKUP_UNKNOWN: Words("无此备份", "no such backup", "查看登记 centre backup list"),
     Code.PACKAGE_DIFFERS: Words(
         "包内卡片与分拣清单不符",
@@ -159,6 +164,32 @@ WORDS: dict[Code, Words] = {
         " find the card and feed it again; if it is broken two people: centre card scrap BODY",
     ),
     Code.SCRAPPED: Words("双人报废", "scrapped by two people", "remake the card"),
+    Code.STOCK_MISSING: Words(
+        "盘点未见",
+        "on the books, and not found when stock was taken",
+        "找到后放回原处再盘点；确已遗失则双人核销"
+        " find it, put it back and count again; if it is lost: centre card scrap BODY",
+    ),
+    Code.STOCK_FOUND: Words("盘亏卡已找回", "missed before, found again", "centre adjust COUNT"),
+    Code.STOCK_DIFFERS: Words(
+        "盘点与账不符",
+        "what lies there is not what the books say",
+        "先找卡；再由两名库管员调整 look for the cards first; then two storekeepers:"
+        " centre adjust COUNT",
+    ),
+    Code.SCAN_ELSEWHERE: Words(
+        "账上在别处", "the books have it elsewhere", "送回该处 bring it to that place"
+    ),
+    Code.SCAN_UNKNOWN: Words(
+        "号码不在账上", "no order stands behind the number", "单独存放 keep the card apart"
+    ),
+    Code.PLACE_UNKNOWN: Words(
+        "无此账户", "no place whose cards are counted", "centre status 列出各处 lists the places"
+    ),
+    Code.COUNT_UNKNOWN: Words("无此盘点", "no such count", "核对盘点编号 check the id"),
+    Code.NOTHING_TO_ADJUST: Words(
+        "盘点无需调账", "nothing is missing, and nothing was found again", "none"
+    ),
     Code.NOT_DELIVERED: Words("卡片未到", "the card did not come", "ask the factory"),
     Code.KEY_UNKNOWN: Words(
         "缺少密钥",

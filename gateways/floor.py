@@ -8,7 +8,7 @@ from datetime import date
 
 from domain.card.profile import Profile
 from domain.custody import CustodyLine
-from domain.lines import ChipLine, InventoryLine, KeyProvider, SortingLine
+from domain.lines import ChipLine, CountedLine, InventoryLine, KeyProvider, SortingLine
 from gateways.board import Board
 from ledger.queries import Queries
 
@@ -54,5 +54,7 @@ class Floor:
     limits: Limits = field(default_factory=Limits)
     today: Callable[[], date] = date.today
     board: Board = field(default_factory=Board)
+    counted: Mapping[str, CountedLine] = field(default_factory=dict)
+    """The lines whose cards can be counted, by name."""
     custody: CustodyLine | None = None
     """None: a floor without people (bench); it has no door for them."""

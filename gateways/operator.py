@@ -19,12 +19,14 @@ from gateways.board import Board
 from gateways.factory import MAX_CARDS_IN_CARTON
 from gateways.floor import Floor
 from gateways.packages import close_package, is_package_id, open_packages
+from gateways.stock import count_stock
 from stubs import common_pb2
 from stubs.operator_pb2 import (
     BackupToRecord,
     BackupToRemove,
     CartonCount,
     ClosePackageRequest,
+    CountStockRequest,
     FindByNumberRequest,
     FloorState,
     FoundOrders,
@@ -139,6 +141,14 @@ class OperatorDoor(OperatorServicer):
         return receipt_to_wire(receipt)
 
     @answering
+    async def CountStock(
+        self, request: CountStockRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> common_pb2.Receipt:
+        receipt = await count_stock(self._floor, request)
+        differs = Counter(r.code for r in receipt.refused)
+        log.info("stock.counted", code=receipt.code, cards=receipt.records, differs=dict(differs))
+        return receipt_to_wire(receipt)
+
     async def RecordBackup(
         self, request: BackupToRecord, context: grpc.aio.ServicerContext[Any, Any]
     ) -> common_pb2.Receipt:

@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.bodies import Body
 from domain.changes import EventType
+from domain.codes import Code
 from domain.custody import FLOOR, ActKind, ActState
+from domain.places import LEGAL, STOCK_MOVES
 from ledger.faults import Fault
 
 Data = Mapping[str, Any]
@@ -22,12 +25,19 @@ LOTS = {
     ActKind.LOT_RELEASE: EventType.LOT_RELEASED,
     ActKind.LOT_INSPECT: EventType.LOT_RECALLED,
 }
-EFFECTS = frozenset({EventType.BODY_SCRAPPED, *LOTS.values()})
+EFFECTS = frozenset(
+    {EventType.BODY_SCRAPPED, EventType.STOCK_MISSING, EventType.STOCK_FOUND, *LOTS.values()}
+)
 """Events that only an act of two people brings."""
 
 
 def _effects_of(act: Data) -> set[tuple[str, str]]:
     """Event types with their body (or lot), as the act says them."""
+    if act["kind"] == ActKind.STOCK_ADJUST:
+        missing, found = act["content"]["missing"], act["content"]["found"]
+        return {(EventType.STOCK_MISSING, b) for b in missing} | {
+            (EventType.STOCK_FOUND, b) for b in found
+        }
     if act["kind"] in LOTS:
         return {(LOTS[act["kind"]], act["subject"])}
     assert act["kind"] == ActKind.CARD_SCRAP
@@ -40,6 +50,8 @@ class FloorActReplay:
 
     results: dict[str, Any] = field(default_factory=dict)
     """By act."""
+    missing: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Place and condition of each body when a stock-take missed it."""
     _brought: set[tuple[str, str, str]] = field(default_factory=set)
     """Effects of this commit that no act has accounted for yet: act, event type, subject."""
 
@@ -55,6 +67,26 @@ class FloorActReplay:
         if effect in self._brought:
             raise fail("事项重复执行", "an act does the same twice")
         self._brought.add(effect)
+
+    def moved(self, event_type: str, data: Data, before: Body, after: Body, fail: Fail) -> None:
+        """What a stock-take missed is found where it was missed, or scrapped, and nothing else;
+        nobody else goes those ways."""
+        was, is_now = (b.condition == Code.STOCK_MISSING for b in (before, after))
+        stood = before.place, before.condition
+        if (event_type == EventType.STOCK_MISSING) != (is_now and not was):
+            raise fail("盘点调整不符", "missing without a stock-take")
+        if event_type == EventType.STOCK_MISSING:
+            if stood != (data["was_place"], data["was_condition"]) or before.live != after.live:
+                raise fail("盘点调整不符", "missed where it was not")
+            self.missing[after.body_id] = stood
+        if was and not is_now:
+            back = self.missing.pop(after.body_id)
+            found = event_type == EventType.STOCK_FOUND and back == (after.place, after.condition)
+            if not (found or event_type == EventType.BODY_SCRAPPED):
+                raise fail("盘点调整不符", "what was missing is elsewhere now")
+        way = before.place, after.place
+        if way in STOCK_MOVES and way not in LEGAL and not (was or is_now):
+            raise fail("非法移动", "only a stock-take does that")
 
     def carried_out(self, line: str, act: Data | None, data: Data, fail: Fail) -> None:
         """ACT_CARRIED_OUT closes a commit; `act` is the custody line's record of it."""

@@ -21,6 +21,7 @@ _WORK = work(Line.KEY_REPLACEMENT)
 _GRANTS = frozenset({EventType.KEY_WRITE_RELEASED, EventType.CHIP_TAKEN_BACK})
 _ENDS_DOUBT = frozenset(
     {*_GRANTS, EventType.BODY_REJECTED, EventType.BODY_HELD, EventType.BODY_SCRAPPED}
+    | {EventType.STOCK_MISSING}
 )
 """A look at the chip, or two people with the card in hand: never a clock."""
 
@@ -52,7 +53,10 @@ def _check_doubt(event_type: str, before: Body, after: Body, fail: Fail) -> None
     was, is_now = before.condition == Code.IN_DOUBT, after.condition == Code.IN_DOUBT
     begins = event_type == EventType.BODY_IN_DOUBT
     bound = after.live and after.released and after.leased_until
-    if begins != (is_now and not was) or (begins and not (before.place == _WORK and bound)):
+    back = event_type == EventType.STOCK_FOUND
+    if begins != (is_now and not was and not back) or (
+        begins and not (before.place == _WORK and bound)
+    ):
         raise fail("存疑不符", "in doubt without a lease that ran out, or not bound any more")
     if was and not is_now and event_type not in _ENDS_DOUBT:
         raise fail("存疑不符", "no look at the card ended the doubt")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from domain.bodies import Body
 from domain.changes import EventType
+from domain.codes import Code
+from domain.places import Line, held
 from ledger.connection import as_json
 from ledger.queries import Queries
 
@@ -17,6 +20,16 @@ def run_out(queries: Queries, place: str, now: str, limit: int) -> list[Body]:
         "b.leased_until <> '' and b.leased_until <= ? and b.place = ?"
         " order by b.leased_until, b.body_id limit ?",
         now, place, limit,
+    )  # fmt: skip
+
+
+def in_doubt(queries: Queries, limit: int) -> list[dict[str, Any]]:
+    """Bodies that may have been written and were not seen since, the longest first: `body_id`,
+    `carton_id`, `station` that had it, `until` when."""
+    return queries.rows(
+        "select body_id, carton_id, leased_to as station, leased_until as until from body"
+        " where place = ? and condition = ? order by leased_until, body_id limit ?",
+        held(Line.KEY_REPLACEMENT), Code.IN_DOUBT, limit,
     )  # fmt: skip
 
 

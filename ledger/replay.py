@@ -304,8 +304,9 @@ class Replay:
             expected[before.account, after.account] += 1
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
+        fail = partial(_fail, commit, event)
+        self.floor_acts.moved(event["type"], data, before, after, fail)
         if event["type"] in OF_FLOOR_ACTS:
-            fail = partial(_fail, commit, event)
             self.floor_acts.brings(event["type"], after.body_id, data, fail)
         self._check_condition(commit, event, after)
         check_lease(event["type"], data, before, after, partial(_fail, commit, event))

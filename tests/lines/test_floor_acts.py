@@ -60,6 +60,18 @@ def face(number: int) -> str:
     return f"s{number:060d}"
 
 
+def operators(folder: Path, b: Building) -> Office:
+    """The people of a small ledger, with two who are operators and storekeepers."""
+    office = Office(folder, shared=b.ledger)
+    office.settle()
+    for name in ("ou", "ouyang"):
+        roles = (str(Role.OPERATOR), str(Role.STOREKEEPER))
+        add = {"roles": roles, "password": FIRST_PASSWORD}
+        assert office.both("sun", "su", ActKind.PEOPLE_ADD, name, **add).state == "done"
+        office.come(name)
+    return office
+
+
 @pytest.fixture
 def floor(tmp_path: Path) -> Iterator[Floor]:
     b = Building.make(tmp_path)
@@ -68,12 +80,7 @@ def floor(tmp_path: Path) -> Iterator[Floor]:
     b.take_note(note([NoteCarton("C1", "102", SOCIAL, 3, "")]))
     b.sign_for("D1", C1=3)
     b.set_apart("C1", Code.FORMAL_KEYS_FOREIGN, 1, records[0].order_id)
-    office = Office(tmp_path, shared=b.ledger)
-    office.settle()
-    for name in ("ou", "ouyang"):
-        add = {"roles": (str(Role.OPERATOR),), "password": FIRST_PASSWORD}
-        assert office.both("sun", "su", ActKind.PEOPLE_ADD, name, **add).state == "done"
-        office.come(name)
+    office = operators(tmp_path, b)
     yield Floor(b, office)
     office.close()
     b.close()
