@@ -28,7 +28,7 @@ from domain.lines import ClosePackage, Receipt
 from ledger import commit
 from ledger.commit import Ledger
 from proof.simulation.home import make_home, memory_directory
-from proof.simulation.world import simulate
+from proof.simulation.world import quiet_logs, simulate
 
 MOST_SEEDS = 50
 HOURS = 1.0
@@ -224,13 +224,15 @@ class Planted:
     name: str
     plant: Callable[[], Any]
     promises: tuple[int, ...]
+    known_seed: int = 0
+    """One that is known to find it in a short simulation, for the tests; 0: takes too long."""
 
 
 BUGS = (
-    Planted("epoch", epoch, (5,)),
+    Planted("epoch", epoch, (5,), known_seed=3),
     Planted("command id", command_id, (4,)),
     Planted("transaction around the outbox", outbox_transaction, (4,)),
-    Planted("double entry", double_entry, (1,)),
+    Planted("double entry", double_entry, (1,), known_seed=3),
     Planted("fence of rows", row_fence, (1, 2, 4, 5)),
     Planted("fence of leases", lease, (5,)),
     Planted("in doubt", in_doubt, (2, 5)),
@@ -250,7 +252,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place, started, found, most = memory_directory(), time.perf_counter(), 0, 0
     bugs = [b for b in BUGS if options.only in b.name]
     try:
-        home = make_home(place / "template")
+        with quiet_logs():
+            home = make_home(place / "template")
         for bug in bugs:
             for tried in range(1, MOST_SEEDS + 1):
                 with bug.plant():

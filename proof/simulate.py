@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 from proof.simulation.home import make_home, memory_directory
-from proof.simulation.world import Outcome, simulate
+from proof.simulation.world import Outcome, quiet_logs, simulate
 
 DAY_HOURS = 8.0
 
@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     place, started, done = memory_directory(), time.perf_counter(), list[Outcome]()
     try:
-        home = make_home(place / "template")
+        with quiet_logs():
+            home = make_home(place / "template")
         while True:
             outcome = simulate(options.seed + len(done), options.hours, home)
             done.append(outcome)

@@ -314,7 +314,7 @@ _LINES: dict[str, tuple[Callable[..., Any], bool]] = {
 
 
 @contextmanager
-def _quiet_logs() -> Iterator[None]:
+def quiet_logs() -> Iterator[None]:
     """A simulation fails a thousand times a minute, and none of it is news."""
     before = structlog.get_config()
     structlog.configure(
@@ -339,7 +339,7 @@ def simulate(seed: int, hours: float, template: Home, rates: Rates | None = None
     loop = SimulatedLoop()
     broken: Broken | None = None
     try:
-        with _quiet_logs():
+        with quiet_logs():
             world, broken, told = loop.run_until_complete(
                 _run(seed, hours, template.copy(place), loop, rates or Rates())
             )
