@@ -57,7 +57,7 @@ def homes(place: Path, url: str, port: int) -> tuple[Path, Path]:
     for home in (head, further):
         home.mkdir()
         (home / "centre.toml").write_text(text, encoding="utf-8")
-    note = {"seed": SEED, "cards": CARDS}
+    note = {"seed": SEED, "cards": CARDS, "ledger": url}
     (head / "demo.json").write_text(json.dumps(note), encoding="utf-8")
     return head, further
 
@@ -66,7 +66,7 @@ def play(place: Path, url: str, port: int) -> Seen:
     seen = Seen()
     head, further = homes(place, url, port)
     with _process(place, "demo", "--seed", str(SEED), "--cards", str(CARDS), "--readers",
-                  str(READERS), "--out", str(head)) as demo:  # fmt: skip
+                  str(READERS), "--out", str(head), "--ledger", url) as demo:  # fmt: skip
         until(lambda: state_of(head), demo)
         (further / "keys").mkdir(mode=0o700)
         shutil.copy(head / "keys" / "ray-token", further / "keys")

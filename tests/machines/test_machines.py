@@ -11,7 +11,7 @@ from domain.places import Line
 from proof.audit import audit
 from tests.machines.lost_machines import play
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_work_goes_on_through_the_loss_of_a_machine_and_of_the_head(
