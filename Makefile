@@ -12,10 +12,13 @@ KILLS = 50
 LEDGER = postgresql
 # Handed on to pytest.
 ARGS =
+# Simulated hours of a simulation (make simulate), and minutes for which make soak goes on.
+HOURS = 8
+MINUTES = 30
 
 python = .venv/bin/python
 
-.PHONY: demo chaos test bench lint format types setup lock clean
+.PHONY: demo chaos test simulate soak planted-bugs bench bench-history lint format types setup lock clean
 
 demo: setup
 	@.venv/bin/centre demo --seed $(SEED) --cards $(CARDS) --out "$(OUT)" $(if $(FRESH),--fresh)
@@ -30,10 +33,28 @@ chaos: setup
 test: setup
 	@$(python) -m pytest $(ARGS)
 
+# A simulated working day from a seed (docs/proof.md); exit 1 and the story if a promise breaks.
+simulate: setup
+	@$(python) -m proof.simulate --seed $(SEED) --hours $(HOURS)
+
+# One simulated day after another, from SEED on.
+soak: setup
+	@$(python) -m proof.simulate --seed $(SEED) --hours $(HOURS) --soak $(MINUTES)
+
+# One safeguard after another is switched off: the simulator must find each.
+planted-bugs: setup
+	@$(python) -m proof.planted --seed $(SEED)
+
 # Writes bench/results.json and bench/RESULTS.md. Alone on the machine, if the figures are to mean
 # something.
 bench: setup
 	@$(python) -m bench
+
+# 10 million cards of history, once: an hour or more and 60 GB in out/; writes bench/HISTORY.md.
+# `make bench-history CARDS=1000000`.
+bench-history: CARDS = 10000000
+bench-history: setup
+	@$(python) -m bench.years --cards $(CARDS)
 
 lint: setup
 	@$(python) -m ruff check .

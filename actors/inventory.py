@@ -44,6 +44,7 @@ from domain.lines import (
 )
 from domain.places import VAULT, Line
 from ledger.counts import carton_rows, recounts, signed_counts
+from ledger.keeping import destroyed_batches
 from ledger.queries import Queries
 from ledger.returns import all_in_lines, held_strangers, returns_written
 
@@ -95,6 +96,9 @@ class Inventory:
             if returned is None or returned["file_id"] != file.corrects:
                 reason = f"{file.corrects} is not the return of {file.batch_id}"
                 return Receipt(False, Code.NOTHING_TO_CORRECT, reason)
+            if destroyed_batches(q, [file.batch_id]):
+                reason = f"the personal data of {file.batch_id} were destroyed"
+                return Receipt(False, Code.BATCH_CLOSED, reason)
             written = returns_written(q, file.batch_id)
             here = held_strangers(q, file.batch_id) if written else None
             uncorrected, groups = q.uncorrected(file.batch_id), q.groups(file.batch_id)

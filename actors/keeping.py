@@ -22,10 +22,11 @@ from ledger.digests import digest_of
 from ledger.keeping import (
     Kept,
     backups,
-    kept_batches,
     last_destroyed,
+    last_expiry,
     look_up_values,
     orders_advised,
+    overdue,
     sealed_orders,
 )
 from ledger.queries import Queries
@@ -61,11 +62,15 @@ class Keeping:
         """Destroy what is due today, a batch a call; whether there is more to do at once."""
         today = self._today()
         if today != self._day:
-            over = [kept for kept in kept_batches(self._queries) if kept.is_over(today)]
+            over = overdue(self._queries, today)
             for kept in over:
                 if kept.open:
                     log.warning("personal_data.kept", batch_id=kept.batch_id, open=kept.open)
-            self._due = [kept for kept in over if not kept.open]
+            self._due = [
+                kept
+                for kept in over
+                if not kept.open and last_expiry(self._queries, kept.batch_id) < today.isoformat()
+            ]
             last = last_destroyed(self._queries)
             # Of yesterday's, too: this instance may be the next one.
             self._to_reclaim = bool(self._due) or (last is not None and today - last <= A_DAY)
@@ -86,9 +91,11 @@ class Keeping:
             orders = orders_advised(self._queries, batch_id)
             await self._ledger.commit(decide_destroyed(kept, orders, today).changes())
             log.info("personal_data.destroyed", batch_id=batch_id, orders=orders)
-        while order_ids := sealed_orders(self._queries, batch_id, self._orders_at_once):
+        last, at_once = "", self._orders_at_once
+        while order_ids := sealed_orders(self._queries, batch_id, last, at_once):
             numbers = look_up_values(self._queries, order_ids)
             await self._ledger.commit(decide_deleted(batch_id, order_ids, numbers).changes())
+            last = order_ids[-1]
 
     async def record_backup(self, made: BackupMade) -> Receipt:
         """List a backup before it is written: a copy that may exist is known."""

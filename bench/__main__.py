@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 
-from bench import agent, keys, one_process, results, whole_centre
+from bench import agent, flat, keys, ledgers, one_process, results, whole_centre
 from bench.stations import Load
 from centre import logs
 
+KEPT = Path("out/history/kept")
 CARDS_PER_SECOND = 0.83
 """Of one station: a card takes it 1.2 s."""
 
@@ -31,6 +32,7 @@ class Size:
     warm_seconds: float = 3.0
     seconds: float = 10.0
     key_rounds: int = 15
+    ledgers: ledgers.Size = field(default_factory=ledgers.Size)
 
 
 def run(size: Size, place: Path) -> results.Results:
@@ -50,7 +52,11 @@ def run(size: Size, place: Path) -> results.Results:
         for stations in size.stations
     ]
     carried = whole_centre.measure(place / "centre", loads)
-    return results.gather(lines, compared, carried, prepared, busy)
+    click.echo(f"四 both ledgers, with {size.ledgers.history:,} cards of history")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with flat.places(place, place) as databases:
+        of_ledgers = ledgers.measure(databases, size.ledgers, KEPT, place / "ledgers")
+    return results.gather(lines, compared, carried, prepared, busy) | of_ledgers
 
 
 @click.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from bench.whole_centre import processor_seconds
 from centre.wiring import now
 from counterparts.factory import Delivery, make_delivery
 from ledger import heads, metrics, progress, schema
-from ledger.connection import ledger_file
+from ledger.digests import digest_of
 from ledger.key_use import key_dependents
 from ledger.queries import Queries
 from proof.postgres import PostgresServer, running
@@ -65,12 +64,12 @@ class Place:
         """An empty one; its URL."""
         raise NotImplementedError
 
-    def copy(self, source: str, name: str) -> str:
-        """Another with all that `source` holds."""
-        raise NotImplementedError
-
     def size(self, name: str) -> int:
         """Bytes on the disk."""
+        raise NotImplementedError
+
+    def remove(self, name: str) -> None:
+        """It is not needed any more."""
         raise NotImplementedError
 
     def seconds(self) -> float:
@@ -86,16 +85,12 @@ class Files(Place):
         directory.mkdir(parents=True, exist_ok=True)
 
     def new(self, name: str) -> str:
-        for left in self._directory.glob(f"{name}.db*"):
-            left.unlink()
+        self.remove(name)
         return f"sqlite:{self._directory / name}.db"
 
-    def copy(self, source: str, name: str) -> str:
-        path = ledger_file(source)
-        url = self.new(name)
-        assert path is not None
-        shutil.copyfile(path, self._directory / f"{name}.db")
-        return url
+    def remove(self, name: str) -> None:
+        for left in self._directory.glob(f"{name}.db*"):
+            left.unlink()
 
     def size(self, name: str) -> int:
         return (self._directory / f"{name}.db").stat().st_size
@@ -111,9 +106,8 @@ class Server(Place):
         self._server.drop(name)
         return self._server.create(name)
 
-    def copy(self, source: str, name: str) -> str:
+    def remove(self, name: str) -> None:
         self._server.drop(name)
-        return self._server.create(name, source.partition("@/")[2].partition("?")[0])
 
     def size(self, name: str) -> int:
         return int(self._server.run(f"select pg_database_size('{name}')"))
@@ -123,9 +117,11 @@ class Server(Place):
 
 
 @contextmanager
-def places(directory: Path) -> Iterator[Sequence[Place]]:
-    """Both databases, in `directory` (a short path: a socket is in it)."""
-    with running(directory / "pg", SERVER) as server:
+def places(directory: Path, short: Path) -> Iterator[Sequence[Place]]:
+    """Both databases: files in `directory`, and a server in `short`, whose path is one (a socket
+    is in it) that other accounts can enter."""
+    short.chmod(0o755)
+    with running(short / "pg", SERVER) as server:
         yield Files(directory), Server(server)
 
 
@@ -144,7 +140,7 @@ def signer() -> tuple[history.Sign, ec.EllipticCurvePublicKey]:
 
 def template_of(kept: Path, place: Path, cards: int = TEMPLATE_CARDS) -> Template:
     """The template, made once for each schema and size, and kept in the directory `kept`."""
-    path = kept / f"template-{schema.VERSION}-{cards}"
+    path = kept / f"template-{digest_of(schema.TABLES)[:12]}-{cards}"
     if not path.exists():
         made = make_template(place, cards)
         kept.mkdir(parents=True, exist_ok=True)
@@ -205,10 +201,10 @@ def _round(lines: Lines, delivery: Delivery, database: Place, *, keys: bool) -> 
 def _asked(sides: Sequence[Lines]) -> dict[str, tuple[float, float]]:
     """What screens, scrapes and idle lines ask; milliseconds without and with history."""
     found = [
-        {name: _milliseconds(lambda: ask(side.queries)) for name, ask in _POLLS.items()}  # noqa: B023
+        {name: _milliseconds(lambda: ask(side.queries)) for name, ask in POLLS.items()}  # noqa: B023
         for side in sides
     ]
-    return {name: (found[0][name], found[1][name]) for name in _POLLS}
+    return {name: (found[0][name], found[1][name]) for name in POLLS}
 
 
 def _milliseconds(ask: Callable[[], object]) -> float:
@@ -221,7 +217,7 @@ def _milliseconds(ask: Callable[[], object]) -> float:
     return 1_000 * (time.perf_counter() - started) / times
 
 
-_POLLS: Mapping[str, Callable[[Queries], object]] = {
+POLLS: Mapping[str, Callable[[Queries], object]] = {
     "bodies by line (watch)": lambda q: progress.progress_of_lines(q, now()),
     "open outbox (watch)": progress.open_outbox,
     "open batches (watch)": progress.open_batches,

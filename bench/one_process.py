@@ -37,6 +37,7 @@ from domain.changes import Changes, Committed
 from domain.lines import ChipLine
 from domain.places import Line
 from domain.provider import Answer, Request
+from domain.turns import CentreTurn, StationTurn
 from gateways.doors import serve
 from gateways.floor import Floor
 from ledger.chip_records import LedgerChipRecords
@@ -164,6 +165,10 @@ class Lines:
         if any(chip.turns != TURNS_OF_A_CARD for chip in chips):
             raise BenchError(f"a card does not take {TURNS_OF_A_CARD} turns any more")
         return LineRound(len(cards), total, spent.seconds, clock, chips[0].seen)
+
+    async def ask(self, stage: Line, turns: Sequence[StationTurn]) -> list[CentreTurn]:
+        """One chunk of turns, as the gateway hands it on."""
+        return await self._lines[stage].turns(turns)
 
     async def feed(self, chips: Sequence[Chip]) -> None:
         """Until every chip has its verdict."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import agent, keys, one_process, profiling, whole_centre
+from bench import agent, keys, ledgers, one_process, profiling, whole_centre
+from bench.ledgers import table
 from bench.one_process import WINDOW
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +63,7 @@ def gather(
         "key_ratio": round(min(p.ratio for p in prepared), 3),
         "keys": [_keys(p) for p in prepared],
         "machine": machine(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": today(),
         "commit": commit(),
         "load_average_before": round(busy, 2),
         "cores": os.cpu_count() or 1,
@@ -111,6 +112,10 @@ def _load(carried: whole_centre.Carried) -> Results:
         "unanswered": r.unanswered,
         "cpu_ms_per_card": {name: round(ms, 2) for name, ms in carried.processes.items()},
     }
+
+
+def today() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def machine() -> str:
@@ -165,6 +170,7 @@ def page(results: Mapping[str, Any]) -> str:
                 _named(results),
                 _how(results),
                 _prepared(results),
+                *([ledgers.page(results)] if "ledgers" in results else []),
                 _loads(results),
                 _profile(results),
                 _limit(results),
@@ -174,14 +180,9 @@ def page(results: Mapping[str, Any]) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def _named(results: Mapping[str, Any]) -> str:
     rows = [(f"`{name}`", results[name], AIMS.get(name, ""), what) for name, what in NAMED.items()]
-    return _table(("figure", "measured", "aim", "of what"), rows)
+    return table(("figure", "measured", "aim", "of what"), rows)
 
 
 def _how(results: Mapping[str, Any]) -> str:
@@ -208,7 +209,7 @@ def _prepared(results: Mapping[str, Any]) -> str:
     return f"""\
 ## Keys of chips
 
-{_table(head, rows)}
+{table(head, rows)}
 
 Chunks of {keys.CHIPS} chips of three cities; of each chip EXTERNAL AUTHENTICATE with its temporary
 loading key, WRITE KEY and the check value of every key of the profile, by processor time of one
@@ -238,11 +239,11 @@ def _loads(results: Mapping[str, Any]) -> str:
     total = ("all", *(f"{_whole(load):.1f}" for load in results["loads"]))
     by_load = ("process", *(f"{load['stations']} stations" for load in results["loads"]))
     return (
-        f"## Stations at one centre\n\n{_table(head, rows)}\n\n"
+        f"## Stations at one centre\n\n{table(head, rows)}\n\n"
         f"Carried as they came, 99 of 100 turns within {TURN_MILLISECONDS} ms: "
         f"{results['stations_within_aim']} stations.\n\n"
         "Processor milliseconds a card, by process:\n\n"
-        f"{_table(by_load, [*processes, total])}"
+        f"{table(by_load, [*processes, total])}"
     )
 
 
@@ -256,8 +257,8 @@ def _profile(results: Mapping[str, Any]) -> str:
     return (
         "## Profile of the lines\n\n"
         "One more round under cProfile, which makes small functions look dearer than they are.\n\n"
-        f"{_table(('part, with what it calls', 'ms a card'), parts)}\n\n"
-        f"{_table(('function, by itself', 'ms a card'), functions)}"
+        f"{table(('part, with what it calls', 'ms a card'), parts)}\n\n"
+        f"{table(('function, by itself', 'ms a card'), functions)}"
     )
 
 

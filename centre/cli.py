@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import grpc
 
-from centre import running, show
+from centre import options, running, show
 from centre.backup_commands import backup, restore
 from centre.card_commands import adjust, card, count
-from centre.config import LEDGER, ConfigError, load
+from centre.config import ConfigError, load
 from centre.key_commands import key
 from centre.looks import chip, doctor, find, kat, watch
 from centre.lot_commands import lot
@@ -34,7 +35,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--ledger", metavar="URL", default=LEDGER, show_default=True, help="As [ledger] url.")
+@options.ledger_option
 @reporting
 def init(home: Path, ledger: str) -> None:
     """Make the home of a centre: configuration, token with master keys, empty ledger.
@@ -83,7 +84,7 @@ def up(home: Path, card_management: str | None, accept_loss: bool, join: str | N
             joining.join(config, join, click.echo)
         else:
             floor.up(config, click.echo)
-    except floor.AlreadyUp as e:
+    except (floor.AlreadyUp, floor.NodeLost) as e:
         click.echo(str(e), err=True)
         sys.exit(REFUSED)
     except floor.Behind as e:
@@ -244,8 +245,9 @@ def scan(home: Path, package: str, counted: int | None) -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--fresh", is_flag=True, help="Remove a demo that is there and begin anew.")
 @click.option("--readers", type=click.IntRange(1, 8), default=8, show_default=True)
+@options.ledger_option
 @reporting
-def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
+def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int, ledger: str) -> None:
     """Run one batch delivery through the whole centre, on real parts.
 
     Killed or stopped, the same command goes on. Exit code 1 if a card is not accounted for.
@@ -255,10 +257,10 @@ def demo(seed: int, cards: int, out: Path, fresh: bool, readers: int) -> None:
     from centre.demo_terminal import DemoError
 
     try:
-        job = play.Demo(out.resolve(), seed, cards, fresh, readers)
+        job = play.Demo(out.resolve(), seed, cards, fresh, readers, ledger)
         play.prepare_home(job)
         running.remember(job.home)
-        result = play.run(play.Demo(job.home, seed, cards, readers=readers))
+        result = play.run(replace(job, fresh=False))
     except DemoError as e:
         click.echo(str(e), err=True)
         sys.exit(WRONG_USE)

@@ -29,8 +29,11 @@ from centre.demo_terminal import DemoError, Patient
 from centre.home import initialise
 from centre.processes import Keeper, Kept
 from centre.running import state_of, write_whole
+from domain.codes import Code
 from domain.places import DRAWN, Line, held
+from ledger.connection import connect, ledger_file
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 from ledger.summary import summary
 
 STATIONS = ("station-1", "station-2")
@@ -49,7 +52,7 @@ class Demo:
     fresh: bool = False
     readers: int = 8
     ledger: str = LEDGER
-    """Its URL (`[ledger] url`)."""
+    """Its URL (`[ledger] url`); a database must be empty."""
     station_command: Sequence[str] = (sys.executable, "-m", "station_agents")
     """What starts a station (tests have one that waits)."""
     envelopes: Path | None = None
@@ -61,7 +64,7 @@ class Demo:
 def prepare_home(demo: Demo) -> Config:
     """A home for this demo: a new one, or an unfinished one of the same seed and size."""
     home = demo.home
-    asked = {"seed": demo.seed, "cards": demo.cards}
+    asked = {"seed": demo.seed, "cards": demo.cards, "ledger": demo.ledger}
     note = home / "demo.json"
     if demo.fresh and home.exists():
         if not note.exists() and any(home.iterdir()):
@@ -72,13 +75,28 @@ def prepare_home(demo: Demo) -> Config:
             f"{home} holds a finished demo: FRESH=1 makes it anew, or choose another OUT"
         )
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != asked:
-        raise DemoError(f"{home} holds an unfinished demo of another SEED or CARDS: FRESH=1")
+        raise DemoError(
+            f"{home} holds an unfinished demo of another SEED, CARDS or LEDGER: FRESH=1"
+        )
     if not note.exists() and home.exists() and any(home.iterdir()):
         raise DemoError(f"{home} is not empty: choose another OUT")
+    if not note.exists():
+        _check_empty(demo.ledger)
     home.mkdir(parents=True, exist_ok=True)
     write_whole(note, json.dumps(asked).encode())
     logs.configure(home / "log" / "demo.log", "json")
     return initialise(home, demo.ledger)
+
+
+def _check_empty(ledger: str) -> None:
+    if ledger_file(ledger) is not None:
+        return  # it lies in the home
+    connection = connect(ledger, write=False)
+    try:
+        if connection.value(connection.database.present):
+            raise DemoError("the database of LEDGER holds a ledger already: dropdb, createdb")
+    finally:
+        connection.close()
 
 
 @contextmanager
@@ -282,8 +300,8 @@ def _while_waiting(name: str, keeper: Keeper) -> Iterator[None]:
 
 def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people: People) -> None:
     """Show the stages, and let people do their part, until the return was taken by card
-    management. Meanwhile an operator feeds what was drawn for sampling, and at the end what has
-    to be set apart with its lot."""
+    management, and the revision with what it held at first. Meanwhile an operator feeds what was
+    drawn for sampling, and at the end what has to be set apart with its lot."""
     queries = Patient(config.ledger)
     while True:
         screen.update(queries, batch_id)
@@ -292,7 +310,8 @@ def _watch(config: Config, batch_id: str, screen: Screen, control: Path, people:
             screen.say(f"抽样复检，重新上卡 {fed} 张 the samples are fed again")
         outbox = queries.rows("select kind, acknowledged from outbox where batch_id = ?", batch_id)
         written = any(r["kind"] == "centre_return" for r in outbox)
-        if written and all(r["acknowledged"] for r in outbox):
+        on_hold = any(r["reason"] == Code.ON_HOLD for r in interim_lines(queries, batch_id))
+        if written and not on_hold and all(r["acknowledged"] for r in outbox):
             break
         time.sleep(0.3)  # the ledger is read as a screen does, a few times a second
     screen.update(queries, batch_id)

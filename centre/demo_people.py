@@ -20,9 +20,9 @@ from centre.options import AWAY
 from centre.running import state_of, write_whole
 from counterparts.packer import Packer
 from domain.codes import Code
-from domain.places import PACKED, PACKING, VAULT
 from domain.words import in_words
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 
 START_SECONDS = 120.0
 
@@ -101,7 +101,7 @@ class People:
         if not self._on_desk("stops.json").exists() and self._midway(queries):
             self._say("卡管停办几张订单 card management stops some orders")
             self._lay_on_desk("stops.json")
-        if not self._on_desk("releases.json").exists() and self._only_on_hold(queries):
+        if not self._on_desk("releases.json").exists() and self._told_of_holds(queries):
             self._say("卡管恢复暂停的订单 card management releases what it held")
             self._lay_on_desk("releases.json")
         if self._nothing_left_but_doubt(queries):
@@ -140,15 +140,17 @@ class People:
         )
         return found is not None and (found["through"] or 0) * 4 > found["whole"]
 
-    def _only_on_hold(self, queries: Queries) -> bool:
-        """All cards of the batch have left or lie apart, some because their order is on hold."""
-        found = queries.one(
-            "select sum(case when condition = ? then 1 else 0 end) as on_hold,"
-            " sum(case when place like 'transit/%' or place like '%/work' or place in (?, ?, ?)"
-            " then 1 else 0 end) as in_work from body where batch_id = ?",
-            Code.ON_HOLD, VAULT, PACKING, PACKED, self._made["batch_id"],
-        )  # fmt: skip
-        return found is not None and bool(found["on_hold"]) and not found["in_work"]
+    def _told_of_holds(self, queries: Queries) -> bool:
+        """Card management has the return, in which orders on hold have interim lines."""
+        batch_id = self._made["batch_id"]
+        taken = queries.one(
+            "select 1 as n from outbox where batch_id = ? and kind = 'centre_return'"
+            " and acknowledged = 1 limit 1",
+            batch_id,
+        )
+        return taken is not None and Code.ON_HOLD in {
+            r["reason"] for r in interim_lines(queries, batch_id)
+        }
 
     def _nothing_left_but_doubt(self, queries: Queries) -> bool:
         """Every card went through key replacement, and as many bodies as there are damaged

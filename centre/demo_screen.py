@@ -155,5 +155,6 @@ class Screen:
         )
         show.clocks(show.clock_facts(queries))
         queries.close()
-        for name in ("summary.json", "return", "lists", "trays", "ledger.db", "log"):
+        for name in ("summary.json", "return", "lists", "trays", "log"):
             self._console.print(f"  {self._home / name}", highlight=False)
+        self._console.print(f"  {config.ledger}", highlight=False)

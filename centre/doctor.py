@@ -21,6 +21,7 @@ from actors.hsm.self_test import run_self_test
 from actors.hsm.token import KeyToken
 from centre import machine
 from centre.config import Config, ConfigError, load
+from centre.doctor_keeping import copies, retention
 from centre.doctor_machines import exposed, machines, ray_token
 from centre.doctor_people import apart, keys, pin, standing
 from centre.findings import Finding, State
@@ -175,6 +176,8 @@ def _home(config: Config) -> Iterator[Finding]:
     yield pin(config)
     yield _guarded("people", "人员 people", "centre people list", standing, config)
     yield _guarded("keys", "密钥与台账 keys and ledger", _token_mend(config), keys, config)
+    yield _guarded("retention", "个人信息期限 retention", "centre up", retention, config)
+    yield _guarded("backups", "备份 backups", "centre backup list", copies, config)
     yield _guarded("custodians", "保管员账户 custodians", "centre people list", apart, config)
     free = shutil.disk_usage(config.home).free
     low = free < LEAST_FREE_BYTES

@@ -17,7 +17,7 @@ import structlog
 
 from actors.hsm.pool import KeyPool
 from actors.hsm.token import write_softhsm_conf
-from actors.shell import ask, start
+from actors.shell import ask, machine, start
 from actors.shell_ledger import LEDGER, LedgerShell, Write, writing
 from actors.shell_line import LineShell
 from actors.shell_provider import ProviderShell, key_pool
@@ -92,6 +92,11 @@ def _free_port(host: str) -> int:
         return int(s.getsockname()[1])
 
 
+class NodeLost(Exception):
+    """Ray has ended on this machine under a centre that is up. What stood here comes back with the
+    next start: whoever keeps `centre up` running starts it again."""
+
+
 @dataclass
 class Floor:
     """The handles of all actors of a running centre, by name."""
@@ -155,57 +160,62 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._was_ready = False
         self._since: dict[str, tuple[str, str]] = {}
+        self._queries: Queries | None = None
+        self._signed_at, self._handed_over = time.monotonic(), 0
 
     def stop(self) -> None:
         self._stop.set()
 
     async def run(self) -> None:
         """Until `stop`. Heads are signed every `head_seconds`, when cards were handed to the
-        courier, and at the end."""
-        queries = Queries(self._floor.config.ledger)
-        signed_at, handed_over = time.monotonic(), _last_shipped(queries)
+        courier, and at the end. Raises NodeLost."""
         while not self._stop.is_set():
-            state = await self._floor.ping()
-            self._write(state)
+            state, machines = await self._floor.ping(), placement.machines()
+            self._write(state, machines)
             self._tell(state)
+            if machine() not in machines:
+                raise NodeLost("Ray has ended on this machine: start `centre up` again")
             metrics.see(self._floor.config, state)
             if self._was_ready:
-                self._even_out(state)
-            shipped = _last_shipped(queries)
-            due = time.monotonic() - signed_at >= self._floor.config.head_seconds
-            if due or shipped != handed_over:
-                handed_over = shipped
-                signed_at = time.monotonic()
-                await self._sign(queries)
+                self._even_out(state, machines)
+            await self._sign(at_once=False)
             try:
                 await asyncio.wait_for(self._stop.wait(), PING_SECONDS)
             except TimeoutError:
                 continue
-        await self._sign(queries)
-        queries.close()
+        await self._sign(at_once=True)
+        if self._queries is not None:
+            self._queries.close()
 
-    async def _sign(self, queries: Queries) -> None:
+    async def _sign(self, *, at_once: bool) -> None:
+        """If it is due. While the ledger's database or the keys are away it stays due."""
         try:
-            await self._floor.sign_heads(queries)
+            if self._queries is None:
+                self._queries = Queries(self._floor.config.ledger)
+            shipped, asked = _last_shipped(self._queries), time.monotonic()
+            due = asked - self._signed_at >= self._floor.config.head_seconds
+            if at_once or due or shipped != self._handed_over:
+                await self._floor.sign_heads(self._queries)
+                self._signed_at, self._handed_over = asked, shipped
         except (Away, Refused, OSError) as e:
             log.warning("heads.unsigned", reason=str(e))
 
-    def _write(self, state: dict[str, dict[str, Any]]) -> None:
+    def _write(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         for name, health in state.items():
             if self._since.get(name, ("", ""))[0] != health["state"]:
                 self._since[name] = health["state"], now()
             health["since"] = self._since[name][1]
         content = {
             "at": now(), "pid": os.getpid(), "listen": self._listen, "joining": self._joining,
-            "machines": placement.machines(), "actors": state,
+            "machines": machines, "actors": state,
         }  # fmt: skip
         write_whole(self._floor.config.run / "state.json", json.dumps(content, indent=1).encode())
 
-    def _even_out(self, state: dict[str, dict[str, Any]]) -> None:
+    def _even_out(self, state: dict[str, dict[str, Any]], machines: dict[str, str]) -> None:
         """Have one line start anew on the machine that has the fewest, when one joined; what it
         was asked meanwhile is asked again. The next one moves when all are ready again."""
         where = {name: health["machine"] for name, health in state.items()}
-        name = placement.uneven(where, placement.machines())
+        name = placement.uneven(where, machines)
         if name is not None:
             log.info("line.moves", line=name, machine=where[name])
             placement.start_anew(self._floor.actors[name])
@@ -232,7 +242,7 @@ def up(
     say: Callable[[str], None],
     wiring: Wiring | None = None,
 ) -> None:
-    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Behind."""
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Behind, NodeLost."""
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:

@@ -51,7 +51,7 @@ def join(config: Config, head: str, say: Callable[[str], None]) -> None:
     host = host_of(head)
     if not host:
         raise ConfigError(f"--join {head}: HOST:PORT is needed, of `centre status` at the head")
-    _check_home(config)
+    check_home(config)
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:
@@ -70,7 +70,7 @@ def join(config: Config, head: str, say: Callable[[str], None]) -> None:
     say("已退出 left")
 
 
-def _check_home(config: Config) -> None:
+def check_home(config: Config) -> None:
     """What a line needs of this machine: the head's secret, and the ledger."""
     if ledger_file(config.ledger) is not None:
         raise ConfigError(
@@ -83,6 +83,33 @@ def _check_home(config: Config) -> None:
     if token.stat().st_mode & 0o177:
         raise ConfigError(f"他人可读 others can read {token}: chmod 600 {token}")
     Queries(config.ledger).close()
+
+
+def ask_head(config: Config, head: str) -> str | None:
+    """When the head started; None while it does not answer. Raises ConfigError if it is
+    another centre's, or one of another release or ledger."""
+    request = gcs_service_pb2.InternalKVGetRequest(key=AGREED)  # type: ignore[attr-defined]
+    with init_grpc_channel(head) as channel:
+        stub = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            answer = stub.InternalKVGet(request, timeout=ASK_SECONDS)
+        except grpc.RpcError as e:
+            if e.code() is grpc.StatusCode.UNAUTHENTICATED:
+                token = ray_runtime.token_file(config.home)
+                raise ConfigError(
+                    f"{head} refuses this token: copy {token} from the head's home again"
+                ) from None
+            return None
+    if not answer.value:
+        return None
+    told = json.loads(answer.value)
+    for name, mine in agreed(config).items():
+        if told[name] != mine:
+            raise ConfigError(
+                f"{name}: here {mine}, at {head} {told[name]}: the machines of one centre"
+                " have the same release, and the same [ledger] url in centre.toml"
+            )
+    return str(told["started"])
 
 
 class _Joining:
@@ -110,39 +137,13 @@ class _Joining:
         """When the head started, as it says; None if we are to stop before there is one."""
         said = False
         while True:
-            started = self._ask_head()
+            started = ask_head(self._config, self._head)
             if started is not None or self._stop.is_set():
                 return started
             if not said:
                 self._say(f"等待 waiting for the head at {self._head}")
                 said = True
             self._stop.wait(LOOK_SECONDS)
-
-    def _ask_head(self) -> str | None:
-        """When the head started; None while it does not answer. Raises ConfigError if it is
-        another centre's, or one of another release or ledger."""
-        request = gcs_service_pb2.InternalKVGetRequest(key=AGREED)  # type: ignore[attr-defined]
-        with init_grpc_channel(self._head) as channel:
-            stub = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)  # type: ignore[no-untyped-call]
-            try:
-                answer = stub.InternalKVGet(request, timeout=ASK_SECONDS)
-            except grpc.RpcError as e:
-                if e.code() is grpc.StatusCode.UNAUTHENTICATED:
-                    token = ray_runtime.token_file(self._config.home)
-                    raise ConfigError(
-                        f"{self._head} refuses this token: copy {token} from the head's home again"
-                    ) from None
-                return None
-        if not answer.value:
-            return None
-        told = json.loads(answer.value)
-        for name, mine in agreed(self._config).items():
-            if told[name] != mine:
-                raise ConfigError(
-                    f"{name}: here {mine}, at {self._head} {told[name]}: the machines of one centre"
-                    " have the same release, and the same [ledger] url in centre.toml"
-                )
-        return str(told["started"])
 
     def _start_node(self) -> subprocess.Popen[bytes]:
         directory = ray_runtime.fresh_directory(self._config.run)
@@ -154,13 +155,16 @@ class _Joining:
                  "--object-store-memory", str(ray_runtime.STORE_BYTES),
                  "--temp-dir", str(directory), "--include-log-monitor", "false"],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                # Ray would wait for actors to leave by themselves; ours go when their node does.
+                env={**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"},
                 preexec_fn=end_with_parent, start_new_session=True,
             )  # fmt: skip
 
     def _own_address(self) -> str:
-        """By which address of ours the head is reached."""
+        """By which address of ours the head is reached: the kernel's answer, nothing is sent."""
         host, _, port = self._head.rpartition(":")
-        with socket.create_connection((host, int(port)), ASK_SECONDS) as probe:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, int(port)))
             return str(probe.getsockname()[0])
 
     def _keep(self, node: subprocess.Popen[bytes], started: str) -> None:
@@ -171,7 +175,7 @@ class _Joining:
                 self._say("本机的 Ray 已退出 Ray has ended here, joining again")
                 log.warning("machine.node_ended", code=node.returncode)
                 return
-            told = self._ask_head()
+            told = ask_head(self._config, self._head)
             if told == started:
                 seen = time.monotonic()
             elif told is not None or time.monotonic() - seen > HEAD_SECONDS:

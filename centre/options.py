@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 import grpc
 
-from centre.config import Config, ConfigError
+from centre.config import LEDGER, Config, ConfigError
 from centre.running import NotUp
 from domain.changes import Away
 from domain.provider import ProviderError
@@ -44,6 +44,10 @@ home_option = click.option(
 )
 
 
+ledger_option = click.option(
+    "--ledger", metavar="URL", default=LEDGER, show_default=True,
+    help="Where the ledger of a new home lives, as in [ledger] url; a database must be empty.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 

@@ -79,7 +79,7 @@ def start(home: Path, listen: str = LOOPBACK) -> str:
     node = ray._private.worker.global_worker.node
     if node is not None:
         node.kill_log_monitor()
-    return str(ray.get_runtime_context().gcs_address)
+    return f"{host}:{ray.get_runtime_context().gcs_address.rpartition(':')[2]}"
 
 
 def stop(home: Path) -> None:

@@ -19,13 +19,14 @@ from domain.codes import Code
 from domain.returns import awaited
 from domain.words import in_words, next_step
 from ledger.history import batch_overview, body_history
+from ledger.keeping import Open, overdue
 from ledger.leases import in_doubt
 from ledger.lots import DECIDED, lots_of
 from ledger.queries import Queries
 from ledger.returns import interim_lines
 from ledger.verify import Report
 from scheduler.calendar import Calendar
-from scheduler.clocks import WaitsFor, open_clocks
+from scheduler.clocks import CHINA, WaitsFor, open_clocks
 from stubs.common_pb2 import ReaderStatistics
 from stubs.operator_pb2 import FloorState
 
@@ -51,6 +52,14 @@ READERS = {
     "power_on_failures": "无应答 silent", "broken": "中断 broken", "hangs": "挂起 hangs",
     "quarantines": "隔离 quarantines", "code": "状态 state",
 }  # fmt: skip
+
+
+OPEN_FOR = {
+    Open.RETURN: "批次未回盘 its centre return",
+    Open.RECEIPT: "回盘未被接收 its files to be taken",
+    Open.FINAL: "有未定的行 its interim lines",
+    None: "今日销毁 the inventory line",
+}
 
 
 def receipt(message: Any) -> dict[str, Any]:
@@ -92,8 +101,8 @@ def differences(message: Any) -> None:
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
-    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those
-    not accepted; `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages`
+    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those to be
+    decided; `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages`
     (`Queries.packages`), `interim` (`ledger.returns.interim_lines`), `clocks`
     (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
     not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
@@ -125,6 +134,7 @@ def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
         "open_packages": queries.packages("p.state = 'open'"),
         "interim": interim_lines(queries),
         "clocks": clock_facts(queries),
+        "personal_data": [asdict(k) for k in overdue(queries, datetime.now(CHINA).date())],
         "readers": _reader_facts(ask_floor(content["listen"])) if content else [],
     }
 
@@ -182,6 +192,13 @@ def status(facts: Mapping[str, Any]) -> None:
     packages_to_scan(facts["open_packages"])
     open_lines(facts["interim"])
     clocks(facts["clocks"])
+    if facts["personal_data"]:
+        table(
+            "个人信息到期未销毁 personal data that are over",
+            [{**k, "open": OPEN_FOR[k["open"]]} for k in facts["personal_data"]],
+            {"batch_id": "批次 batch", "orders": "单 orders", "expires_on": "到期 expired on",
+             "open": "等待 waits for"},
+        )  # fmt: skip
 
 
 def packages_to_scan(rows: Sequence[Mapping[str, Any]]) -> None:

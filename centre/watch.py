@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from centre.wiring import now as time_now
 from domain.codes import Code
 from domain.places import Line
 from ledger.history import LINES, batch_overview
+from ledger.keeping import Kept, overdue
 from ledger.lots import Lot, LotState, lots_of
 from ledger.progress import (
     Progress,
@@ -31,6 +33,7 @@ from ledger.progress import (
 from ledger.queries import Queries
 from ledger.returns import interim_lines
 from ledger.summary import seconds_between
+from scheduler.clocks import CHINA
 from stubs.operator_pb2 import FloorState, LookAtFloorRequest, ReaderState
 from stubs.operator_pb2_grpc import OperatorStub
 
@@ -72,6 +75,8 @@ class Frame:
     unscanned: Sequence[Unscanned] = ()
     interim: Sequence[Mapping[str, Any]] = ()
     """Lines of returns that are open (`ledger.returns.interim_lines`)."""
+    overdue: Sequence[Kept] = ()
+    """Batches whose personal data should be gone."""
 
 
 def look(config: Config, queries: Queries) -> Frame:
@@ -97,6 +102,7 @@ def look(config: Config, queries: Queries) -> Frame:
         ],
         unscanned_packages(queries),
         interim,
+        overdue(queries, datetime.now(CHINA).date()),
     )
 
 
@@ -117,7 +123,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     waits is left without a line: what has no code of its own is LINE_IDLE or READER_QUIET. Of a
     centre that is not up only what it would not mend by coming up."""
     if frame.state is None:
-        return [*_lots(frame), *_open_lines(frame)]
+        return [*_lots(frame), *_open_lines(frame), *_overdue(frame)]
     floor = frame.floor or FloorState()
     busy = {p.line: p.waiting + p.in_work for p in frame.lines}
     # Cards at sorting wait for the rest of their batch; at the stations' stages, for a reader.
@@ -130,6 +136,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
     found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor), *_open_lines(frame)]
+    found += _overdue(frame)
     return found
 
 
@@ -147,6 +154,14 @@ def _open_lines(frame: Frame) -> Iterator[Standing]:
         batches = len({r["batch_id"] for r in rows})
         note = f"{lines} 行 lines, {batches} 批 batches"
         yield Standing("回盘未定 open lines of returns", Code(reason), -1.0, note)
+
+
+def _overdue(frame: Frame) -> Iterator[Standing]:
+    for kept in frame.overdue:
+        note = f"{kept.orders} 单 orders, {kept.expires_on}"
+        if kept.open is not None:
+            code = Code.PERSONAL_DATA_OVERDUE
+            yield Standing(f"批次 batch {kept.batch_id}", code, -1.0, note)
 
 
 def _packages(frame: Frame) -> Iterator[Standing]:

@@ -51,6 +51,11 @@ WORDS: dict[Code, Words] = {
         "箱号不在送货单", "the carton is not on the note", "check the label"
     ),
     Code.PACKAGE_UNKNOWN: Words("无此包", "no such package", "核对包号 check the package's label"),
+    Code.PERSONAL_DATA_OVERDUE: Words(
+        "个人信息已到期而批次未结",
+        "personal data are over, and their batch is open",
+        "办结该批次 bring the batch to its end: centre batch BATCH",
+    ),
     Code.BACKUP_UNKNOWN: Words("无此备份", "no such backup", "查看登记 centre backup list"),
     Code.PACKAGE_DIFFERS: Words(
         "包内卡片与分拣清单不符",

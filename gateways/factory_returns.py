@@ -22,6 +22,7 @@ from domain.lines import FactoryReturn, Receipt, RefusedRecord, SealedRecord
 from gateways import portions
 from gateways.answers import refusal
 from gateways.floor import Floor
+from ledger.keeping import destroyed_batches
 
 CHECKED_AT_ONCE = 1_000
 """Records that are checked before the event loop has its turn."""
@@ -59,8 +60,8 @@ async def take_return(floor: Floor, file: FramedReturn) -> Receipt:
     known = floor.queries.file_in(file.file_id)
     if known is not None and known["batch_id"] != file.batch_id:
         return refusal(Code.ID_REUSED, "file_id")
-    if known is not None or floor.queries.is_closed(file.batch_id):
-        # The line answers with the first receipt, or refuses other content and closed batches:
+    if known is not None or destroyed_batches(floor.queries, [file.batch_id]):
+        # The line answers with the first receipt, or refuses other content and destroyed batches:
         # none of it needs the records, and sealing would make a destroyed batch a key again.
         return await _hand_over(floor, file, (), ())
     good, refused = await _check(floor, file.records)

@@ -75,17 +75,19 @@ class Connection:
     def execute(self, sql: str, *parameters: Any) -> pyodbc.Cursor:
         """Run a statement. Raises pyodbc.Error; Away if the connection is lost and the database
         does not answer, or a transaction broke with it."""
-        try:
-            return self._open().execute(self.database.spoken(sql), *parameters)
-        except pyodbc.Error as e:
-            if self.database.trouble(e) is not Trouble.LOST:
-                raise
-            broken = self._in_transaction
-            self.close()
-            if broken:
-                raise Away(Trouble.LOST.value) from None
-        # It was lost since the last statement, as after a restart of the server.
-        return self._open().execute(self.database.spoken(sql), *parameters)
+        for again in (True, False):
+            try:
+                return self._open().execute(self.database.spoken(sql), *parameters)
+            except pyodbc.Error as e:
+                if self.database.trouble(e) is not Trouble.LOST:
+                    raise
+                # Out of a transaction it may have been lost since the last statement, as after a
+                # restart of the server.
+                broken = self._in_transaction or not again
+                self.close()
+                if broken:
+                    raise Away(Trouble.LOST.value) from None
+        raise AssertionError("unreachable")
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         """All rows of a query, as dicts by column name. Sums are integers here as in SQLite."""

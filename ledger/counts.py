@@ -11,7 +11,7 @@ def signed_counts(queries: Queries, delivery_id: str) -> dict[str, int]:
     found = queries.rows(
         # A cross join: SQLite begins with the cartons of the delivery, not with all events.
         "select k.carton_id, e.data->>'counted' as counted from carton k cross join event e"
-        f" where e.data->>'carton_id' = k.carton_id and {OF_NO_CARD}"
+        f" where e.data->>'carton_id' = k.carton_id || '' and {OF_NO_CARD}"
         " and k.delivery_id = ? and e.type = ?",
         delivery_id,
         EventType.CARTON_SIGNED_FOR,

@@ -13,6 +13,7 @@ from domain.changes import EventType
 from domain.places import Line
 from ledger.connection import as_json
 from ledger.queries import Queries
+from ledger.returns import interim_lines
 
 LEDGER, TOKEN = "ledger", "token"
 """What a backup can hold: the ledger with its sealed rows, the token with the data keys."""
@@ -26,13 +27,14 @@ class Open(StrEnum):
     RECEIPT = "receipt"
     """Something of it did not leave, or was not taken."""
     FINAL = "final"
-    """An order of it has no final line in a return."""
+    """A line of its return is interim."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A batch whose personal data are in the ledger: of how many orders, until which day (the
-    last of its records'). `destroyed`: its data key is gone, only the deleting is not over."""
+    """A batch that has personal data whose time is over in the ledger: of how many orders, and the
+    last day on which they were to be kept. `destroyed`: its data key is gone, only the deleting is
+    not finished."""
 
     batch_id: str
     orders: int
@@ -40,26 +42,30 @@ class Kept:
     open: Open | None
     destroyed: bool
 
-    def is_over(self, today: date) -> bool:
-        """Whether the last day on which they are kept has passed."""
-        return today > date.fromisoformat(self.expires_on)
 
-
-def kept_batches(queries: Queries) -> list[Kept]:
-    """Every batch that has personal data in the ledger, the first to expire first."""
+def overdue(queries: Queries, today: date) -> list[Kept]:
+    """Every batch with records whose last day has passed, the first to expire first. Costs as much
+    as is overdue, not as is kept."""
     found = queries.rows(
         "select batch_id, count(*) as orders, max(expires_on) as expires_on from personal"
-        " group by batch_id"
+        " where expires_on < ? group by batch_id order by max(expires_on), batch_id",
+        today.isoformat(),
     )
     batch_ids = [r["batch_id"] for r in found]
     open_for, destroyed = _open_for(queries, batch_ids), destroyed_batches(queries, batch_ids)
-    return sorted(
-        (
-            Kept(**r, open=open_for[r["batch_id"]], destroyed=r["batch_id"] in destroyed)
-            for r in found
-        ),
-        key=lambda kept: (kept.expires_on, kept.batch_id),
+    return [
+        Kept(**r, open=open_for[r["batch_id"]], destroyed=r["batch_id"] in destroyed) for r in found
+    ]
+
+
+def last_expiry(queries: Queries, batch_id: str) -> str:
+    """The last day of any record of a batch: those of corrections have a later one."""
+    found = queries.one(
+        "select max(p.expires_on) as day from orders o join personal p on p.order_id = o.order_id"
+        " where o.batch_id = ?",
+        batch_id,
     )
+    return (found and found["day"]) or ""
 
 
 def destroyed_batches(queries: Queries, batch_ids: Sequence[str]) -> set[str]:
@@ -77,35 +83,20 @@ def destroyed_batches(queries: Queries, batch_ids: Sequence[str]) -> set[str]:
 def _open_for(queries: Queries, batch_ids: Sequence[str]) -> dict[str, Open | None]:
     """By batch, why it is open; None for one of which everything left, was taken, and is final."""
     found: dict[str, Open | None] = dict.fromkeys(batch_ids, Open.RETURN)
-    returns: dict[str, list[str]] = {}
-    waiting = set()
+    interim = {r["batch_id"] for r in interim_lines(queries)}
     for row in queries.rows(
-        "select batch_id, id, kind, acknowledged from outbox"
-        " where batch_id in (select value from json_each(?)) order by id",
+        "select batch_id, min(acknowledged) as taken,"
+        " sum(case when kind = 'centre_return' then 1 else 0 end) as returns from outbox"
+        " where batch_id in (select value from json_each(?)) group by batch_id",
         as_json(batch_ids),
     ):
-        if not row["acknowledged"]:
-            waiting.add(row["batch_id"])
-        if row["kind"] == "centre_return":
-            returns.setdefault(row["batch_id"], []).append(row["id"])
-    for batch_id, file_ids in returns.items():
-        if batch_id in waiting:
-            found[batch_id] = Open.RECEIPT
-        else:
-            found[batch_id] = Open.FINAL if _has_interim(queries, file_ids) else None
+        batch_id = row["batch_id"]
+        if row["returns"]:
+            if not row["taken"]:
+                found[batch_id] = Open.RECEIPT
+            else:
+                found[batch_id] = Open.FINAL if batch_id in interim else None
     return found
-
-
-def _has_interim(queries: Queries, file_ids: Sequence[str]) -> bool:
-    """Whether an order has lines in these returns, and none of them is final."""
-    return bool(
-        queries.rows(
-            "select order_id from return_line"
-            " where file_id in (select value from json_each(?)) and order_id <> ''"
-            " group by order_id having max(final) = 0 limit 1",
-            as_json(file_ids),
-        )
-    )
 
 
 def last_destroyed(queries: Queries) -> date | None:
@@ -117,11 +108,13 @@ def last_destroyed(queries: Queries) -> date | None:
     return date.fromisoformat(found["day"]) if found and found["day"] else None
 
 
-def sealed_orders(queries: Queries, batch_id: str, limit: int) -> list[str]:
-    """The first orders of a batch whose personal data are still there."""
+def sealed_orders(queries: Queries, batch_id: str, after: str, limit: int) -> list[str]:
+    """The next orders of a batch, after this one, whose personal data are still there."""
     rows = queries.rows(
-        "select order_id from personal where batch_id = ? order by order_id limit ?",
+        "select o.order_id from orders o join personal p on p.order_id = o.order_id"
+        " where o.batch_id = ? and o.order_id > ? order by o.order_id limit ?",
         batch_id,
+        after,
         limit,
     )
     return [r["order_id"] for r in rows]

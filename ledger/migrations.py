@@ -43,7 +43,7 @@ STEPS: dict[int, tuple[str, ...]] = {
         """create index return_superseded on return_line (batch_id, superseded_by)
             where superseded_by > 0""",
     ),
-    9: ("create index personal_batch on personal (batch_id, expires_on)",),
+    9: ("create index personal_expiry on personal (expires_on, batch_id)",),
     10: (
         "create index commit_at on commit_link (at)",
         "drop index event_body",
@@ -64,6 +64,8 @@ STEPS: dict[int, tuple[str, ...]] = {
         "create index return_body on return_line (body_id) where body_id <> ''",
         "drop index outbox_open",
         "create index outbox_open on outbox (id) where acknowledged = 0",
+        "create index outbox_open_return on outbox (batch_id)"
+        " where kind = 'centre_return' and acknowledged = 0",
         "create index outbox_batch on outbox (batch_id, kind)",
     ),
 }

@@ -48,6 +48,9 @@ DURABLE = {"fsync": ("on",), "full_page_writes": ("on",),
 _IN_VALUES = re.compile(r"\bin \(select value from json_each\(\?\)\)")
 _NOT_IN_A_WORD = re.compile(r"[\s;{}'\\]")
 """What psqlodbc would take for the end of a word; it knows no quotes."""
+_HUNG_UP = re.compile(
+    "terminating connection|closed the connection|no connection to the server|could not receive"
+)
 _ROWS = re.compile(r"\bjson_each\(\?\) (\w+)")
 
 
@@ -204,7 +207,8 @@ class Postgres:
         return f"(select {names} from json_to_recordset(cast(? as json)) r({typed})) j"
 
     def trouble(self, error: pyodbc.Error) -> Trouble:
-        """By SQLSTATE (PostgreSQL, appendix A)."""
+        """By SQLSTATE (PostgreSQL, appendix A). Where a statement breaks while it is prepared, the
+        driver has none (HY000) and hands on what libpq says."""
         state = str(error.args[0]) if error.args else ""
         if state.startswith("23"):
             return Trouble.BROKEN_RULE
@@ -214,6 +218,8 @@ class Postgres:
             return Trouble.LOST
         # 25P03: idle for too long inside a transaction; the server has hung up.
         if state == "25P03":
+            return Trouble.LOST
+        if state == "HY000" and _HUNG_UP.search(str(error.args[1:])):
             return Trouble.LOST
         return Trouble.FULL if state == "53100" else Trouble.OTHER
 

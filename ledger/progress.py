@@ -114,7 +114,7 @@ def open_outbox(queries: Queries) -> list[dict[str, Any]]:
     return queries.rows(
         "select o.id, o.kind, o.batch_id, coalesce((select max(c.at) from event e"
         "  join commit_link c on c.line = e.line and c.number = e.number"
-        f"  where e.data->>'batch_id' = o.batch_id and {OF_NO_CARD}"
+        f"  where e.data->>'batch_id' = o.batch_id || '' and {OF_NO_CARD}"
         "  and e.type in (select value from json_each(?))"
         "  and e.data->'outbox'->>o.id is not null), '') as at"
         " from outbox o where o.acknowledged = 0 order by o.id",

@@ -21,7 +21,8 @@ BODY = (
 )
 OF_NO_CARD = "e.body_id = '' and e.order_id = ''"
 """Events `e` of a whole batch, carton, lot or package; with it, those of one batch or carton (by
-`data->>'batch_id'`, `data->>'carton_id'`) are found without those of all others."""
+`data->>'batch_id'`, `data->>'carton_id'`) are found without those of all others. SQLite takes the
+index for a value that is no plain column: `e.data->>'carton_id' = k.carton_id || ''`."""
 
 
 @dataclass(frozen=True)

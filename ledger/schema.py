@@ -117,7 +117,7 @@ TABLES: tuple[str, ...] = (
     """create table personal (
         order_id text primary key, batch_id text not null, sealed text not null,
         expires_on text not null) strict""",
-    "create index personal_batch on personal (batch_id, expires_on)",
+    "create index personal_expiry on personal (expires_on, batch_id)",
     """create table number_index (
         kind text not null, value text not null, order_id text not null,
         primary key (kind, value, order_id)) strict""",
@@ -160,6 +160,8 @@ TABLES: tuple[str, ...] = (
         id text primary key, kind text not null, batch_id text not null,
         acknowledged integer not null) strict""",
     "create index outbox_open on outbox (id) where acknowledged = 0",
+    "create index outbox_open_return on outbox (batch_id)"
+    " where kind = 'centre_return' and acknowledged = 0",
     "create index outbox_batch on outbox (batch_id, kind)",
 )
 

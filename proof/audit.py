@@ -14,7 +14,7 @@ from typing import Any
 
 from proof.audit_keys import audit_data, audit_keys, audit_untouched, masters_in
 from proof.audit_ledger import audit_ledger
-from proof.evidence import BrokenPromise, Evidence, same
+from proof.evidence import BrokenPromise, Evidence, rows_of, same
 
 FAULTS = {
     "silent_chip": ("rejected", "CHIP_SILENT"),
@@ -25,7 +25,7 @@ FAULTS = {
     "unknown_bank": ("surplus", "UNKNOWN_BANK"),
     "bad_check_digit": ("surplus", "BAD_CHECK_DIGIT"),
     "repeated_identity": ("surplus", "REPEATED_NUMBER"),
-    "order_cancelled": ("held", "CANCELLED"),
+    "order_cancelled": ("cancelled", "CANCELLED"),
 }
 SOUND = ("weak_chip", "sent_again", "record_twice", "order_on_hold")
 """Faults with which a card gets its keys like any other."""
@@ -70,6 +70,7 @@ def audit(home: Path, envelopes: Path | None = None) -> Evidence:
     e = Evidence.read(home)
     _receipt(e)
     _orders(e)
+    _revisions(e)
     _bodies(e)
     _chips(e)
     _equation(e)
@@ -99,7 +100,7 @@ def _receipt(e: Evidence) -> None:
     assert e.receipt["taken"] == len(e.records) - len(refused)
     sent = e.home / "sent"
     commands = json.loads((sent / "receipt-stops.json").read_text("utf-8"))
-    if commands:  # the hold was lifted again before the end
+    if commands:  # the hold was lifted again: before the end, but after the return
         commands += json.loads((sent / "receipt-releases.json").read_text("utf-8"))
     assert all(c["receipt"]["taken"] == len(c["order_ids"]) > 0 for c in commands)
 
@@ -117,6 +118,18 @@ def _orders(e: Evidence) -> None:
             raise BrokenPromise("the line carries another order's number", order_id)
         if r["final"] is not (r["result"] in ("shipped", "rejected", "cancelled")):
             raise BrokenPromise("the line is final, or is not, and should be", order_id)
+
+
+def _revisions(e: Evidence) -> None:
+    """An order on hold had an interim line in the first return, and its final one in a revision."""
+    first = [r for f in (e.home / "return").glob("*-1.jsonl") for r in rows_of(f)]
+    on_hold = {f["order_id"] for f in e.truth["faults"] if f["fault"] == "order_on_hold"}
+    told = {r["order_id"]: (r["reason"], r["final"]) for r in first if r.get("order_id") in on_hold}
+    waits = dict.fromkeys(on_hold, ("ON_HOLD", False))
+    same(told, waits, "an order on hold has an interim line in the first return")
+    for r in e.lines:
+        if r["reason"] == "ON_HOLD":
+            raise BrokenPromise("no revision says how an order on hold ended", r["order_id"])
 
 
 def _bodies(e: Evidence) -> None:

@@ -202,40 +202,49 @@ def _packages(home: Path, ledger: Ledger, bodies: list[Row]) -> None:
 
 
 def _returns(home: Path, ledger: Ledger, bodies: list[Row]) -> None:
-    """Every order of a batch that was returned has one line, as its body ends; the file, what card
-    management took and the ledger are the same lines."""
-    told = [
-        {
-            "file_id": r["file_id"], "name": r["order_id"] or r["body_id"], "result": r["result"],
-            "reason": r["reason"], "branch": r["branch"], "package": r["package_id"],
-        }
-        for r in ledger.query("select * from return_line order by file_id, position")
-    ]  # fmt: skip
-    once([r["name"] for r in told], "a card is in the return")
-    ours = {r["name"]: (r["result"], r["reason"], r["branch"], r["package"]) for r in told}
-    files = {f for r in told if (f := r["file_id"])}
-    written = [r for f in files for r in rows_of(home / "return" / f"{f}.jsonl")]
-    name = "order_id", "body_id"
-    same({r.get(name[0]) or r[name[1]]: tuple(r.get(k, "") for k in _WRITTEN) for r in written},
-         ours, "the return file is what the ledger says")  # fmt: skip
-    taken = [r for f in files for r in rows_of(home / "sent" / "received" / f"{f}.jsonl")]
-    once([r["order_id"] or r["body_id"] for r in taken], "card management took a card")
-    same({r["order_id"] or r["body_id"]: tuple(r[k] for k in _TAKEN) for r in taken},
-         ours, "card management took what the ledger says")  # fmt: skip
-    batches = {r["file_id"].partition("-")[2].rpartition("-")[0] for r in told}
-    orders = [o for o in ledger.query("select * from orders") if o["batch_id"] in batches]
+    """Each return file (a later one revises the lines it names), what card management took of it
+    and the ledger are the same lines, a card once in each; the newest line of every order says how
+    its body ends, and no order has two final ones."""
+    files: dict[str, list[Row]] = defaultdict(list)
+    newest: dict[str, Row] = {}
+    final = []
+    for r in ledger.query("select * from return_line order by batch_id, position"):
+        files[r["file_id"]].append(r)
+        newest[_name(r)] = r
+        final += [_name(r)] * bool(r["final"])
+    once(final, "a card has a final line")
+    for file_id, rows in files.items():
+        ours = _by_name(rows, "branch", "package_id")
+        written = rows_of(home / "return" / f"{file_id}.jsonl")
+        same(_by_name(written, "branch", "package"), ours, f"{file_id} is what the ledger says")
+        taken = rows_of(home / "sent" / "received" / f"{file_id}.jsonl")
+        same(_by_name(taken, "branch_code", "package_id"), ours,
+             f"card management took {file_id} as the ledger says")  # fmt: skip
+    returned = {r["batch_id"] for r in newest.values()}
     live = {b["order_id"]: b for b in bodies if b["order_id"] and _counts(b)}
-    expected = {o["order_id"]: _ending(live.get(o["order_id"])) for o in orders}
-    same({o: ours[o][:2] + ours[o][3:] if o in ours else None for o in expected}, expected,
-         "an order's line says how its card ends")  # fmt: skip
-    without = {b["body_id"]: b for b in bodies if not b["order_id"] and b["package_id"]}
-    same({n: r[3] for n, r in ours.items() if n in without},
-         {n: b["package_id"] for n, b in without.items()},
+    orders = [o for o in ledger.query("select * from orders") if o["batch_id"] in returned]
+    stops = ledger.query("select order_id from order_stop where reason = 'CANCELLED'")
+    cancelled = {s["order_id"] for s in stops}
+    expected = {
+        o["order_id"]: _ending(live.get(o["order_id"]), o["order_id"] in cancelled) for o in orders
+    }
+    ends = {n: (r["result"], r["reason"], r["package_id"]) for n, r in newest.items()}
+    same({o: ends.get(o) for o in expected}, expected, "an order's line says how its card ends")
+    without = {b["body_id"]: b["package_id"] for b in bodies
+               if not b["order_id"] and b["package_id"]}  # fmt: skip
+    same({b: ends[b][2] if b in ends else None for b in without}, without,
          "a shipped body without order has its line")  # fmt: skip
 
 
-_WRITTEN = ("result", "reason", "branch", "package")
-_TAKEN = ("result", "reason", "branch_code", "package_id")
+def _name(line: Row) -> str:
+    return str(line.get("order_id") or line["body_id"])
+
+
+def _by_name(rows: list[Row], branch: str, package: str) -> dict[str, tuple[Any, ...]]:
+    once([_name(r) for r in rows], "a card is in a return")
+    return {
+        _name(r): (r["result"], r["reason"], r.get(branch, ""), r.get(package, "")) for r in rows
+    }
 
 
 def _counts(body: Row) -> bool:
@@ -243,8 +252,10 @@ def _counts(body: Row) -> bool:
     return not body["place"].startswith("factory/")
 
 
-def _ending(body: Row | None) -> tuple[str, str, str]:
+def _ending(body: Row | None, cancelled: bool) -> tuple[str, str, str]:
     """Result, reason and package of an order's line, by where its body lies."""
+    if cancelled and (body is None or _standing(body["place"]) == "held"):
+        return "cancelled", "CANCELLED", ""
     if body is None:
         return "missing", "NOT_DELIVERED", ""
     return _standing(body["place"]), body["condition"], body["package_id"]

@@ -60,6 +60,19 @@ def plastic(directory: Path) -> dict[str, Row]:
     return cards
 
 
+def holding(lines: list[Row]) -> list[Row]:
+    """The lines of the returns of one batch that no revision has superseded. Raises BrokenPromise
+    if a final one was, one was twice, or a line is there twice."""
+    by_number = {r["line"]: r for r in lines}
+    once([str(r["line"]) for r in lines], "a line of the return")
+    superseded = [n for r in lines for n in r["supersedes"]]
+    once([str(n) for n in superseded], "a line of the return was superseded")
+    for number in superseded:
+        if by_number[number]["final"]:
+            raise BrokenPromise("a final line was superseded", by_number[number]["order_id"])
+    return [by_number[n] for n in sorted(by_number.keys() - set(superseded))]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Everything outside the ledger about the delivery of a demo, by its own keys."""
@@ -71,7 +84,7 @@ class Evidence:
     records: list[Row]
     lines: list[Row]
     received: list[Row]
-    """The centre return as card management has it."""
+    """The centre return as card management has it; of it, too, the lines that hold."""
     summary: Row
     note: Row
     receipt: Row
@@ -85,8 +98,8 @@ class Evidence:
             {row["card"]: row for row in plastic(home / "trays").values()},
             json.loads((sent / "truth.json").read_text("utf-8")),
             rows_of(sent / "factory_return.jsonl"),
-            [r for f in sorted((home / "return").glob("*.jsonl")) for r in rows_of(f)],
-            [r for f in sorted((sent / "received").glob("*.jsonl")) for r in rows_of(f)],
+            holding([r for f in (home / "return").glob("*.jsonl") for r in rows_of(f)]),
+            holding([r for f in (sent / "received").glob("*.jsonl") for r in rows_of(f)]),
             json.loads((home / "summary.json").read_text("utf-8")),
             json.loads((sent / "delivery_note.json").read_text("utf-8")),
             json.loads((sent / "receipt-factory-return.json").read_text("utf-8")),

@@ -18,10 +18,12 @@ from unittest.mock import patch
 
 from actors import lots, sorting
 from actors.hsm import replacement_state, sealing
+from actors.hsm.leases import LeaseTerms
 from actors.hsm.replacement_state import KeyState
-from actors.shell import RayLedger
+from actors.shell_ledger import LineDoor
+from domain.bodies import Body, Writing
 from domain.card.profile import KeyInformation, Profile
-from domain.changes import Away, Changes, Committed
+from domain.changes import Away, Changes, Committed, EventType
 from domain.lines import ClosePackage, Receipt
 from ledger import commit
 from ledger.commit import Ledger
@@ -145,17 +147,38 @@ def look_at_the_chip() -> Iterator[None]:
 
 
 @contextmanager
+def lease() -> Iterator[None]:
+    """A session goes on, whoever had its body since and however long ago its lease ran out."""
+    with patch.object(LeaseTerms, "holds", lambda *_: True):
+        yield
+
+
+@contextmanager
+def in_doubt() -> Iterator[None]:
+    """When a lease runs out its body is free again, though its chip may have been written."""
+
+    def freed(writing: Writing, body: Body) -> None:
+        writing.change(
+            body, EventType.BODY_RELEASED, identification_code="", order_id="", released=False,
+            leased_to="", leased_until="", leased_in="",
+        )  # fmt: skip
+
+    with patch("actors.hsm.replacement.doubt", freed):
+        yield
+
+
+@contextmanager
 def commit_before_reply() -> Iterator[None]:
     """A reply leaves although nobody knows whether its effect is in the ledger."""
-    real = RayLedger.commit
+    real = LineDoor.commit
 
-    async def hopeful(self: RayLedger, changes: Changes) -> Committed:
+    async def hopeful(self: LineDoor, changes: Changes) -> Committed:
         try:
             return await real(self, changes)
         except Away:
-            return Committed(changes.reply, 0, False)
+            return Committed(changes.reply, 0, repeated=False)
 
-    with patch.object(RayLedger, "commit", hopeful), patch("actors.shell.COMMIT_TRIES", 1):
+    with patch.object(LineDoor, "commit", hopeful), patch("actors.shell_ledger.COMMIT_TRIES", 1):
         yield
 
 
@@ -209,7 +232,9 @@ BUGS = (
     Planted("transaction around the outbox", outbox_transaction, (4,)),
     Planted("double entry", double_entry, (1,)),
     Planted("fence of rows", row_fence, (1, 2, 4, 5)),
-    Planted("in doubt: look at the chip", look_at_the_chip, (5,)),
+    Planted("fence of leases", lease, (5,)),
+    Planted("in doubt", in_doubt, (2, 5)),
+    Planted("look at the chip", look_at_the_chip, (5,)),
     Planted("commit before reply", commit_before_reply, (4, 5)),
     Planted("data read back", read_back, (3,)),
     Planted("accepted lot", accepted_lot, (3,)),

@@ -77,7 +77,7 @@ _FIRST_OR_LAST = (
 _SIGNED = (
     # Cross joins: SQLite begins with the cartons of these batches, not with all that were signed.
     "select k.batch_id, max(c.at) as at from carton k cross join event e cross join commit_link c"
-    f" where e.data->>'carton_id' = k.carton_id and {OF_NO_CARD} and c.line = e.line"
+    f" where e.data->>'carton_id' = k.carton_id || '' and {OF_NO_CARD} and c.line = e.line"
     " and c.number = e.number and e.type = ?"
     " and k.batch_id in (select value from json_each(?)) group by 1"
 )

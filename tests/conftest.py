@@ -35,12 +35,26 @@ def short_directory() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _memory_directory() -> Path:
+    memory = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="cc-", dir=memory if memory.is_dir() else "/tmp"))
+
+
+@pytest.fixture
+def memory_directory() -> Iterator[Path]:
+    """A short directory in memory where there is some: making and dropping databases, which waits
+    for the disk at each file, takes seconds elsewhere."""
+    path = _memory_directory()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """One private server for all tests; whoever needs it fails where PostgreSQL is missing. It
-    lives in memory where there is some: to drop a database takes a second on a disk."""
-    memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="cc-", dir=memory if memory.is_dir() else "/tmp"))
+    """One private server for all tests; whoever needs it fails where PostgreSQL is missing."""
+    path = _memory_directory()
     try:
         with running(path) as server:
             yield server

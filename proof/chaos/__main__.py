@@ -108,6 +108,8 @@ def closing_line(chaos: Chaos, kills: Sequence[Kill], seconds: float, *, kept: b
     queries = Queries(load(chaos.home).ledger)
     times = commit_times(queries)
     queries.close()
+    if not kept:
+        times.append(time.time())  # what never went on again is a pause as well
     pauses = {k: pause_after(k, times) for k in kills}
     longest = max(kills, key=pauses.__getitem__, default=None)
     said = ""

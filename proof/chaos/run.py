@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from centre.config import LEDGER, Config
 from centre.demo import prepare_home
 from centre.demo_terminal import DemoError
 from centre.machine import descendants
+from centre.processes import Kept
+from centre.running import state_of
 from domain.changes import Away
 from domain.words import in_words
 from ledger.connection import LedgerUnusable
@@ -31,6 +33,7 @@ from ledger.queries import Queries
 from proof.chaos import floor, victims
 from proof.chaos.pauses import Kill
 from proof.chaos.plan import Plan, commits, progress
+from proof.chaos.second import name_the_head, second_machine
 from proof.postgres import PostgresServer
 
 LOG = Path("log") / "chaos.jsonl"
@@ -39,8 +42,9 @@ DATABASE = "centre"
 UNREADABLE = (LedgerUnusable, Away, pyodbc.Error)
 """The ledger can't be read now: it was not made yet, or its database was killed."""
 LOOK_SECONDS = 0.1
-STALL_SECONDS = 180.0
-"""Without a commit for so long, the run hangs."""
+STALL_SECONDS = 300.0
+"""Without a commit for so long, the run hangs: a start of everything takes a part of it where the
+machine is busy."""
 
 
 class Hangs(Exception):
@@ -77,25 +81,37 @@ def run(chaos: Chaos, say: Callable[[str], None], kills: list[Kill]) -> None:
     config = prepare_home(replace(job, fresh=chaos.fresh))
     assert job.envelopes is not None
     job.envelopes.mkdir(mode=0o700, exist_ok=True)
-    _Run(chaos, config, say, kills).run()
+    with ExitStack() as beside:
+        _Run(chaos, config, say, kills, beside).run()
 
 
 class _Run:
     def __init__(
-        self, chaos: Chaos, config: Config, say: Callable[[str], None], kills: list[Kill]
+        self,
+        chaos: Chaos,
+        config: Config,
+        say: Callable[[str], None],
+        kills: list[Kill],
+        beside: ExitStack,
     ) -> None:
         self._chaos, self._config, self._say, self._kills = chaos, config, say, kills
+        self._beside = beside
+        # A ledger in a file serves one machine.
+        self._head = name_the_head(chaos.home) if chaos.postgres else ""
+        self._second: Kept | None = None
         self._batch = f"B{chaos.seed:06d}"
         self._plan = Plan(chaos.seed, chaos.kills)
         self._progress, self._commits = 0.0, -1
-        self._moved = time.monotonic()
+        self._moved = 0.0
         self._log = chaos.home / LOG
 
     def run(self) -> None:
         while True:
+            self._moved = time.monotonic()
             with self._floor() as process:
                 while process.poll() is None:
                     self._look()
+                    self._join()
                     if self._due():
                         self._kill(process.pid)
                     time.sleep(LOOK_SECONDS)  # the ledger of other processes: there is no event
@@ -122,6 +138,12 @@ class _Run:
             yield process
         finally:
             _cut_power(process)
+
+    def _join(self) -> None:
+        """A second machine joins the centre when that was up for the first time."""
+        if self._head and self._second is None and state_of(self._chaos.home) is not None:
+            machine = second_machine(self._chaos.home, self._head)
+            self._second = self._beside.enter_context(machine)
 
     def _look(self) -> None:
         """Read from the ledger how far the run is. Raises Hangs."""
@@ -157,7 +179,9 @@ class _Run:
 
     def _kill(self, floor_pid: int) -> None:
         postgres = self._chaos.postgres
-        alive = {**victims.alive(floor_pid, self._chaos.home), victims.POWER: floor_pid}
+        second = self._second.process.pid if self._second and self._second.process else None
+        alive = victims.alive(floor_pid, self._chaos.home, second)
+        alive[victims.POWER] = floor_pid
         if postgres is not None:
             alive |= victims.of_server(postgres)
         name = self._plan.choose(alive)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from centre.machine import PROC, descendants
 from centre.running import state_of
+from proof.chaos.second import SECOND
 from proof.postgres import USER, PostgresServer
 
 POWER = "power"
@@ -35,16 +36,17 @@ _MODULES: dict[str, Callable[[Sequence[str]], str]] = {
 """By the Python module that runs: `python -m MODULE …`."""
 
 
-def alive(floor: int, home: Path) -> dict[str, int]:
+def alive(floor: int, home: Path, second: int | None) -> dict[str, int]:
     """Process ids by victim, of the floor whose first process is `floor`: the actors by their own
-    names (lines, `ledger`, `gateway`, `provider-0` …), `supervisor` (`centre up`), `raylet`,
-    the stations by name, `pcscd`, `tray`."""
-    family = descendants(floor)
+    names (lines, `gateway`, `provider-0` …), `supervisor` (`centre up`), `raylet`, the stations by
+    name, `pcscd`, `tray`; of the second machine `second-supervisor` and `second-raylet`."""
+    family, there = descendants(floor), descendants(second) if second else []
     found = {name: pid for pid in family if (name := _name(pid))}
+    found |= {f"{SECOND}-{name}": pid for pid in there if (name := _name(pid))}
     state = state_of(home)
     if state is not None and state["pid"] in family:
         actors = {name: actor["pid"] for name, actor in state["actors"].items()}
-        found |= {name: pid for name, pid in actors.items() if pid in family}
+        found |= {name: pid for name, pid in actors.items() if pid in (*family, *there)}
     return found
 
 

@@ -1,6 +1,6 @@
 """The processes of the centre, simulated: each can die between any two effects and comes back.
 
-What runs in them is real: `Ledger`, `RayLedger` (the retries of a commit under its command id), the
+What runs in them is real: `Ledger`, `LineDoor` (the retries of a commit under its command id), the
 lines, `KeyPool`, the provider.
 """
 
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from actors.hsm.pkcs11_provider import Pkcs11Provider
 from actors.hsm.pool import KeyPool
-from actors.shell import CALL_SECONDS, PAUSES, RayLedger, packed, unpacked
+from actors.shell import CALL_SECONDS, PAUSES
+from actors.shell_ledger import LineDoor
 from domain.changes import Away, Changes, Committed, Fault, Refused
 from domain.lines import KeyProvider, LedgerDoor
 from domain.provider import ProviderError
@@ -28,6 +30,8 @@ class Watching(Protocol):
     """What is told of every step, and finds what is broken (`promises`)."""
 
     def epoch_opened(self, line: str, epoch: int) -> None: ...
+
+    def decided(self, changes: Changes) -> None: ...
 
     def committed(self, changes: Changes, epoch: int, committed: Committed | None) -> None: ...
 
@@ -55,8 +59,8 @@ class Nursery:
 
 
 class LedgerActor:
-    """The one committing process. It is called as a Ray actor is: `call.remote(method, args)`;
-    what is under way goes on when the caller gives up or dies."""
+    """The one committing process (`actors.shell_ledger.Write`); what is under way goes on when the
+    caller gives up or dies."""
 
     def __init__(
         self, path: Path, now: Callable[[], str], faults: Faults, watching: Watching
@@ -65,36 +69,43 @@ class LedgerActor:
         self._faults, self._watching = faults, watching
         self._ledger: Ledger | None = Ledger(path, now)
         self._calls = Nursery()
-        self.call = self
         self.changes = 0
         """How often a commit was tried."""
         self._change = asyncio.Event()
 
-    async def remote(self, method: str, args: bytes) -> bytes:
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    async def __call__(self, method: str, *args: Any) -> Any:
+        if method == "commit":
+            self._watching.decided(args[0])
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._calls.spawn(self._deliver(method, args, answer))
-        return await answer
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise Away("no answer in time") from None
 
-    async def _deliver(self, method: str, args: bytes, answer: asyncio.Future[bytes]) -> None:
+    async def _deliver(
+        self, method: str, args: tuple[Any, ...], answer: asyncio.Future[Any]
+    ) -> None:
         fate = self._faults.message("ledger", 120.0)
         await asyncio.sleep(fate.out)
-        given: bytes | None = None
-        error: Exception = Away("ActorUnavailableError")
+        given: Any = None
+        error: Exception | None = Away("ActorUnavailableError")
         if not fate.lost:
             try:
-                given = packed(self._execute(method, *unpacked(args)))
+                given, error = self._execute(method, *args), None
             except (Away, Refused) as e:
                 error = e
         await asyncio.sleep(fate.back)
         if not answer.done():
-            if given is None or fate.answer_lost:
-                answer.set_exception(error)
+            if error is not None or fate.answer_lost:
+                answer.set_exception(error or Away("ActorUnavailableError"))
             else:
                 answer.set_result(given)
         if fate.again is not None:
             await asyncio.sleep(fate.again)
             try:
-                self._execute(method, *unpacked(args))
+                self._execute(method, *args)
             except (Away, Refused):
                 return
 
@@ -189,7 +200,7 @@ class MakeLine(Protocol):
 class Instance:
     """One life of a line: its door with an epoch, what it remembers, what it has under way."""
 
-    def __init__(self, line: Any, door: RayLedger, queries: Queries) -> None:
+    def __init__(self, line: Any, door: LineDoor, queries: Queries) -> None:
         self.line, self.door, self.queries = line, door, queries
         self.tasks = Nursery()
 
@@ -201,6 +212,7 @@ class Instance:
 STEP_SECONDS = 15.0
 """Between two looks of a line at what can be done, when there was nothing. Production looks twice
 a second; a simulated day has no time for that."""
+LEASE_LOOK_SECONDS = 60.0
 
 
 class LineActor:
@@ -274,12 +286,12 @@ class LineActor:
         attempt = 0
         while True:
             try:
-                epoch = unpacked(await self._ledger.remote("open_epoch", packed((self.name,))))
+                epoch = await self._ledger("open_epoch", self.name)
                 break
             except Away:
                 await asyncio.sleep(PAUSES[min(attempt, len(PAUSES) - 1)])
                 attempt += 1
-        door = RayLedger(self._ledger, self.name, epoch)
+        door = LineDoor(self._ledger, self.name, epoch)
         queries = Queries(self._path)
         keys = KeyPool({f"hsm-{n}": m for n, m in enumerate(self._members)})
         self._now = Instance(self._make(door, queries, keys, epoch), door, queries)
@@ -297,7 +309,10 @@ class LineActor:
                 continue
             if not more:
                 await asyncio.sleep(STEP_SECONDS)
-                await self._ledger.changed(since)
+                # Not for ever: leases run out by the clock.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LEASE_LOOK_SECONDS):
+                        await self._ledger.changed(since)
 
     async def kill(self) -> None:
         """This process dies; another takes its place."""

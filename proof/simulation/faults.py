@@ -108,8 +108,8 @@ class FailingConnection:
         return failing
 
     def end(self, ledger: Ledger) -> None:
-        connection = ledger._connection
-        if connection._odbc is self:  # type: ignore[comparison-overlap]
+        connection: Any = ledger._connection
+        if connection._odbc is self:
             connection._odbc = self._odbc
 
     def execute(self, sql: str, *parameters: Any) -> Any:

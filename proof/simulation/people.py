@@ -254,7 +254,7 @@ class Table:
             r["identification_code"]: r["place"]
             for r in self._on.queries.rows(
                 "select identification_code, place from body where identification_code <> ''"
-                " and place in (?, ?, ?)",
+                " and (place in (?, ?, ?) or condition = 'IN_DOUBT')",
                 DRAWN, work(Line.KEY_REPLACEMENT), transit(Line.KEY_REPLACEMENT, Line.INSPECTION),
             )
         }  # fmt: skip

@@ -40,6 +40,8 @@ class Card:
     """Called before a key of the chip changes."""
     written: Counter[int] = field(default_factory=Counter)
     """How often each key was written, by its id."""
+    answered: dict[str, float] = field(default_factory=dict)
+    """When it last answered in each of its presentations, in simulated seconds."""
     lies: str = "outside"
     """A stack, a reader or a package."""
     chip: VirtualCard = field(init=False)

@@ -5,12 +5,13 @@ against what is true in the simulated world: chips, stacks, packages, what was a
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from domain.card.profile import Profile
 from domain.changes import Changes, Committed
 from domain.lines import Receipt
+from domain.places import Line
 from domain.turns import Verdict
 from proof.simulation.home import FORMAL_VERSION, is_formal_key
 from proof.simulation.mirror import Broken, Link, Mirror
@@ -27,7 +28,11 @@ SOUND = ("", "record_twice", "order_on_hold", "sent_again", "order_cancelled", "
 class Promises:
     """The first promise that does not hold is kept in `found`; from then on nothing is checked."""
 
-    def __init__(self, mirror: Mirror, profile: Profile, trace: Trace) -> None:
+    def __init__(
+        self, mirror: Mirror, profile: Profile, trace: Trace, now: Callable[[], str]
+    ) -> None:
+        """`now`: the time on the wall, as the ledger is told it."""
+        self._now = now
         self.mirror, self._profile, self._trace = mirror, profile, trace
         self.found: Broken | None = None
         self.cards: dict[str, Card] = {}
@@ -40,9 +45,9 @@ class Promises:
         self.shipped = 0
         self._commands: dict[tuple[str, str], int] = {}
         """The link of each command that took effect."""
-        self._results: dict[str, int] = Counter()
-        """Lines of each order in all returns."""
-        self._final: set[str] = set()
+        self._doubted: dict[str, float] = {}
+        """When a chip came to be in doubt."""
+        self._decided: dict[tuple[str, str], str] = {}
         self._receipts: list[tuple[str, str]] = []
         """Line and command of everything that was acknowledged."""
 
@@ -58,12 +63,17 @@ class Promises:
             self.broken(5, f"{line}: epoch {epoch} was given out before")
         self.mirror.epochs[line] = epoch
 
+    def decided(self, changes: Changes) -> None:
+        """A line has decided this now, and hands it to the ledger for the first time or again."""
+        self._decided.setdefault((changes.line, changes.command_id), self._now())
+
     def committed(self, changes: Changes, epoch: int, committed: Committed | None) -> None:
         """A commit was tried; whatever the caller hears, the ledger tells what it did."""
         if self.found is not None:
             return
         self.steps += 1
         try:
+            before = self.mirror.bodies.copy() if self._by_lease(changes) else {}
             links = self.mirror.read(changes.line)
             if len(links) > 1:
                 raise Broken(4, f"{changes.command_id} took effect {len(links)} times")
@@ -71,6 +81,7 @@ class Promises:
                 self._check_once(link, changes)
                 self._check_outbox(link)
                 self._check_meaning(link)
+                self._check_leases(link, before)
                 self._note(link)
             if committed is not None and not committed.repeated and not links:
                 raise Broken(4, f"{changes.command_id} was acknowledged and is not there")
@@ -111,7 +122,34 @@ class Promises:
             if event["place"].startswith("courier/"):
                 self._check_shipped(self.mirror.bodies[event["body_id"]])
             elif event["type"] == "return_written":
-                self._check_return(event["data"]["file_id"], event["data"]["batch_id"])
+                self._check_return(event["data"]["batch_id"])
+
+    def _by_lease(self, changes: Changes) -> bool:
+        return changes.line == Line.KEY_REPLACEMENT
+
+    def _check_leases(self, link: Link, before: dict[str, dict[str, Any]]) -> None:
+        """What a station did whose lease was over moves nothing; a card in doubt comes back to work
+        only when its chip was looked at since."""
+        for event in link.events:
+            was = before.get(event["body_id"])
+            if was is None:
+                continue
+            names = was["body_id"], was["identification_code"], was["order_id"]
+            decided = self._decided[link.line, link.command_id]
+            if event["type"] == "keys_replaced" and decided >= was["leased_until"]:
+                until = was["leased_until"] or "no lease at all"
+                raise Broken(5, f"{was['body_id']} moved at {decided}, its lease: {until}", *names)
+            if event["type"] == "body_in_doubt":
+                self._doubted[was["identification_code"]] = self._trace.time()
+            if was["condition"] != "IN_DOUBT" or not event["place"]:
+                continue
+            card = self.cards.get(was["identification_code"])
+            now = self.mirror.bodies[event["body_id"]]
+            # Back at work it is leased in the session that looked; set apart, to nobody.
+            seen = card.answered if card else {}
+            looked = seen.get(now["leased_in"], -1.0) if now["leased_in"] else max(seen.values())
+            if looked <= self._doubted[was["identification_code"]]:
+                raise Broken(5, f"{was['body_id']} is in doubt, and nobody looked at it", *names)
 
     def _check_shipped(self, body: dict[str, Any]) -> None:
         """Promise 3, by what is truly on the chip and in the package."""
@@ -150,22 +188,36 @@ class Promises:
         if body["order_id"] and not any(card.ticket in p for p in self.packed[body["package_id"]]):
             raise Broken(3, f"{body['body_id']} was shipped and never packed", *names)
 
-    def _check_return(self, file_id: str, batch_id: str) -> None:
-        """Promise 6: a line for each order, of which one alone is final."""
-        lines = self.mirror.rows("select * from return_line where file_id = ?", file_id)
-        orders = self.mirror.rows("select order_id from orders where batch_id = ?", batch_id)
-        once = Counter(r["order_id"] for r in lines if r["order_id"] and r["result"] != "surplus")
-        for order in orders:
+    def _check_return(self, batch_id: str) -> None:
+        """Promise 6, over all revisions: each order of the batch has one line that stands, at most
+        one final line, and that one is never superseded; what is said to be shipped is."""
+        found = {
+            r["order_id"]: r
+            for r in self.mirror.rows(
+                "select order_id, sum(case when superseded_by = 0 then 1 else 0 end) as stand,"
+                " sum(final) as final,"
+                " sum(case when final = 1 and superseded_by <> 0 then 1 else 0 end) as taken_back,"
+                " sum(case when final = 1 and result = 'shipped' then 1 else 0 end) as shipped"
+                " from return_line where batch_id = ? and order_id <> '' and result <> 'surplus'"
+                " group by order_id",
+                batch_id,
+            )
+        }
+        at_courier = {
+            b["order_id"]
+            for b in self.mirror.bodies.values()
+            if b["batch_id"] == batch_id and b["place"].startswith("courier/")
+        }
+        for order in self.mirror.rows("select order_id from orders where batch_id = ?", batch_id):
             order_id = order["order_id"]
-            self._results[order_id] += once[order_id]
-            if once[order_id] != 1 and self._results[order_id] != 1:
-                raise Broken(6, f"order {order_id} has {once[order_id]} lines", order_id)
-        for r in lines:
-            if not (r["final"] and r["order_id"]) or r["result"] == "surplus":
-                continue
-            if r["order_id"] in self._final:
-                raise Broken(6, f"order {r['order_id']} has two final lines", r["order_id"])
-            self._final.add(r["order_id"])
+            said = found.get(order_id, {"stand": 0, "final": 0, "taken_back": 0, "shipped": 0})
+            if said["stand"] != 1 or said["final"] > 1 or said["taken_back"]:
+                text = (
+                    f"order {order_id} has {said['stand']} lines that stand, {said['final']} final"
+                )
+                raise Broken(6, text, order_id)
+            if said["shipped"] and order_id not in at_courier:
+                raise Broken(6, f"order {order_id} is returned as shipped, and is not", order_id)
 
     # What chips and stations do.
 

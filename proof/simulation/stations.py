@@ -118,6 +118,7 @@ class Station:
     async def _present(self, reader: int, card: Card, stage: str, carton_id: str) -> Verdict:
         presentation = self._faults.random.randbytes(8).hex()
         atr, face = card.chip.power_on(), card.plastic.face_number
+        card.answered[presentation] = asyncio.get_running_loop().time()
         content: Opening | NoAnswer | Answers = (
             Opening(atr, carton_id, face, card.ticket)
             if atr
@@ -179,6 +180,7 @@ class Station:
                 broke_off = True
                 break
             answer = card.chip.process(step.apdu)
+            card.answered[turn.presentation] = asyncio.get_running_loop().time()
             done.append(StepAnswer(int.from_bytes(answer[-2:], "big"), answer[:-2]))
             if not is_expected(done[-1].status_word, step.expect):
                 break

@@ -10,19 +10,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from random import Random
 from typing import Any
 
 import structlog
 
+from actors.hsm.leases import LeaseTerms
 from actors.hsm.pool import KeyPool
 from actors.hsm.replacement import KeyReplacement
 from actors.inventory import Inventory
 from actors.lots import LotPlan
 from actors.qa.inspection import Inspection
 from actors.qa.sample_reading import SampleReading
-from actors.shell import packed
 from actors.sorting import Sorting
 from domain.card.profile import load_profile
 from domain.places import Line
@@ -50,6 +51,8 @@ STATIONS, READERS = 4, 8
 FEWEST_CARDS, MOST_CARDS = 60, 120
 """In one delivery."""
 CARDS_AN_HOUR = 100
+LEASE = timedelta(seconds=90)
+"""Shorter than in production, so that it runs out now and then."""
 LONGEST_QUIET_HOURS = 4
 SEEDS_OF_FACTORY = 1_000
 
@@ -102,7 +105,7 @@ class World:
     def _set_up(self) -> None:
         Ledger(self.path, self.clock.text).close()  # who looks at it comes before who writes
         self.mirror = Mirror(self.path)
-        self.promises = Promises(self.mirror, self.profile, self.trace)
+        self.promises = Promises(self.mirror, self.profile, self.trace, self.clock.text)
         self.ledger = LedgerActor(self.path, self.clock.text, self.faults, self.promises)
         self.members = [KeyMember(self.provider, self.faults) for _ in range(2)]
         self.lines = {name: self._line(name) for name in _LINES}
@@ -145,7 +148,7 @@ class World:
         return self._random.randbytes(count)
 
     async def _record_heads(self, heads: list[dict[str, Any]]) -> None:
-        await self.ledger.remote("record_heads", packed((heads,)))
+        await self.ledger("record_heads", heads)
 
     def _wrong_carton(self, card: Card) -> str:
         others = sorted({*self.people.cartons, "B000000-C999"} - {card.plastic.carton_id})
@@ -279,11 +282,17 @@ class World:
 
 
 def _chip_line(
-    line: type[KeyReplacement] | type[Inspection] | type[SampleReading],
+    line: type[Inspection] | type[SampleReading],
     world: World, ledger: Any, queries: Any, keys: Any, epoch: int,
 ) -> Any:  # fmt: skip
     prefix = f"{line.line}:{epoch}"
     return line(ledger, keys, queries, world.profile, prefix, world.random_bytes)
+
+
+def _key_replacement(world: World, ledger: Any, queries: Any, keys: Any, epoch: int) -> Any:
+    prefix = f"{Line.KEY_REPLACEMENT}:{epoch}"
+    leases = LeaseTerms(world.clock.now, LEASE)
+    return KeyReplacement(ledger, keys, queries, world.profile, prefix, world.random_bytes, leases)
 
 
 def _inventory(world: World, ledger: Any, queries: Any, keys: Any, epoch: int) -> Any:
@@ -297,7 +306,7 @@ def _sorting(world: World, ledger: Any, queries: Any, keys: Any, epoch: int) -> 
 
 _LINES: dict[str, tuple[Callable[..., Any], bool]] = {
     Line.INVENTORY: (_inventory, False),
-    Line.KEY_REPLACEMENT: (partial(_chip_line, KeyReplacement), True),
+    Line.KEY_REPLACEMENT: (_key_replacement, True),
     Line.INSPECTION: (partial(_chip_line, Inspection), False),
     Line.SAMPLING: (partial(_chip_line, SampleReading), False),
     Line.SORTING: (_sorting, True),

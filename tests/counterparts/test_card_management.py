@@ -27,6 +27,7 @@ from counterparts.submission import (
     submit_delivery_note,
     submit_factory_return,
 )
+from domain.codes import Code
 from stubs.card_management_pb2 import (
     CentreReturnPart,
     CentreReturnRecord,
@@ -299,6 +300,49 @@ def test_centre_return_that_is_not_whole(returns: tuple[CentreReturnsStub, Path]
         answer = stub.SubmitCentreReturn(iter(stream))
         assert (answer.accepted, answer.code) == (False, code)
     assert list(directory.iterdir()) == []
+
+
+def revision(number: int, *records: CentreReturnRecord) -> list[CentreReturnPart]:
+    whole = [files.serialize(r) for r in records]
+    header = FileHeader(file_id=f"b-{number + 1}", batch_id="b", revision=number)
+    return [CentreReturnPart(header=header), *parts("unused", whole)[1:]]
+
+
+def line(number: int, *supersedes: int, final: bool = True) -> CentreReturnRecord:
+    result = "shipped" if final else "held"
+    return CentreReturnRecord(
+        order_id=f"o{number}", result=result, final=final, line=number, supersedes=supersedes
+    )
+
+
+def test_revisions_come_in_their_order_and_change_nothing_final(tmp_path: Path) -> None:
+    """A revision before the one that precedes it is refused, and one whose lines do not count on,
+    or supersede a final line, one twice or none at all; what was taken is answered the same by
+    another process of card management too."""
+    first = revision(0, line(1), line(2, final=False), line(3, final=False))
+    second = revision(1, line(4, 2))
+    bad = [
+        (revision(1, line(5, 2)), Code.REVISION_ORDER),
+        (revision(2, line(4, 2)), Code.REVISION_ORDER),
+        (revision(1, line(4, 1)), Code.RETURN_FINAL),
+        (revision(1, line(4, 9)), Code.RETURN_FINAL),
+        (revision(1, line(4, 2), line(5, 2)), Code.RETURN_FINAL),
+    ]
+
+    def ask(stream: list[CentreReturnPart]) -> tuple[str, bool]:
+        with serve("127.0.0.1:0", tmp_path) as s, grpc.insecure_channel(s.address) as channel:
+            receipt = CentreReturnsStub(channel).SubmitCentreReturn(iter(stream))
+            return receipt.code, receipt.repeated
+
+    assert ask(second) == (Code.REVISION_ORDER, False)
+    assert ask(first) == (Code.OK, False)
+    for stream, code in bad:
+        assert ask(stream) == (code, False)
+    assert [ask(second), ask(second), ask(first)] == [
+        (Code.OK, False), (Code.OK, True), (Code.OK, True),
+    ]  # fmt: skip
+    assert ask(revision(2, line(5, 2))) == (Code.RETURN_FINAL, False)
+    assert ask(revision(2, line(5, 3, 3))) == (Code.RETURN_FINAL, False)
 
 
 def test_port_that_is_taken(tmp_path: Path) -> None:
