@@ -300,18 +300,9 @@ def decide_note(note: Note, groups: Mapping[tuple[str, str], Group]) -> Writing:
     for bank, count in sorted(temporary.items()):
         key = GroupKey(note.batch_id, bank, Kind.TEMPORARY_CARD)
         advise(writing, key, count, groups.get(key[1:], NOTHING))
-    writing.insert(
-        "file_in",
-        {
-            "file_id": note.delivery_id,
-            "kind": "delivery_note",
-            "batch_id": note.batch_id,
-            "digest": note.digest,
-            "records": len(note.cartons),
-            "closed": 0,
-        },
-    )
     count = len(note.cartons)
+    file = {"file_id": note.delivery_id, "kind": "delivery_note", "batch_id": note.batch_id}
+    writing.insert("file_in", {**file, "digest": note.digest, "records": count, "closed": 0})
     writing.reply = receipt_to_json(Receipt(True, records=count, taken=count))
     return writing
 

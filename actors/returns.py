@@ -154,7 +154,9 @@ class ReturnWork:
 
     def _orders(self, batch_id: str) -> list[LineRow]:
         return self._queries.rows(
-            "select o.order_id, o.bank, o.branch, s.reason = 'CANCELLED' as cancelled from orders o"
+            # Never null: a driver that meets a null first calls the whole column a text.
+            "select o.order_id, o.bank, o.branch,"
+            " case when s.reason = 'CANCELLED' then 1 else 0 end as cancelled from orders o"
             " left join order_stop s on s.order_id = o.order_id where o.batch_id = ?"
             " order by o.order_id",
             batch_id,

@@ -101,11 +101,11 @@ def differences(message: Any) -> None:
 def status_facts(config: Config, queries: Queries) -> dict[str, Any]:
     """`up`, `ready` (every part is), `listen` and `at` (of the parts' states; null when down),
     `joining` (where further machines join), `machines` (address by name), `parts` (name, state,
-    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those to be
-    decided; `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages`
-    (`Queries.packages`), `interim` (`ledger.returns.interim_lines`), `clocks`
-    (`scheduler.clocks.Clock`) and `readers`: of each reader of each station `code` (why it does
-    not work), `seconds_away` of its station, and what is counted of it (`ReaderStatistics`)."""
+    machine, note), `places` (place, reason, kind, bank, bodies), `lots` (those to be decided;
+    `ledger.lots.SHOWN`), `in_doubt` (`ledger.leases`), `open_packages` (`Queries.packages`),
+    `interim` (`ledger.returns.interim_lines`), `clocks` (`scheduler.clocks.Clock`) and `readers`:
+    of each reader of each station `code` (why it does not work), `seconds_away` of its station,
+    and what is counted of it (`ReaderStatistics`)."""
     content = state_of(config.home) or {}
     parts = [
         {

@@ -26,6 +26,7 @@ from proof.simulation.plastic import Card, Feeder
 
 ANSWER_SECONDS = 60.0
 APDU_SECONDS = 0.02
+PATIENCE_SECONDS = 300.0
 CARD_SECONDS = 2.0
 """What it takes to lay the next card in."""
 
@@ -35,6 +36,10 @@ Told = Callable[[Card, str, Verdict], None]
 
 class Again(Exception):
     """This presentation is over without a verdict: open the chip again."""
+
+
+class ScanAgain(Again):
+    """Somebody wonders why a card waits for so long, and scans its carton anew."""
 
 
 @dataclass
@@ -103,6 +108,8 @@ class Station:
             except Again as e:
                 self._faults.trace.note(self.name, f"opens it again: {e}", card.ticket)
                 stage = self._stages[0]
+                if isinstance(e, ScanAgain):
+                    carton_id = card.plastic.carton_id
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 2.0)
                 continue
@@ -124,7 +131,7 @@ class Station:
             if atr
             else NoAnswer(carton_id, face, card.ticket)
         )
-        number = 0
+        number, waits, since = 0, "", 0.0
         while True:
             turn = StationTurn(self.name, f"R{reader}", presentation, number, stage, content)
             reply = (await self._ask(turn, card)).content
@@ -133,7 +140,13 @@ class Station:
                     return reply
                 case Restart(code):
                     raise Again(code)
-                case Wait(milliseconds, _):
+                case Wait(milliseconds, code):
+                    if code != waits:
+                        waits = code
+                        self._faults.trace.note(self.name, f"waits: {code}", card.ticket, card.code)
+                        since = asyncio.get_running_loop().time()
+                    elif asyncio.get_running_loop().time() - since > PATIENCE_SECONDS:
+                        raise ScanAgain(f"{code}: its carton is scanned anew")
                     await asyncio.sleep(max(milliseconds / 1000, 0.01))
                 case Segment():
                     content = await self._run_segment(reply, turn, card)

@@ -169,7 +169,7 @@ def test_the_door_is_found_from_another_os_account(
 
     monkeypatch.setattr(running, "take_home", closed)
     assert running.state_of(tmp_path) is None
-    said = {"at": "", "pid": 1, "listen": "127.0.0.1:1", "actors": {}}
+    said = {**dict.fromkeys(running.STATE), "listen": "127.0.0.1:1"}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "state.json").write_text(json.dumps(said))
     assert running.door_of(tmp_path) == "127.0.0.1:1"
