@@ -209,18 +209,19 @@ class LotWork:
         return [members[i] for i in draw(members, size, bytes.fromhex(lot.seed))]
 
     def _sorted_since(self, lot: Lot) -> set[str]:
-        """Sorted after the lot was presented, or on hold when it was, and released since."""
+        """Sorted after the lot was presented, or on hold or missing when it was, and back since."""
         found = self._queries.rows(
             f"with presented as (select e.id from event e where e.data->>'batch_id' = ?"
             f"  and e.type = ? and e.data->>'lot_id' = ? and {OF_NO_CARD})"
             " select body_id from event where type = ? and id > (select id from presented)"
-            " union select r.body_id from event r where r.type = ?"
+            " union select r.body_id from event r where r.type in (?, ?)"
             " and r.id > (select id from presented) and (select b.type from event b"
-            "  where b.body_id = r.body_id and b.body_id <> '' and b.type in (?, ?)"
-            "  and b.id < (select id from presented) order by b.id desc limit 1) = ?",
+            "  where b.body_id = r.body_id and b.body_id <> '' and b.type in (?, ?, ?, ?)"
+            "  and b.id < (select id from presented) order by b.id desc limit 1) in (?, ?)",
             lot.batch_id, EventType.LOT_PRESENTED, lot.lot_id, EventType.BODY_SORTED,
-            EventType.BODY_RELEASED,
-            EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.BODY_HELD,
+            EventType.BODY_RELEASED, EventType.STOCK_FOUND,
+            EventType.BODY_HELD, EventType.BODY_RELEASED, EventType.STOCK_MISSING,
+            EventType.STOCK_FOUND, EventType.BODY_HELD, EventType.STOCK_MISSING,
         )  # fmt: skip
         return {r["body_id"] for r in found}
 
