@@ -23,6 +23,7 @@ DATA = {"08": "identity_number", "0A": "sex", "0B": "nation", "0C": "birth_place
         "0D": "birth_date"}  # fmt: skip
 """Fields of EF06 by tag; text is coded as its digits, or as them in BCD."""
 _WORN = 0x06
+_NAME_BYTES = 30
 
 
 def masters_in(envelopes: Path) -> dict[str, bytes]:
@@ -82,7 +83,8 @@ def audit_untouched(cards: list[tuple[str, Row]]) -> None:
 def audit_data(cards: list[tuple[str, Row]], records: dict[str, Row]) -> None:
     """Each of these chips (with its order) carries the data of the order's record."""
     for order_id, card in cards:
-        record, chip = records[order_id], card["social"]["records"]
+        record, chip = dict(records[order_id]), card["social"]["records"]
+        record["name"] = _fitting(record["name"])
         on_chip = {
             "identification_code": chip["05"]["01"],
             "social_card_number": bytes.fromhex(chip["05"]["07"]).decode("ascii"),
@@ -92,6 +94,13 @@ def audit_data(cards: list[tuple[str, Row]], records: dict[str, Row]) -> None:
         for field, value in on_chip.items():
             if value != record[field]:
                 raise BrokenPromise(f"the chip carries another {field}", order_id)
+
+
+def _fitting(name: str) -> str:
+    """As much of a long name as the chip has room for, in whole characters."""
+    while len(name.encode("gb18030")) > _NAME_BYTES:
+        name = name[:-1]
+    return name
 
 
 def _text(value: str, expected: str) -> str:
