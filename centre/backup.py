@@ -22,6 +22,7 @@ from typing import Any
 from actors.hsm.token import copy_tokens
 from actors.keeping import decide_restored
 from centre.config import Config, load
+from centre.hold import hold_of
 from centre.home import make_directories
 from centre.running import sync, take_home, write_whole
 from domain.bodies import Writing
@@ -242,8 +243,10 @@ def _go_on(config: Config, backup_id: str, made_at: str, now: Callable[[], str])
 
 
 def commit_alone(config: Config, writing: Writing, now: Callable[[], str]) -> None:
-    """Commit for the inventory line of a centre that is not up; the caller holds the home."""
-    with closing(Ledger(config.ledger, now)) as ledger:
+    """Commit for the inventory line of a centre that is not up; the caller holds the home. Raises
+    Held when its ledger has a head elsewhere."""
+    with closing(hold_of(config)) as hold, closing(Ledger(config.ledger, now)) as ledger:
+        hold.keep()
         ledger.commit(writing.changes(), ledger.open_epoch(Line.INVENTORY))
 
 

@@ -24,12 +24,14 @@ from actors.shell_provider import ProviderShell, key_pool
 from centre import backup, logs, metrics, placement, ray_runtime
 from centre.config import Config
 from centre.gateway_actor import GatewayShell
+from centre.hold import hold_of, keep, take
 from centre.running import take_home, write_whole
 from centre.wiring import Wiring, now, production
 from domain.changes import Away, EventType, Refused
 from domain.places import Line
 from ledger import heads
 from ledger.connection import ledger_file
+from ledger.database import Hold
 from ledger.queries import Queries
 
 log = structlog.get_logger()
@@ -242,16 +244,27 @@ def up(
     say: Callable[[str], None],
     wiring: Wiring | None = None,
 ) -> None:
-    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Behind, NodeLost."""
+    """Bring the centre up and stay until SIGINT or SIGTERM. Raises AlreadyUp, Held, Behind,
+    NodeLost."""
     config.run.mkdir(parents=True, exist_ok=True)
     lock = take_home(config.home)
     if lock is None:
         raise AlreadyUp(f"a centre is up in {config.home}")
-    lost = backup.missing(config)
-    if lost:
+    hold = hold_of(config)
+    try:
+        logs.configure(config.logs / "supervisor.log", config.log_format)
+        take(hold, say)
+        lost = backup.missing(config)
+        if lost:
+            raise Behind(", ".join(f"{item.line}: {item.commits}, {item.at}" for item in lost))
+        _run(config, wiring or production(config), hold, say)
+    finally:
+        hold.close()
         os.close(lock)
-        raise Behind(", ".join(f"{item.line}: {item.commits}, {item.at}" for item in lost))
-    logs.configure(config.logs / "supervisor.log", config.log_format)
+    say("已停止 stopped")
+
+
+def _run(config: Config, wiring: Wiring, hold: Hold, say: Callable[[str], None]) -> None:
     listen = choose_address(config)
     write_softhsm_conf(config.conf.parent)
     metrics.configure(config)
@@ -259,21 +272,21 @@ def up(
     try:
         joining = ray_runtime.start(config.home, config.machines_listen)
         placement.publish(config, now())
-        asyncio.run(_supervise(config, wiring or production(config), listen, joining, say))
+        floor = Floor.start(config, wiring, listen)
+        asyncio.run(_supervise(Supervisor(floor, listen, joining, say), hold))
+        metrics.end(config, floor.actors)
     finally:
         ray_runtime.stop(config.home)
         (config.run / "state.json").unlink(missing_ok=True)
-        os.close(lock)
-    say("已停止 stopped")
 
 
-async def _supervise(
-    config: Config, wiring: Wiring, listen: str, joining: str, say: Callable[[str], None]
-) -> None:
-    floor = Floor.start(config, wiring, listen)
-    supervisor = Supervisor(floor, listen, joining, say)
+async def _supervise(supervisor: Supervisor, hold: Hold) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
-    metrics.end(config, floor.actors)
+    tasks = {asyncio.create_task(supervisor.run()), asyncio.create_task(keep(hold))}
+    ended, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in ended:
+        task.result()

@@ -20,6 +20,7 @@ from centre.running import NotUp
 from domain.changes import Away
 from domain.provider import ProviderError
 from ledger.connection import LedgerUnusable
+from ledger.database import Held
 from ledger.queries import Queries
 
 REFUSED, WRONG_USE, AWAY = 1, 2, 3
@@ -61,6 +62,9 @@ def reporting(command: F) -> F:
         except (ConfigError, LedgerUnusable) as e:
             click.echo(str(e), err=True)
             sys.exit(WRONG_USE)
+        except Held as e:
+            click.echo(f"台账已有总机 the ledger has a head: {e}", err=True)
+            sys.exit(REFUSED)
         except ProviderError as e:
             click.echo(f"加密机无法打开 the token does not open: {e}; `centre doctor`", err=True)
             sys.exit(AWAY)

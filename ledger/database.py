@@ -19,6 +19,22 @@ class LedgerUnusable(Exception):
     """The database can't be used as it is; the message says how to mend it."""
 
 
+class Held(Exception):
+    """Another head has the ledger; the message says which one, and what to do."""
+
+
+class Hold(Protocol):
+    """That a ledger has one head, wherever homes and machines are; what it writes is fenced by
+    epochs all the same. It ends with `close`, and with the process. Not for use by two threads at
+    once."""
+
+    def keep(self) -> None:
+        """Take it, or see that it is still ours; where it was lost with a connection it is taken
+        again. Raises Held, LedgerUnusable; Away while the database does not answer."""
+
+    def close(self) -> None: ...
+
+
 class Trouble(Enum):
     """What an error of the driver means for who committed."""
 
@@ -66,6 +82,9 @@ class Database(Protocol):
     def open(self, *, write: bool) -> pyodbc.Connection:
         """A connection with autocommit on. A writing one is durable: what was committed is on the
         disk; a reading one can't change anything. Raises LedgerUnusable, pyodbc.Error."""
+
+    def hold(self, who: str) -> Hold:
+        """Not taken yet. `who`: what another head learns of this one."""
 
     def spoken(self, sql: str) -> str:
         """SQL of the house as this database has it."""

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyodbc
 
-from ledger.database import LedgerUnusable, Reading, Running, Trouble
+from ledger.database import Hold, LedgerUnusable, Reading, Running, Trouble
+from ledger.postgres_hold import ServerHold
 
 SCHEME = "postgresql:"
 DRIVERS = (
@@ -183,6 +184,9 @@ class Postgres:
                         else ""
                     )
                 )
+
+    def hold(self, who: str) -> Hold:
+        return ServerHold(lambda: self.open(write=True), who)
 
     def spoken(self, sql: str) -> str:
         return _spoken(sql)

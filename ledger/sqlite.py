@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pyodbc
 
-from ledger.database import LedgerUnusable, Reading, Running, Trouble
+from ledger.database import Held, Hold, LedgerUnusable, Reading, Running, Trouble
 
 SCHEME = "sqlite:"
 DRIVERS = (
@@ -70,6 +71,10 @@ class Sqlite:
         else:
             connection.execute("pragma query_only=1").close()
         return connection
+
+    def hold(self, who: str) -> Hold:
+        """A lock on a file beside it."""
+        return _FileHold(self.path.with_name(f"{self.path.name}-head"), who)
 
     def spoken(self, sql: str) -> str:
         return sql
@@ -149,6 +154,31 @@ class Sqlite:
             raise LedgerUnusable(f"{self.path} is there already")
         shutil.copyfile(source, self.path)
         self.path.chmod(0o600)
+
+
+class _FileHold:
+    def __init__(self, file: Path, who: str) -> None:
+        self._file, self._who = file, who
+        self._lock: int | None = None
+
+    def keep(self) -> None:
+        if self._lock is not None:
+            return
+        lock = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, self._who.encode(), 0)
+        except BlockingIOError:
+            holder = os.pread(lock, 1_000, 0).decode("utf-8", "replace")
+            os.close(lock)
+            raise Held(f"{holder}: 先停止它 stop that one first") from None
+        self._lock = lock
+
+    def close(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
 
 def _one_spelling(ddl: str) -> str:

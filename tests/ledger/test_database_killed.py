@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from centre.hold import take
 from domain.changes import Away
-from ledger.connection import Connection
+from ledger.connection import Connection, database
+from ledger.database import Held
 from proof.postgres import PostgresServer, running
 
 # With a parameter: the driver prepares it first, and says otherwise what broke.
@@ -53,3 +55,26 @@ def die_within_a_transaction(connection: Connection, own: int) -> None:
     with connection.writing():
         os.kill(own, signal.SIGKILL)
         connection.value(ASK, 4)
+
+
+def test_a_head_takes_its_hold_again_when_the_database_is_back(server: PostgresServer) -> None:
+    """A restart of the server, or the loss of the one connection, costs the hold only if another
+    head has it by then: that one is named, and keeps it."""
+    db = database(server.create("centre"))
+    first, second = db.hold("the first"), db.hold("the second")
+    first.keep()
+    server.kill()
+    with pytest.raises(Away):
+        first.keep()
+    server.start()
+    first.keep()
+    with pytest.raises(Held, match="the first"):
+        second.keep()
+    server.run("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'")
+    take(second, lambda _: None)
+    with pytest.raises(Away):
+        first.keep()
+    with pytest.raises(Held, match="the second"):
+        first.keep()
+    for hold in (first, second):
+        hold.close()
