@@ -252,11 +252,11 @@ def up(
         raise AlreadyUp(f"a centre is up in {config.home}")
     hold = hold_of(config)
     try:
-        logs.configure(config.logs / "supervisor.log", config.log_format)
         take(hold, say)
         lost = backup.missing(config)
         if lost:
             raise Behind(", ".join(f"{item.line}: {item.commits}, {item.at}" for item in lost))
+        logs.configure(config.logs / "supervisor.log", config.log_format)
         _run(config, wiring or production(config), hold, say)
     finally:
         hold.close()
