@@ -21,7 +21,7 @@ from typing import Any
 
 from actors.hsm.token import copy_tokens
 from actors.keeping import decide_restored
-from centre.config import Config, load
+from centre.config import Config, load, with_ledger
 from centre.hold import hold_of
 from centre.home import make_directories
 from centre.running import sync, take_home, write_whole
@@ -175,7 +175,7 @@ def restore(
         make_directories(folder)
         toml = (backup / TOML).read_text("utf-8")
         if ledger is not None:
-            toml = re.sub(r"(?m)^url = .*$", f"url = {json.dumps(ledger)}", toml, count=1)
+            toml = with_ledger(toml, ledger)
         (folder / TOML).write_text(toml, "utf-8")
         config = load(folder)
         shutil.copyfile(backup / HEAD_KEY, config.head_public_key)

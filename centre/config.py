@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,6 +110,8 @@ format = "json"
 """
 
 
+DEFAULTS: dict[str, dict[str, Any]] = tomllib.loads(TEMPLATE)
+"""A table or setting that an older file does not have is as in the file of a new home."""
 MAX_SESSIONS = 16
 
 
@@ -189,14 +193,13 @@ class _Table:
     """One table of the file; every reading names the place if it fails, unknown names fail."""
 
     def __init__(self, whole: dict[str, Any], name: str) -> None:
-        table = whole.pop(name, None)
+        table = whole.pop(name, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"[{name}] is missing")
-        self._name, self._left = name, dict(table)
+            raise ConfigError(f"{name}: a table [{name}] is needed")
+        self._name, self._left = name, {**DEFAULTS[name], **table}
 
-    def take(self, key: str, kind: type, default: Any = None) -> Any:
-        """`default`: of a setting that older files do not have."""
-        value = self._left.pop(key, default)
+    def take(self, key: str, kind: type) -> Any:
+        value = self._left.pop(key)
         if kind is float and isinstance(value, int):
             value = float(value)
         if not isinstance(value, kind) or isinstance(value, bool):
@@ -232,11 +235,8 @@ def load(home: Path) -> Config:
         raise ConfigError(f"{home} is not the home of a centre: `centre init --home DIR`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file.name}: {e}") from None
-    names = (
-        "doors", "machines", "card_management", "ledger", "keys", "people", "sampling", "retention",
-        "limits", "lists", "log",
-    )  # fmt: skip
-    t = {name: _Table(whole, name) for name in names}
+    _name_by_url(whole.get("ledger"))
+    t = {name: _Table(whole, name) for name in DEFAULTS}
     if whole:
         raise ConfigError(f"[{min(whole)}]: no such table")
     config = Config(
@@ -261,7 +261,7 @@ def load(home: Path) -> Config:
         personal_data_days=t["retention"].take("personal_data_days", int),
         backup_days=t["retention"].take("backup_days", int),
         max_records_per_file=t["limits"].take("max_records_per_file", int),
-        lease_minutes=t["limits"].take("lease_minutes", float, 10.0),
+        lease_minutes=t["limits"].take("lease_minutes", float),
         list_fonts=ListFonts(
             tuple(t["lists"].take_texts("fonts")), tuple(t["lists"].take_texts("heading_fonts"))
         ),
@@ -271,6 +271,26 @@ def load(home: Path) -> Config:
         table.end()
     _check(config)
     return config
+
+
+def _name_by_url(ledger: Any) -> None:
+    """Before there were two databases, `path` named the file."""
+    if isinstance(ledger, dict) and isinstance(ledger.get("path"), str):
+        if "url" in ledger:
+            raise ConfigError("[ledger] path: no such setting beside url; remove it")
+        ledger["url"] = f"sqlite:{ledger.pop('path')}"
+
+
+def with_ledger(text: str, url: str) -> str:
+    """The text of a centre.toml, with this ledger instead of the one that it names."""
+    line = f"url = {json.dumps(url)}"
+    named = re.search(r"(?m)^(?:url|path)\s*=.*$", text)
+    if named:
+        return text[: named.start()] + line + text[named.end() :]
+    table = re.search(r"(?m)^\[ledger\].*$", text)
+    if table:
+        return f"{text[: table.end()]}\n{line}{text[table.end() :]}"
+    return f"{text}\n[ledger]\n{line}\n"
 
 
 def _ledger(home: Path, url: str) -> str:

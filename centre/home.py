@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from pathlib import Path
 
 from actors.hsm.ceremony import export_head_public_key, export_transport_public_key, generate_keys
 from actors.hsm.token import KeyToken, create_token, write_pin_file
-from centre.config import LEDGER, TEMPLATE, Config, load
+from centre.config import LEDGER, TEMPLATE, Config, load, with_ledger
 from centre.running import write_whole
 from centre.wiring import now, token_config
 from ledger.commit import Ledger
@@ -36,7 +35,7 @@ def initialise(home: Path, ledger: str = LEDGER) -> Config:
     make_directories(home)
     file = home / "centre.toml"
     if not file.exists():
-        write_whole(file, TEMPLATE.replace(f'"{LEDGER}"', json.dumps(ledger)).encode("utf-8"))
+        write_whole(file, with_ledger(TEMPLATE, ledger).encode("utf-8"))
     config = load(home)
     for own in (config.pin_file, config.pin_file.with_name("so-pin"), config.owner_file):
         if not own.exists():

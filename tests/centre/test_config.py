@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from centre.config import TEMPLATE, ConfigError, load
+from centre.config import TEMPLATE, ConfigError, load, with_ledger
 from centre.wiring import now
 from ledger.commit import Ledger
 
@@ -28,6 +28,54 @@ def test_a_value_that_cannot_be_is_refused_with_what_can(
     (tmp_path / "centre.toml").write_text(TEMPLATE.replace(line, written), encoding="utf-8")
     with pytest.raises(ConfigError, match=re.escape(said)):
         load(tmp_path)
+
+
+OLD = Path(__file__).parent / "version_6" / "centre.toml"
+"""As `centre init` of the release before wrote it."""
+
+
+def written(home: Path, text: str) -> Path:
+    home.mkdir()
+    (home / "centre.toml").write_text(text, encoding="utf-8")
+    return home
+
+
+def test_the_home_of_the_release_before_is_read_as_it_is(tmp_path: Path) -> None:
+    """What it does not know yet is as in a new home, and its `[ledger] path` is that file."""
+    old = load(written(tmp_path / "old", OLD.read_text("utf-8")))
+    new = load(written(tmp_path / "new", TEMPLATE))
+    assert old.ledger == f"sqlite:{tmp_path / 'old' / 'ledger.db'}"
+    inside = {f: str(v).replace(str(new.home), str(old.home)) for f, v in vars(new).items()}
+    assert {f: str(v) for f, v in vars(old).items()} == inside
+    empty = load(written(tmp_path / "empty", ""))
+    assert (empty.lease_minutes, empty.machines_listen) == (new.lease_minutes, new.machines_listen)
+
+
+@pytest.mark.parametrize(
+    "text", [OLD.read_text("utf-8"), TEMPLATE, '[ledger]\nhead_file = "h"', ""]
+)
+def test_a_ledger_is_named_anew_whatever_named_it(tmp_path: Path, text: str) -> None:
+    """A backup comes back over another ledger, also that of an older home; nothing else changes."""
+    url = "postgresql://centre@db/cards"
+    home = written(tmp_path / "home", with_ledger(text, url))
+    config, before = load(home), load(written(tmp_path / "before", text))
+    assert config.ledger == url
+    assert config.head_file.name == before.head_file.name
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[ledger]\npath = "a"\nurl = "sqlite:b"', "beside url"),
+        ("[ledger]\npath = 7", "path: no such setting"),
+        ("machines = 7", "a table [machines] is needed"),
+        ("[machine]", "[machine]: no such table"),
+    ],
+)
+def test_what_no_release_wrote_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """A name with a slip in it is not taken for a setting that is not there."""
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(written(tmp_path / "home", text))
 
 
 def test_nobody_else_reads_the_ledger(tmp_path: Path) -> None:

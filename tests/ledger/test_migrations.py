@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from centre.wiring import now
 from domain.changes import Away
 from ledger import migrations
 from ledger.commit import Ledger
 from ledger.connection import LedgerUnusable, connect
+from ledger.queries import Queries
+from ledger.returns import interim_lines
+from ledger.verify import Report, verify
+from tests.ledger.building import Building, Clock
+from tests.lines.test_returns import take_correction
 
+FINISHED = Path(__file__).parent / "version_6"
+"""A ledger of the release before, as its own `tests/ledger/building.py` left it: B1
+(`one_of_each`), whose return is taken; B2, where the card of a cancelled order is held; and B3 in
+the middle of work. With its heads, and the key that proves them."""
 SCHEMAS = sorted((Path(__file__).parent / "schemas").glob("*.sql"), key=lambda p: int(p.stem))
 
 
@@ -92,3 +106,63 @@ def test_a_step_that_breaks_off_leaves_the_version_before_it(
         Ledger(path, now)
     assert version_of(path) == first + 1
     assert {"a", "b"} & set(shape(path)) == {"a"}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Iterator[Building]:
+    """What the release before left, taken over by this one."""
+    for file in ("heads.jsonl", "head-public.pem"):
+        shutil.copy(FINISHED / file, tmp_path)
+    path = tmp_path / "ledger.db"
+    path.write_bytes(gzip.decompress((FINISHED / "ledger.db.gz").read_bytes()))
+    assert version_of(path) == migrations.FIRST
+    ledger = Ledger(path, Clock())
+    b = Building(
+        tmp_path, f"sqlite:{path}", ledger, Queries(path), ec.generate_private_key(ec.SECP256R1())
+    )
+    b.prefixes = 100  # command ids of its own
+    b.restart()
+    yield b
+    b.close()
+
+
+def verified(b: Building) -> Report:
+    report = verify(b.url, b.head_file, (b.folder / "head-public.pem").read_bytes())
+    assert report.ok, report.finding
+    return report
+
+
+def results(b: Building, where: str) -> Counter[tuple[str, str, int, int]]:
+    """Result, reason, whether final, and revision of the lines of returns."""
+    rows = b.queries.rows(f"select * from return_line where {where}")
+    return Counter((r["result"], r["reason"], r["final"], r["revision"]) for r in rows)
+
+
+def test_a_finished_ledger_still_verifies(finished: Building) -> None:
+    """All that the release before wrote and signed is proven by this one, nothing of it unsigned,
+    and what is open in its returns is what was."""
+    report = verified(finished)
+    assert report.signatures > 0
+    assert report.unsigned_commits == 0
+    assert sum(r["lines"] for r in interim_lines(finished.queries)) == 6
+
+
+def test_what_was_open_is_brought_to_its_end(finished: Building) -> None:
+    """The batch in work is finished and returned; the cancelled order gets its final line in a
+    revision; a correction brings a card of a batch that was returned long ago, whose line it
+    supersedes. Each time the ledger verifies."""
+    b = finished
+    b.sort()
+    assert results(b, "batch_id = 'B2' and revision > 0") == {("cancelled", "CANCELLED", 1, 1): 1}
+    verified(b)
+    for number in (44, 45):
+        b.replace_keys("G1", number, f"B3-{number:06d}", "102-430102")
+    b.inspect()
+    b.sort()
+    assert results(b, "batch_id = 'B3'") == {("shipped", "", 1, 0): 5}
+    verified(b)
+    assert take_correction(b, "F9")
+    b.sort()
+    assert results(b, "order_id = 'B1-000090' and superseded_by = 0") == {("shipped", "", 1, 1): 1}
+    assert results(b, "superseded_by > 0 and batch_id = 'B1'")
+    verified(b)

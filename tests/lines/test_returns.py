@@ -152,9 +152,9 @@ def test_one_held_card_does_not_hold_up_the_return(b: Building) -> None:
     ]  # fmt: skip
 
 
-def take_correction(b: Building) -> bool:
+def take_correction(b: Building, file_id: str = "F2") -> bool:
     """The refused record comes again, its card goes through the floor once more."""
-    receipt = b.take_correction(correction([LATE]))
+    receipt = b.take_correction(correction([LATE], file_id=file_id))
     if receipt.repeated or not receipt.taken:
         return False
     assert take_back(b) == 1

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from centre.config import LEDGER, TEMPLATE
+from centre.config import TEMPLATE, with_ledger
 from centre.machine import descendants
 from centre.running import state_of
 from domain.changes import EventType
@@ -51,7 +51,7 @@ class Seen:
 def homes(place: Path, url: str, port: int) -> tuple[Path, Path]:
     """The head's home and the further machine's, with the one configuration of both."""
     head, further = place / "head", place / "further"
-    text = TEMPLATE.replace(f'"{LEDGER}"', json.dumps(url))
+    text = with_ledger(TEMPLATE, url)
     assert NODE in text
     text = text.replace(NODE, NODE.replace(":0", f":{port}"))
     for home in (head, further):

@@ -14,7 +14,7 @@ import pytest
 from ray.core.generated import gcs_service_pb2
 
 from centre import ray_runtime
-from centre.config import LEDGER, TEMPLATE, Config, ConfigError, load
+from centre.config import LEDGER, TEMPLATE, Config, ConfigError, load, with_ledger
 from centre.joining import ask_head, check_home
 from centre.placement import agreed, uneven
 from centre.wiring import now
@@ -29,7 +29,7 @@ def home(place: Path, url: str, mode: int = 0o600) -> Config:
     token = place / "keys" / "ray-token"
     token.write_text("ab" * 32, encoding="ascii")
     token.chmod(mode)
-    text = TEMPLATE.replace(f'"{LEDGER}"', json.dumps(url))
+    text = with_ledger(TEMPLATE, url)
     (place / "centre.toml").write_text(text, encoding="utf-8")
     return load(place)
 
