@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from centre import logs
 from centre.config import Config
 from centre.running import write_whole
 from ledger.metrics import LedgerGauges
+from scheduler.clocks import CHINA
 from telemetry.endpoint import open_endpoint, withdraw
 
 SUPERVISOR = "supervisor"
@@ -50,7 +52,7 @@ PART_READY = prometheus.Gauge(
 def configure(config: Config) -> None:
     """Write the scrape configuration and show the supervisor's own metrics."""
     configure_scraping(config)
-    prometheus.REGISTRY.register(LedgerGauges(config.ledger))
+    prometheus.REGISTRY.register(LedgerGauges(config.ledger, lambda: datetime.now(CHINA).date()))
     open_endpoint(config.targets, SUPERVISOR)
 
 

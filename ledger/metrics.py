@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from domain.changes import SENDING, Away, Changes, Committed, Refused
 from domain.places import Line, Standing, standing
 from ledger.connection import LedgerUnusable, as_json
+from ledger.keeping import Open, overdue
 from ledger.queries import OF_NO_CARD, Queries
 from ledger.returns import interim_totals
 from ledger.summary import OUTSIDE, STAGES
@@ -52,6 +53,8 @@ CARDS = prometheus.Counter(
 )
 
 STAGE_OF = {(str(line), event): stage for stage, ways in STAGES.items() for line, event in ways}
+DESTRUCTION = "destruction"
+"""What a batch with overdue data waits for that nothing keeps open; else see `keeping.Open`."""
 APART = (Standing.REJECTED, Standing.HELD)
 
 LedgerT = TypeVar("LedgerT")
@@ -111,8 +114,8 @@ class LedgerGauges(Collector):
     can slip behind.
     """
 
-    def __init__(self, ledger: str | Path) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: str | Path, today: Callable[[], date]) -> None:
+        self._ledger, self._today = ledger, today
         self._queries: Queries | None = None
         self._one_at_a_time = threading.Lock()
         self._read: dict[str, int] = {str(line): 0 for line in Line}
@@ -135,17 +138,21 @@ class LedgerGauges(Collector):
                 return []
 
     def _ask(self, queries: Queries) -> Iterable[Metric]:
-        bodies, interim, outbox, outbox_age, unsigned_age = _families()
+        bodies, interim, interim_age, over, outbox, outbox_age, unsigned_age = _families()
         self._read_movements(queries)
         for account, n in sorted(self._accounts.items()):
             bodies.add_metric(account, n)
         for r in interim_totals(queries):
             interim.add_metric((r["result"], r["reason"]), r["lines"])
+            interim_age.add_metric((r["result"], r["reason"]), _age(r["since"]))
+        waits = Counter(kept.open or DESTRUCTION for kept in overdue(queries, self._today()))
+        for what in (*Open, DESTRUCTION):
+            over.add_metric((what,), waits[what])
         waiting = self._read_outbox(queries)
         outbox.add_metric((), len(waiting))
         outbox_age.add_metric((), _age(min(waiting, default=None)))
         unsigned_age.add_metric((), _age(oldest_unsigned(queries)))
-        return bodies, interim, outbox, outbox_age, unsigned_age
+        return bodies, interim, interim_age, over, outbox, outbox_age, unsigned_age
 
     def _read_movements(self, queries: Queries) -> None:
         for r in queries.rows(
@@ -201,6 +208,16 @@ def _families() -> tuple[GaugeMetricFamily, ...]:
             "card_centre_return_interim_lines",
             "Lines of centre returns that are not final and were not superseded yet",
             labels=("result", "reason"),
+        ),
+        GaugeMetricFamily(
+            "card_centre_return_interim_age_seconds",
+            "Age of the oldest interim line of centre returns, since it was written",
+            labels=("result", "reason"),
+        ),
+        GaugeMetricFamily(
+            "card_centre_personal_data_overdue_batches",
+            "Batches with personal data whose time is over, by what destruction waits for",
+            labels=("waits_for",),
         ),
         GaugeMetricFamily(
             "card_centre_outbox_entries", "What left the floor and was not taken by its receiver"

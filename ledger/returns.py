@@ -10,7 +10,7 @@ from domain.changes import EventType
 from domain.codes import CORRECTABLE, Code
 from domain.places import PACKED, READ_AGAIN, SHREDDER, Line, held, work
 from ledger.connection import as_json
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 
 AT_KEYS = held(Line.KEY_REPLACEMENT)
 
@@ -110,8 +110,15 @@ def interim_lines(queries: Queries, batch_id: str = "") -> list[dict[str, Any]]:
 
 
 def interim_totals(queries: Queries) -> list[dict[str, Any]]:
-    """The same without batches: result, reason, lines."""
+    """The same without batches, and `since`, when the oldest of them was written: result, reason,
+    lines, since."""
     return queries.rows(
-        "select result, reason, count(*) as lines from return_line"
-        " where final = 0 and superseded_by = 0 group by result, reason order by result, reason"
+        "select l.result, l.reason, sum(l.lines) as lines, min(c.at) as since from"
+        " (select batch_id, file_id, result, reason, count(*) as lines from return_line"
+        "  where final = 0 and superseded_by = 0 group by batch_id, file_id, result, reason) l"
+        f" join event e on e.data->>'batch_id' = l.batch_id || '' and {OF_NO_CARD} and e.type = ?"
+        "  and e.data->>'file_id' = l.file_id"
+        " join commit_link c on c.line = e.line and c.number = e.number"
+        " group by l.result, l.reason order by l.result, l.reason",
+        EventType.RETURN_WRITTEN,
     )

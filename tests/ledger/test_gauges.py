@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import prometheus_client as prometheus
 import pytest
 
 from domain.changes import Refused
-from domain.lines import NoteCarton
+from domain.lines import NoteCarton, OrderAct
 from domain.places import Line
 from ledger.metrics import LedgerGauges
 from ledger.queries import Queries
 from tests.ledger.building import (
+    EXPIRES,
     SOCIAL,
     Building,
     factory_return,
@@ -47,7 +48,7 @@ def test_bodies_are_where_the_ledger_has_them_at_every_scrape(tmp_path: Path) ->
     """Two scrapers, one that looks after every commit and one that comes when all is done, both
     show the rows of `body`: nothing is read twice, nothing is skipped, what left is 0."""
     b = Building.make(tmp_path)
-    often = LedgerGauges(b.url)
+    often = LedgerGauges(b.url, date.today)
     records = [record(n) for n in range(1, 5)]
     seen: set[tuple[str, ...]] = set()
 
@@ -71,7 +72,7 @@ def test_bodies_are_where_the_ledger_has_them_at_every_scrape(tmp_path: Path) ->
     assert seen > set(bodies(b.queries))
     b.close()
     all_kinds = one_of_each(tmp_path / "all")
-    once = shown(LedgerGauges(all_kinds.url), "card_centre_bodies")
+    once = shown(LedgerGauges(all_kinds.url, date.today), "card_centre_bodies")
     assert {k: n for k, n in once.items() if n} == bodies(all_kinds.queries)
     all_kinds.close()
 
@@ -81,7 +82,7 @@ def test_ages_are_those_of_the_oldest(tmp_path: Path) -> None:
     commit; both are 0 again when it was taken, and signed."""
     at = datetime.now(UTC) - timedelta(hours=2)
     b = Building.make(tmp_path, lambda: at.isoformat(timespec="milliseconds"))
-    gauges = LedgerGauges(b.url)
+    gauges = LedgerGauges(b.url, date.today)
     age, unsigned = "card_centre_outbox_age_seconds", "card_centre_unsigned_age_seconds"
     assert shown(gauges, age) == shown(gauges, unsigned) == {(): 0}
     b.take_return(factory_return([record(1)]))
@@ -104,10 +105,49 @@ def test_ages_are_those_of_the_oldest(tmp_path: Path) -> None:
     b.close()
 
 
+def test_what_is_open_for_long_is_seen(tmp_path: Path) -> None:
+    """An interim line has the age of the return that says it, until it is superseded; a batch whose
+    last day has passed is counted under what its personal data wait for, and not on that day."""
+    at = datetime.now(UTC) - timedelta(days=8)
+    today = date.fromisoformat(EXPIRES)
+    b = Building.make(tmp_path, lambda: at.isoformat(timespec="milliseconds"))
+    gauges = LedgerGauges(b.url, lambda: today)
+    age, over = (
+        "card_centre_return_interim_age_seconds",
+        "card_centre_personal_data_overdue_batches",
+    )
+    b.take_return(factory_return([record(1), record(2)]))
+    b.take_note(note([NoteCarton("C1", "102", SOCIAL, 2, "")]))
+    b.sign_for("D1", C1=1)
+    b.replace_keys("C1", 1, "B1-000001")
+    b.inspect()
+
+    def waits() -> list[str]:
+        return [waits_for for (waits_for,), n in shown(gauges, over).items() if n]
+
+    assert waits() == []
+    today += timedelta(days=1)
+    assert waits() == ["return"]
+    b.sort()
+    assert waits() == ["receipt"]
+    b.acknowledge("LISTS-B1", "LISTS-B1-0001", "RETURN-B1-1")
+    assert waits() == ["final"]
+    assert shown(gauges, age) == {
+        ("NOT_DELIVERED", "missing"): pytest.approx(8 * 86_400, abs=30),
+    }
+    at += timedelta(days=1)
+    b.orders(OrderAct.CANCEL, "K1", "B1-000002")
+    b.sort()
+    b.acknowledge("RETURN-B1-2")
+    assert shown(gauges, age) == {}
+    assert waits() == ["destruction"]
+    b.close()
+
+
 def test_a_ledger_that_is_not_there_shows_nothing_and_hinders_nothing(tmp_path: Path) -> None:
     """Other metrics of the process are shown all the same; the ledger's come when it does."""
     registry = prometheus.CollectorRegistry()
-    registry.register(LedgerGauges(tmp_path / "ledger.db"))
+    registry.register(LedgerGauges(tmp_path / "ledger.db", date.today))
     assert prometheus.generate_latest(registry) == b""
     Building.make(tmp_path).close()
     assert b"card_centre_outbox_entries 0.0" in prometheus.generate_latest(registry)

@@ -36,6 +36,8 @@ from domain.places import (
     transit,
     work,
 )
+from ledger.keeping import Open
+from ledger.metrics import DESTRUCTION
 from ledger.queries import Queries
 from ledger.summary import STAGES, summary
 from tests.telemetry.observing import Prometheus, prometheus, until
@@ -266,6 +268,7 @@ WORDS: dict[str, set[str]] = {
     "stage": set(STAGES),
     "state": {"empty", "working", "asking", "waiting", "failed", "quarantined"},
     "reader": {f"R{n:02d} 00 00" for n in range(8)},
+    "waits_for": {*Open, DESTRUCTION},
     "failure": {"retry", "power_on", "broken", "hang", "quarantine"},
 }  # fmt: skip
 
