@@ -6,6 +6,7 @@ running centre's doors. Nothing is remembered between two frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -127,7 +128,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     waits is left without a line: what has no code of its own is LINE_IDLE or READER_QUIET. Of a
     centre that is not up only what it would not mend by coming up."""
     if frame.state is None:
-        return [*_doubts(frame), *_lots(frame), *_open_lines(frame), *_overdue(frame)]
+        return [*_doubts(frame), *_lots(frame), *_overdue(frame)]
     floor = frame.floor or FloorState()
     busy = {p.line: p.waiting + p.in_work for p in frame.lines}
     # Cards at sorting wait for the rest of their batch; at the stations' stages, for a reader.
@@ -140,7 +141,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
     found += [*_doubts(frame), *_lots(frame), *_packages(frame), *_outbox(frame, floor)]
-    found += [*_open_lines(frame), *_overdue(frame)]
+    found += _overdue(frame)
     return found
 
 
@@ -158,15 +159,15 @@ def _lots(frame: Frame) -> Iterator[Standing]:
         yield Standing(where, Code.LOT_REFUSED, -1.0, note)
 
 
-def _open_lines(frame: Frame) -> Iterator[Standing]:
-    """By reason: what the returns that are out still owe. (Refused lots and cards in doubt stand
-    there already.)"""
-    for reason in sorted({r["reason"] for r in frame.interim} - {Code.LOT_REFUSED, Code.IN_DOUBT}):
-        rows = [r for r in frame.interim if r["reason"] == reason]
-        lines = sum(r["lines"] for r in rows)
-        batches = len({r["batch_id"] for r in rows})
-        note = f"{lines} 行 lines, {batches} 批 batches"
-        yield Standing("回盘未定 open lines of returns", Code(reason), -1.0, note)
+def open_lines(frame: Frame) -> list[tuple[Code, int]]:
+    """What the returns that are out still owe, in lines by reason. They wait for somebody outside
+    and nothing here stands still for them. (Refused lots and cards in doubt
+    wait for people here.)"""
+    owed: Counter[Code] = Counter()
+    for row in frame.interim:
+        owed[Code(row["reason"])] += row["lines"]
+    del owed[Code.LOT_REFUSED], owed[Code.IN_DOUBT]
+    return sorted(owed.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _overdue(frame: Frame) -> Iterator[Standing]:

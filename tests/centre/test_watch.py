@@ -96,8 +96,6 @@ STILL = {
         replace(frame(None), state=None, lots=[LOT]), Code.LOT_REFUSED, -1),
     "cards in doubt": (
         replace(frame(floor(station())), doubts=DOUBTS), Code.IN_DOUBT, 600),
-    "cards in doubt, and the return that went out without them": (
-        replace(frame(floor(station())), doubts=DOUBTS, interim=[OPEN]), Code.IN_DOUBT, 600),
     "packages that nobody scans": (
         replace(frame(floor(station())), unscanned=[UNSCANNED]), Code.PACKAGE_UNSCANNED, 600),
     "a full queue": (
@@ -141,9 +139,12 @@ def test_what_goes_on_is_not_said_to_stand_still(what: str) -> None:
 
 
 def test_one_cause_is_not_told_twice() -> None:
-    """A line that is idle because its station is away has the station as its reason."""
+    """A line that is idle because its station is away has the station as its reason; a card in
+    doubt is no open line of a return beside that."""
     shown = frame(floor(station(seconds_away=60)), line("sorting", waiting=2, last_at=LONG_AGO))
     assert stands_still(shown) == [Standing("工位 S1", Code.STATION_AWAY, 60)]
+    shown = replace(frame(floor(station())), doubts=DOUBTS, interim=[OPEN])
+    assert on_screen(shown, 200).count(Code.IN_DOUBT) == 1
 
 
 def test_many_readers_are_shown_by_station() -> None:
