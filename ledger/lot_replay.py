@@ -24,7 +24,9 @@ Fail = Callable[[str, str], Fault]
 """Makes the Fault of the event at hand out of its words, Chinese and English."""
 
 _WORK = work(Line.SORTING)
-_NONCONFORMING = rejected(Line.SAMPLING)
+_REJECTED = rejected(Line.SAMPLING)
+_MISSING = held(Line.SAMPLING)
+"""Only what a stock-take missed among the drawn cards comes there."""
 
 
 @dataclass
@@ -33,6 +35,8 @@ class _Known:
     members: frozenset[str]
     sample: frozenset[str] = frozenset()
     drawn: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Of the sample, counted as nonconforming."""
     state: LotState = LotState.PRESENTED
 
 
@@ -106,13 +110,24 @@ class LotReplay:
         places = [bodies[i].place for i in known.sample]
         if DRAWN in places:
             raise fail("样本未复检", "judged before the whole sample was read again")
-        found = places.count(_NONCONFORMING)
+        if known.missing != {i for i in known.sample if bodies[i].place == _MISSING}:
+            raise fail("缺失样本未计入", "judged without what is missing of the sample")
+        found = places.count(_REJECTED) + len(known.missing)
         accepted = event_type == EventType.LOT_ACCEPTED
         if found != nonconforming or accepted != (found <= known.lot.accept):
             raise fail("批判定不符", "the verdict is not what the sample says")
 
+    def missing(self, body: Body, data: Mapping[str, Any], fail: Fail) -> None:
+        """A drawn body is not to be found; the verdict comes with it. Raises what `fail` makes."""
+        known = self._lots.get(data["lot_id"])
+        if known is None or known.state is not LotState.DRAWN or body.body_id not in known.sample:
+            raise fail("缺失的不是样本", "missing, but not of the sample of its lot")
+        known.missing.add(body.body_id)
+
     def moved(self, before: Body, after: Body, data: Mapping[str, Any], fail: Fail) -> None:
         """A body of a lot moved. Raises what `fail` makes."""
+        if before.condition == Code.STOCK_MISSING:
+            return  # to where it was missed (`floor_act_replay`)
         if after.place == DRAWN:
             known = self._lots.get(data["lot_id"])
             recalled = known is not None and known.state is LotState.RECALLED

@@ -302,6 +302,8 @@ class Replay:
                 raise _fault(commit, "非法移动", "not a legal transition", event)
             self.lots.moved(before, after, data, partial(_fail, commit, event))
             expected[before.account, after.account] += 1
+        elif event["type"] == EventType.SAMPLE_MISSING:
+            self.lots.missing(after, data, partial(_fail, commit, event))
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
         fail = partial(_fail, commit, event)
