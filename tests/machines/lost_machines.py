@@ -25,7 +25,7 @@ from centre.running import state_of
 from domain.changes import EventType
 from ledger.queries import Queries
 
-CARDS = 120
+CARDS = 80
 SEED = 7
 READERS = 2
 """Few: the work shall not be over before both machines were killed."""
@@ -36,9 +36,8 @@ NODE = 'listen = "127.0.0.1:0"\n\n[card_management]'
 
 @dataclass
 class Seen:
-    """`first`, `again`: where each part stood when two machines were up, before the further one
-    was killed and after the head was. `pauses`: from a kill to the next commit of what stood
-    there."""
+    """`first`, `again`: where each part stood when two machines were up, before the head was killed
+    and after. `pauses`: from a kill to the next commit of what stood there."""
 
     first: dict[str, str] = field(default_factory=dict)
     again: dict[str, str] = field(default_factory=dict)
@@ -75,16 +74,14 @@ def play(place: Path, url: str, port: int) -> Seen:
             seen.first = until(lambda: spread(head), demo)
             queries = Queries(url)
             until(lambda: replaced(queries) > CARDS // 20, demo)
-            seen.pauses["further machine"] = _killed(machine, queries, demo)
-        with _process(place, *join) as machine:
-            until(lambda: spread(head), demo)
             up = state_of(head)
             assert up is not None
-            started = up["pid"]
-            os.kill(started, signal.SIGKILL)
+            os.kill(up["pid"], signal.SIGKILL)
             seen.pauses["head"] = _next_commit(queries, demo)
-            seen.again = until(lambda: spread(head, after=started), demo)
+            seen.again = until(lambda: spread(head, after=up["pid"]), demo)
+            seen.pauses["further machine"] = _killed(machine, queries, demo)
             queries.close()
+        with _process(place, *join) as machine:
             seen.said = demo.communicate(timeout=SECONDS)[0]
             seen.demo = demo.returncode
             machine.terminate()

@@ -17,10 +17,11 @@ pytestmark = pytest.mark.timeout(300)
 def test_work_goes_on_through_the_loss_of_a_machine_and_of_the_head(
     new_ledger: Callable[[], str], short_directory: Path, free_port: Callable[[], int]
 ) -> None:
-    """Lines leave the head for a machine that joins. SIGKILL to everything there: they go on
-    elsewhere by themselves, under a new epoch. SIGKILL to the head: the joined machine lets go,
-    and is there again when the head was started anew. Nobody does anything but start commands, and
-    an auditor who shares no code with the writers finds every card where it must be."""
+    """Lines leave the head for a machine that joins. SIGKILL to the head: the joined machine lets
+    go, and is there again when the head was started anew. SIGKILL to everything there: its lines go
+    on elsewhere by themselves, under a new epoch, and one that joins later leaves in order. Nobody
+    does anything but start commands, and an auditor who shares no code with the writers finds every
+    card where it must be."""
     seen = play(short_directory, new_ledger(), free_port())
     assert seen.demo == 0, seen.said[-3000:]
     for where in (seen.first, seen.again):
