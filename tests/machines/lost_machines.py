@@ -25,7 +25,7 @@ from centre.running import state_of
 from domain.changes import EventType
 from ledger.queries import Queries
 
-CARDS = 80
+CARDS = 60
 SEED = 7
 READERS = 2
 """Few: the work shall not be over before both machines were killed."""
