@@ -154,8 +154,8 @@ WORDS: dict[Code, Words] = {
     Code.LOT_REFUSED: Words(
         "抽检批不合格",
         "its inspection lot was refused",
-        "单独存放，请示班长；本版本不能放行"
-        " keep the lot apart, ask the shift leader; this version cannot release it",
+        "单独存放；两名检验员放行或逐张复检"
+        " keep the lot apart; two inspectors: centre lot release LOT | centre lot inspect LOT",
     ),
     Code.IN_DOUBT: Words(
         "可能已写密钥，卡片未再出现",
