@@ -32,7 +32,6 @@ from ledger.return_replay import check_returns
 from ledger.summary import OUTSIDE, seconds_between, summary
 
 COMMITS_AT_ONCE = 64
-EVENTS_AT_ONCE = 4_000
 
 # What a stored value can raise when it is not of the shape that this program writes.
 _UNREADABLE = (
@@ -280,7 +279,7 @@ def _pages(queries: Queries) -> Iterator[list[Commit]]:
         after = firsts[-1]["id"]
         while firsts:
             # Ids tell about how many events there are between two of them.
-            end = firsts[0]["id"] + EVENTS_AT_ONCE
+            end = firsts[0]["id"] + chain.EVENTS_AT_ONCE
             page = [f for f in firsts if f["id"] < end]
             firsts = firsts[len(page) :]
             yield _commits(queries, page)
