@@ -62,6 +62,12 @@ class LotReplay:
     def __len__(self) -> int:
         return len(self._lots)
 
+    @property
+    def cards(self) -> int:
+        """How many cards it knows by their ids."""
+        lots = sum(len(k.members) + len(k.sample) + len(k.drawn) for k in self._lots.values())
+        return lots + sum(len(bodies) for bodies in self._sorted.values())
+
     def noted(self, data: Mapping[str, Any]) -> None:
         """A delivery note was accepted."""
         for carton in data["cartons"]:

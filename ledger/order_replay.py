@@ -32,6 +32,9 @@ class OrderReplay:
 
     _open: dict[str, _Order] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def advised(self, order_id: str, fail: Fail) -> None:
         if order_id in self._open or not order_id:
             raise fail("订单重复", "an order is advised twice")
