@@ -6,6 +6,7 @@ running centre's doors. Nothing is remembered between two frames.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,7 +124,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     waits is left without a line: what has no code of its own is LINE_IDLE or READER_QUIET. Of a
     centre that is not up only what it would not mend by coming up."""
     if frame.state is None:
-        return [*_lots(frame), *_open_lines(frame), *_overdue(frame)]
+        return [*_lots(frame), *_overdue(frame)]
     floor = frame.floor or FloorState()
     busy = {p.line: p.waiting + p.in_work for p in frame.lines}
     # Cards at sorting wait for the rest of their batch; at the stations' stages, for a reader.
@@ -135,8 +136,7 @@ def stands_still(frame: Frame) -> list[Standing]:
         if q.turns >= q.limit
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
-    found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor), *_open_lines(frame)]
-    found += _overdue(frame)
+    found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor), *_overdue(frame)]
     return found
 
 
@@ -146,14 +146,14 @@ def _lots(frame: Frame) -> Iterator[Standing]:
         yield Standing(where, Code.LOT_REFUSED, -1.0, note)
 
 
-def _open_lines(frame: Frame) -> Iterator[Standing]:
-    """By reason: what the returns that are out still owe. (A refused lot stands there already.)"""
-    for reason in sorted({r["reason"] for r in frame.interim} - {Code.LOT_REFUSED}):
-        rows = [r for r in frame.interim if r["reason"] == reason]
-        lines = sum(r["lines"] for r in rows)
-        batches = len({r["batch_id"] for r in rows})
-        note = f"{lines} 行 lines, {batches} 批 batches"
-        yield Standing("回盘未定 open lines of returns", Code(reason), -1.0, note)
+def open_lines(frame: Frame) -> list[tuple[Code, int]]:
+    """What the returns that are out still owe, in lines by reason. They wait for somebody outside
+    and nothing here stands still for them. (A refused lot waits for people here.)"""
+    owed: Counter[Code] = Counter()
+    for row in frame.interim:
+        owed[Code(row["reason"])] += row["lines"]
+    del owed[Code.LOT_REFUSED]
+    return sorted(owed.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _overdue(frame: Frame) -> Iterator[Standing]:

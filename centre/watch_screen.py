@@ -14,7 +14,16 @@ from rich.live import Live
 from rich.table import Table
 
 from centre.config import Config
-from centre.watch import Frame, Standing, line_name, look, quiet, since, stands_still
+from centre.watch import (
+    Frame,
+    Standing,
+    line_name,
+    look,
+    open_lines,
+    quiet,
+    since,
+    stands_still,
+)
 from domain.codes import Code
 from domain.words import WORDS, next_step
 from ledger.queries import Queries
@@ -118,6 +127,10 @@ def render(frame: Frame, console: Console, lines: int | None = None) -> Renderab
     if waits:
         keep = LEAST_LINES if frame.floor else 0
         page.add_rows("批次 batches", lambda r: Group(*r), waits, keep)
+    owed = open_lines(frame)
+    if owed:
+        said = ", ".join(f"{WORDS[code].chinese} {code} {lines}" for code, lines in owed)
+        page.add(f"回盘未定的行 open lines of returns: {said}")
     if frame.floor is not None:
         page.add_rows(
             title_stations,

@@ -79,8 +79,8 @@ def on_another_stack(home: Path, card: dict[str, Any]) -> None:
 
 
 def lost_from_the_return(home: Path, card: dict[str, Any]) -> None:
-    (file,) = (home / "sent" / "received").glob("*.jsonl")
-    change(file, lambda row: row["order_id"] != card["order"])
+    for file in (home / "sent" / "received").glob("*.jsonl"):
+        change(file, lambda row: row["order_id"] != card["order"])
 
 
 def laid_into_two_packages(home: Path, card: dict[str, Any]) -> None:
