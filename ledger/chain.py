@@ -91,7 +91,8 @@ def _pages(queries: Queries, line: str, links: Sequence[Row]) -> Iterator[list[R
             line, links[0]["number"], links[-1]["number"],
         )
     }  # fmt: skip
-    page, size = [], 0
+    page: list[Row] = []
+    size = 0
     for link in links:
         size += events.get(link["number"], 0)
         if page and size > EVENTS_AT_ONCE:
@@ -232,7 +233,7 @@ class Signed:
 
 def check_heads(
     queries: Queries,
-    kept_outside: Sequence[Row],
+    kept_outside: Iterable[Row],
     key: ec.EllipticCurvePublicKey | None,
 ) -> Signed:
     """Every head, of the table and of the head file (`kept_outside`, as it was before this
@@ -246,12 +247,14 @@ def check_heads(
     return signed
 
 
-def check_kept_outside(queries: Queries, kept_outside: Sequence[Row]) -> None:
+def check_kept_outside(queries: Queries, kept_outside: Iterable[Row]) -> None:
     """Every head of the table stands in the head file (`kept_outside`, as it is after this
     snapshot was taken), where it was put first. Raises Fault."""
-    outside = {(h["line"], h["number"]) for h in kept_outside}
+    outside: dict[str, set[int]] = {}
+    for head in kept_outside:
+        outside.setdefault(head["line"], set()).add(head["number"])
     for head in _recorded(queries):
-        if (head["line"], head["number"]) not in outside:
+        if head["number"] not in outside.get(head["line"], ()):
             raise Fault(
                 "签名头不在外存的头文件中", "a head is not in the head file kept outside",
                 table="head", line=head["line"], number=head["number"],

@@ -24,7 +24,7 @@ from ledger import chain, schema, tables
 from ledger.connection import LedgerUnusable, as_json
 from ledger.custody_replay import CustodyReplay, as_said
 from ledger.faults import Fault
-from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
+from ledger.heads import HeadFileDamaged, heads_in, load_public_key
 from ledger.package_replay import check_packages
 from ledger.queries import Queries
 from ledger.replay import Commit, Replay
@@ -113,7 +113,7 @@ def verify(
         return progress.report(f"账本无法打开 · the ledger can't be opened: {_reason(e)}")
     try:
         # Before the snapshot, which then has every commit that a head of this reading names.
-        kept_outside = _kept_outside(head_file)
+        kept_outside = _kept_outside(head_file, _size(head_file))
         queries.begin()
         _check_schema(queries)
         progress.at = "commit_link / event / movement / epoch"
@@ -244,11 +244,23 @@ def _check_schema(queries: Queries) -> None:
         raise Fault("版本不符", "another version than this program's", table="ledger_version")
 
 
-def _kept_outside(head_file: Path | None) -> list[dict[str, Any]]:
+def _size(head_file: Path | None) -> int:
     try:
-        return read_head_file(head_file) if head_file is not None else []
+        return head_file.stat().st_size if head_file is not None else 0
     except FileNotFoundError:
-        return []
+        return 0
+    except OSError as e:
+        raise Fault("头文件无法读取", str(e), table="head file") from None
+
+
+def _kept_outside(head_file: Path | None, size: int | None = None) -> Iterator[dict[str, Any]]:
+    """The heads of the file, or of its first `size` bytes. Raises Fault."""
+    if head_file is None:
+        return
+    try:
+        yield from heads_in(head_file, size)
+    except FileNotFoundError:
+        return
     except (HeadFileDamaged, OSError) as e:
         raise Fault("头文件无法读取", str(e), table="head file") from None
 
