@@ -79,11 +79,17 @@ def decide_draw(command_id: str, samples: Sequence[tuple[Lot, Sequence[Body]]]) 
     return writing
 
 
-def decide_judge(command_id: str, lot: Lot, nonconforming: int) -> Writing:
-    """Accept or refuse a lot whose whole sample was read again."""
+def decide_judge(
+    command_id: str, lot: Lot, rejected_ones: int, missing: Sequence[Body] = ()
+) -> Writing:
+    """Accept or refuse a lot of whose sample nothing is left to be read again. What is missing
+    counts like what was rejected, and must still be missing when it is written."""
+    nonconforming = rejected_ones + len(missing)
     accepted = nonconforming <= lot.accept
     event_type = EventType.LOT_ACCEPTED if accepted else EventType.LOT_REFUSED
     writing = Writing(Line.SORTING, command_id)
+    for body in missing:
+        writing.change(body, EventType.SAMPLE_MISSING, {"lot_id": lot.lot_id})
     writing.event(_of_lot(event_type, lot, nonconforming=nonconforming))
     return writing
 
@@ -148,7 +154,8 @@ class LotWork:
         for lot in lots:
             if lot.state is LotState.DRAWN and not self._bodies(lot, (DRAWN,), 1):
                 apart = self._bodies(lot, (rejected(Line.SAMPLING),), lot.sample_size)
-                return decide_judge(command_id, lot, len(apart))
+                missing = self._bodies(lot, (held(Line.SAMPLING),), lot.sample_size)
+                return decide_judge(command_id, lot, len(apart), missing)
             if lot.state is LotState.REFUSED:
                 left = self._bodies(lot, (WORK, READ_AGAIN), CHUNK)
                 if left:

@@ -17,7 +17,7 @@ from domain.changes import Event, EventType
 from domain.codes import UNADVISED, Code
 from domain.custody import Denied
 from domain.lines import ConfirmedAct, LedgerDoor, Receipt, RefusedRecord, StockCount
-from domain.places import STOCKED, Line, held, owner
+from domain.places import STOCKED, Kind, Line, held, owner
 from domain.words import WORDS
 from ledger import stock
 from ledger.queries import Queries
@@ -109,8 +109,12 @@ class _Comparison:
     def _unnumbered(
         self, here: Sequence[Body], lost: Sequence[Body], loose: Counter[str], unknown: bool
     ) -> None:
-        """Bodies without order, carton by carton, by their number alone."""
-        mine = [b for b in here if not b.order_id and b.condition not in UNADVISED]
+        """Bodies without order, carton by carton, by their number alone. Those that have none on
+        their face are counted with their carton, or not at all."""
+        mine = [
+            b for b in here if not b.order_id and b.condition not in UNADVISED
+            and (self._command.carton_id or b.kind == Kind.SOCIAL_SECURITY_CARD)
+        ]  # fmt: skip
         if self._command.carton_id:
             loose[self._command.carton_id] += self._command.without_number
             if unknown:  # nothing tells whose the numbers are

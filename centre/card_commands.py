@@ -68,6 +68,7 @@ def count(home: Path, place: str, carton: str, counted: int) -> None:
     """Take stock of a place: scan every card that lies there, and see what differs from the books.
 
     The numbers on the faces come from a hand scanner (or a pipe), one a line, until an empty line.
+    Cards without a number (temporary ones) are counted with their carton, or not at all.
     Nothing is changed; two storekeepers adjust by the count's id (`centre adjust`).
     Example: centre count key_replacement/held --carton C102-01
     """

@@ -364,7 +364,7 @@ def batch(queries: Queries, batch_id: str) -> bool:
         table("抽检批 inspection lots", overview["lots"], LOTS)
     if overview["drawn"]:
         table(
-            "抽样单 to be fed again for sampling",
+            "抽样单 to be fed again; 找不到 not found: centre count 'transit/sorting>sampling'",
             overview["drawn"],
             {"carton_id": "箱 carton", "body_id": "卡体 body", "ticket": "送卡机编号 ticket"},
         )

@@ -22,6 +22,7 @@ from domain.codes import Code
 from domain.places import Line
 from ledger.history import LINES, batch_overview
 from ledger.keeping import Kept, overdue
+from ledger.leases import Doubts, doubts
 from ledger.lots import Lot, LotState, lots_of
 from ledger.progress import (
     Progress,
@@ -78,6 +79,8 @@ class Frame:
     """Lines of returns that are open (`ledger.returns.interim_lines`)."""
     overdue: Sequence[Kept] = ()
     """Batches whose personal data should be gone."""
+    doubts: Doubts | None = None
+    """Cards that may have been written and were not seen since."""
 
 
 def look(config: Config, queries: Queries) -> Frame:
@@ -104,6 +107,7 @@ def look(config: Config, queries: Queries) -> Frame:
         unscanned_packages(queries),
         interim,
         overdue(queries, datetime.now(CHINA).date()),
+        doubts(queries),
     )
 
 
@@ -124,7 +128,7 @@ def stands_still(frame: Frame) -> list[Standing]:
     waits is left without a line: what has no code of its own is LINE_IDLE or READER_QUIET. Of a
     centre that is not up only what it would not mend by coming up."""
     if frame.state is None:
-        return [*_lots(frame), *_overdue(frame)]
+        return [*_doubts(frame), *_lots(frame), *_overdue(frame)]
     floor = frame.floor or FloorState()
     busy = {p.line: p.waiting + p.in_work for p in frame.lines}
     # Cards at sorting wait for the rest of their batch; at the stations' stages, for a reader.
@@ -136,8 +140,17 @@ def stands_still(frame: Frame) -> list[Standing]:
         if q.turns >= q.limit
     ]  # fmt: skip
     found += _idle_lines(frame, stages, _stages_served(floor), explained=bool(found))
-    found += [*_lots(frame), *_packages(frame), *_outbox(frame, floor), *_overdue(frame)]
+    found += [*_doubts(frame), *_lots(frame), *_packages(frame), *_outbox(frame, floor)]
+    found += _overdue(frame)
     return found
+
+
+def _doubts(frame: Frame) -> Iterator[Standing]:
+    if frame.doubts is not None:
+        d = frame.doubts
+        note = f"{d.cards} 张 cards, 最久 oldest {d.oldest}"
+        where = "存疑的卡 cards in doubt"
+        yield Standing(where, Code.IN_DOUBT, since(d.since, frame.at), note)
 
 
 def _lots(frame: Frame) -> Iterator[Standing]:
@@ -148,11 +161,12 @@ def _lots(frame: Frame) -> Iterator[Standing]:
 
 def open_lines(frame: Frame) -> list[tuple[Code, int]]:
     """What the returns that are out still owe, in lines by reason. They wait for somebody outside
-    and nothing here stands still for them. (A refused lot waits for people here.)"""
+    and nothing here stands still for them. (Refused lots and cards in doubt
+    wait for people here.)"""
     owed: Counter[Code] = Counter()
     for row in frame.interim:
         owed[Code(row["reason"])] += row["lines"]
-    del owed[Code.LOT_REFUSED]
+    del owed[Code.LOT_REFUSED], owed[Code.IN_DOUBT]
     return sorted(owed.items(), key=lambda item: (-item[1], item[0]))
 
 

@@ -52,6 +52,7 @@ class EventType(StrEnum):
     SAMPLE_DRAWN = "sample_drawn"  # of a lot
     BODY_DRAWN = "body_drawn"  # moves: to be read again
     SAMPLE_PASSED = "sample_passed"  # moves: it was, and is in order
+    SAMPLE_MISSING = "sample_missing"  # it was not to be found: its lot counts it as nonconforming
     LOT_ACCEPTED = "lot_accepted"
     LOT_REFUSED = "lot_refused"
     LOT_RELEASED = "lot_released"  # refused before: two people let it go on

@@ -204,10 +204,11 @@ LEGAL: frozenset[tuple[str, str]] = frozenset(
 
 STOCKED: frozenset[str] = frozenset(
     {VAULT, transit(Line.INVENTORY, _K), work(_K), transit(_K, _I), transit(_I, _S), work(_S)}
+    | {DRAWN}
     | {held(line) for line in CARD_LINES}
 )
-"""Places whose cards are counted by a stock-take. (What is drawn or being packed is counted by
-its lot or package; what is rejected stays so, wherever it lies.)"""
+"""Places whose cards are counted by a stock-take. (What is being packed is counted by its package;
+what is rejected stays so, wherever it lies.)"""
 STOCK_MOVES = frozenset(
     pair
     for place in STOCKED

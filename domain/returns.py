@@ -43,6 +43,9 @@ AWAITED: Mapping[tuple[Result, str], tuple[str, str]] = {
     (Result.HELD, Code.IN_DOUBT): (
         "工位再次读卡，或两人销毁该卡", "a station reads the chip, or two people scrap the card",
     ),
+    (Result.HELD, Code.STOCK_MISSING): (
+        "盘点找回该卡，或两人核销", "a stock-take finds the card, or two people write it off",
+    ),
     (Result.HELD, Code.OVER_COUNT): ("重新清点该箱", "the carton is counted anew"),
     (Result.SURPLUS, Code.OVER_COUNT): ("重新清点该箱", "the carton is counted anew"),
     **{
@@ -54,7 +57,7 @@ AWAITED: Mapping[tuple[Result, str], tuple[str, str]] = {
 }  # fmt: skip
 """Of interim lines: what is waited for (Chinese, English)."""
 DECIDED = ("两人处置该卡，或卡管撤单", "two people decide on the card, or its order is cancelled")
-"""What all other held cards wait for (a chip in doubt, foreign keys)."""
+"""What all other held cards wait for (foreign keys)."""
 
 
 def is_final(result: str, reason: str) -> bool:

@@ -160,8 +160,8 @@ WORDS: dict[Code, Words] = {
     Code.IN_DOUBT: Words(
         "可能已写密钥，卡片未再出现",
         "keys may have been written, and the card was not seen since",
-        "找到该卡放回送卡机；已损坏则双人报废"
-        " find the card and feed it again; if it is broken two people: centre card scrap BODY",
+        "放回送卡机；已损坏则双人报废"
+        " feed it again; if it is broken two people: centre card scrap BODY",
     ),
     Code.SCRAPPED: Words("双人报废", "scrapped by two people", "remake the card"),
     Code.STOCK_MISSING: Words(

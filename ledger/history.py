@@ -47,6 +47,7 @@ WORDS: Mapping[str, tuple[str, str]] = {
     EventType.BODY_SORTED: ("分拣", "sorted"),
     EventType.BODY_DRAWN: ("抽样", "drawn for the sample of its lot"),
     EventType.SAMPLE_PASSED: ("抽检合格", "sample read again, in order"),
+    EventType.SAMPLE_MISSING: ("样本未找到，计为不合格", "not found: nonconforming for its lot"),
     EventType.BODY_LISTED: ("列入分拣清单", "on the sorting list of a package"),
     EventType.BODY_PACKED: ("扫描装包", "scanned and packed"),
     EventType.BODY_SHIPPED: ("交寄", "handed to the courier"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from domain.bodies import Body
@@ -31,6 +32,25 @@ def in_doubt(queries: Queries, limit: int) -> list[dict[str, Any]]:
         " where place = ? and condition = ? order by leased_until, body_id limit ?",
         held(Line.KEY_REPLACEMENT), Code.IN_DOUBT, limit,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """How many bodies are in doubt, the one that is longest, and since when (ISO 8601)."""
+
+    cards: int
+    oldest: str
+    since: str
+
+
+def doubts(queries: Queries) -> Doubts | None:
+    """None if there are none."""
+    found = queries.one(
+        "select count(*) over () as cards, body_id, leased_until from body"
+        " where place = ? and condition = ? order by leased_until, body_id limit 1",
+        held(Line.KEY_REPLACEMENT), Code.IN_DOUBT,
+    )  # fmt: skip
+    return Doubts(found["cards"], found["body_id"], found["leased_until"]) if found else None
 
 
 def leased_in(queries: Queries, presentations: Sequence[str]) -> dict[str, Body]:

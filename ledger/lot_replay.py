@@ -25,7 +25,9 @@ Fail = Callable[[str, str], Fault]
 """Makes the Fault of the event at hand out of its words, Chinese and English."""
 
 _WORK = work(Line.SORTING)
-_NONCONFORMING = rejected(Line.SAMPLING)
+_REJECTED = rejected(Line.SAMPLING)
+_MISSING = held(Line.SAMPLING)
+"""Only what a stock-take missed among the drawn cards comes there."""
 
 
 @dataclass(slots=True)
@@ -37,12 +39,12 @@ class _Known:
     seed: str
     members: Set[str]
     """Until the sample is drawn."""
-    sample: Set[str] = frozenset()
-    """Until its last body has left and the verdict is known; so for `drawn`."""
+    sample: dict[str, str] = field(default_factory=dict)
+    """Where each body of it is. Until the last one has left and the verdict is known; so for
+    `drawn` and `missing`."""
     drawn: set[str] = field(default_factory=set)
-    out: set[str] = field(default_factory=set)
-    """Of the sample: those that are to be read again now."""
-    nonconforming: int = 0
+    missing: set[str] = field(default_factory=set)
+    """Of the sample, counted as nonconforming."""
     left: int = 0
     """Of the sample: those to which nothing happens any more."""
     state: LotState = LotState.PRESENTED
@@ -108,23 +110,36 @@ class LotReplay:
         left = known.members & self._sorted.get(known.key, set())
         if known.state is not LotState.PRESENTED or drawn != min(known.sample_size, len(left)):
             raise fail("抽样不符", "the lot was drawn from before, or by another number")
-        known.sample = frozenset(draw(left, drawn, bytes.fromhex(known.seed)))
+        known.sample = dict.fromkeys(draw(left, drawn, bytes.fromhex(known.seed)), _WORK)
         known.members = frozenset()
 
     def _judge(self, known: _Known, event_type: str, nonconforming: int, fail: Fail) -> None:
-        if known.state is not LotState.DRAWN or known.drawn != known.sample:
+        if known.state is not LotState.DRAWN or known.drawn != known.sample.keys():
             raise fail("抽样未完成", "judged before the whole sample was drawn")
-        if known.out:
+        places = list(known.sample.values())
+        if DRAWN in places:
             raise fail("样本未复检", "judged before the whole sample was read again")
+        if known.missing != {i for i, place in known.sample.items() if place == _MISSING}:
+            raise fail("缺失样本未计入", "judged without what is missing of the sample")
+        found = places.count(_REJECTED) + len(known.missing)
         accepted = event_type == EventType.LOT_ACCEPTED
-        if known.nonconforming != nonconforming or accepted != (nonconforming <= known.accept):
+        if found != nonconforming or accepted != (found <= known.accept):
             raise fail("批判定不符", "the verdict is not what the sample says")
+
+    def missing(self, body: Body, data: Mapping[str, Any], fail: Fail) -> None:
+        """A drawn body is not to be found; the verdict comes with it. Raises what `fail` makes."""
+        known = self._lots.get(data["lot_id"])
+        if known is None or known.state is not LotState.DRAWN or body.body_id not in known.sample:
+            raise fail("缺失的不是样本", "missing, but not of the sample of its lot")
+        known.missing.add(body.body_id)
 
     def moved(self, before: Body, after: Body, data: Mapping[str, Any], fail: Fail) -> None:
         """A body of a lot moved. Raises what `fail` makes."""
         key = self._key(before)
         known = self._by_key.get(key)
         self._follow(key, known, before, after)
+        if before.condition == Code.STOCK_MISSING:
+            return  # to where it was missed (`floor_act_replay`)
         if after.place == DRAWN:
             known = self._lots.get(data["lot_id"])
             recalled = known is not None and known.state is LotState.RECALLED
@@ -157,13 +172,8 @@ class LotReplay:
             self._sorted[key].discard(body_id)
             if not self._sorted[key]:
                 del self._sorted[key]
-        if known is None or body_id not in known.sample:
-            return
-        if after.place == DRAWN:
-            known.out.add(body_id)
-        else:
-            known.out.discard(body_id)
-            known.nonconforming += after.place == _NONCONFORMING
+        if known and body_id in known.sample:
+            known.sample[body_id] = after.place
 
     def left(self, body: Body) -> None:
         """Nothing happens to the body any more."""
@@ -179,7 +189,7 @@ class LotReplay:
 def _forget(known: _Known) -> None:
     """A lot that was judged, and of whose sample nothing is to come, is a few numbers."""
     if known.state not in (LotState.PRESENTED, LotState.DRAWN) and known.left == len(known.sample):
-        known.sample, known.drawn, known.left = frozenset(), set(), 0
+        known.sample, known.drawn, known.missing, known.left = {}, set(), set(), 0
 
 
 def _may_pack(state: LotState, place: str) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from domain.changes import SENDING, EventType
-from domain.places import CARD_LINES, LEGAL, VAULT, owner, standing
+from domain.places import CARD_LINES, LEGAL, STOCK_MOVES, VAULT, owner, standing
 from ledger.connection import as_json
 from ledger.queries import OF_NO_CARD, Queries
 from ledger.summary import OUTSIDE, STAGES, seconds_between
@@ -22,7 +22,9 @@ RATE_EVENTS = 20_000
 for one, is rated over the seconds that they cover."""
 
 INSIDE = sorted(
-    place for place in {p for _, p in LEGAL} - {"courier"} if standing(place) not in OUTSIDE
+    place
+    for place in {p for _, p in LEGAL | STOCK_MOVES} - {"courier"}
+    if standing(place) not in OUTSIDE
 )
 """Every place that a body can be at without having left, or having been withdrawn."""
 

@@ -312,6 +312,8 @@ class Replay:
                 raise _fault(commit, "非法移动", "not a legal transition", event)
             self.lots.moved(before, after, data, fail)
             expected[before.account, after.account] += 1
+        elif event["type"] == EventType.SAMPLE_MISSING:
+            self.lots.missing(after, data, fail)
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
         self.floor_acts.moved(event["type"], data, before, after, fail)

@@ -16,6 +16,7 @@ from centre.watch import Frame, Standing, stands_still
 from centre.watch_screen import render
 from domain.codes import Code
 from domain.words import WORDS, next_step
+from ledger.leases import Doubts
 from ledger.lots import Lot, LotState
 from ledger.progress import Progress, Unscanned
 from stubs.operator_pb2 import FloorState, OutboxState, QueueState, ReaderState, StationState
@@ -63,6 +64,8 @@ def on_screen(shown: Frame, width: int, height: int | None = None) -> str:
 UNSCANNED = Unscanned("B1", 5, "B1-P0001", LONG_AGO)
 LOT = Lot("L1", "B1", "D1", "103", "social_security_card", 90, "", "II", "0.65", "E", 20, 0, "",
           LotState.REFUSED, 1)  # fmt: skip
+DOUBTS = Doubts(3, "C1.0007", LONG_AGO)
+OPEN = {"batch_id": "B1", "result": "held", "reason": "IN_DOUBT", "lines": 3}
 LEFT = {"id": "F1", "kind": "centre_return", "batch_id": "B1", "at": LONG_AGO}
 
 STILL = {
@@ -91,6 +94,8 @@ STILL = {
         replace(frame(floor(station())), lots=[LOT]), Code.LOT_REFUSED, -1),
     "an inspection lot that was refused, of a centre that is down": (
         replace(frame(None), state=None, lots=[LOT]), Code.LOT_REFUSED, -1),
+    "cards in doubt": (
+        replace(frame(floor(station())), doubts=DOUBTS), Code.IN_DOUBT, 600),
     "packages that nobody scans": (
         replace(frame(floor(station())), unscanned=[UNSCANNED]), Code.PACKAGE_UNSCANNED, 600),
     "a full queue": (
@@ -134,9 +139,12 @@ def test_what_goes_on_is_not_said_to_stand_still(what: str) -> None:
 
 
 def test_one_cause_is_not_told_twice() -> None:
-    """A line that is idle because its station is away has the station as its reason."""
+    """A line that is idle because its station is away has the station as its reason; a card in
+    doubt is no open line of a return beside that."""
     shown = frame(floor(station(seconds_away=60)), line("sorting", waiting=2, last_at=LONG_AGO))
     assert stands_still(shown) == [Standing("工位 S1", Code.STATION_AWAY, 60)]
+    shown = replace(frame(floor(station())), doubts=DOUBTS, interim=[OPEN])
+    assert on_screen(shown, 200).count(Code.IN_DOUBT) == 1
 
 
 def test_many_readers_are_shown_by_station() -> None:

@@ -12,7 +12,7 @@ from domain.codes import Code
 from domain.custody import Answered, Proposal
 from domain.factory_return import FACE, index_text
 from domain.lines import Receipt, StockCount
-from domain.places import Line, held
+from domain.places import DRAWN, Line, held
 from gateways.custody import CustodyDoor
 from gateways.stock import MOST_SCANS, count_stock
 from stubs import custody_pb2 as pb
@@ -44,17 +44,21 @@ async def index(texts: Any) -> list[str]:
 
 
 def test_a_count_reaches_the_owner_of_the_place_as_orders() -> None:
-    """In the order of the scans; a number that nobody has is an empty order. Places that are not
-    counted, and too many scans, go no further."""
+    """The drawn cards are sampling's. In the order of the scans; a number that nobody has is an
+    empty order. Places that are not counted, and too many scans, go no further."""
     line = Counting()
+    drawn = Counting()
     floor: Any = SimpleNamespace(
-        counted={Line.KEY_REPLACEMENT: line}, queries=Known(),
+        counted={Line.KEY_REPLACEMENT: line, Line.SAMPLING: drawn}, queries=Known(),
         provider=SimpleNamespace(index=index),
     )  # fmt: skip
     ask = CountStockRequest(command_id="c1", place=AT_KEYS)
     ask.social_card_numbers.extend(["no number", "123456789"])
     assert asyncio.run(count_stock(floor, ask)).reason == "N1"
     assert [c.order_ids for c in line.asked] == [("", "O1")]
+    ask.place = DRAWN
+    assert asyncio.run(count_stock(floor, ask)).accepted
+    assert [c.place for c in drawn.asked] == [DRAWN]
     wrong = CountStockRequest(command_id="c2", place="sorting/packed")
     assert asyncio.run(count_stock(floor, wrong)).code == Code.PLACE_UNKNOWN
     ask.social_card_numbers.extend(["1"] * MOST_SCANS)

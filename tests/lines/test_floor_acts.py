@@ -21,15 +21,15 @@ from tests.lines.custody import FIRST_PASSWORD, Office, code_of
 
 @dataclass
 class AtKeys:
-    """Key replacement, as far as acts reach it."""
+    """Key replacement (or another line), as far as acts reach it."""
 
     b: Building
     asked: int = 0
+    line: Line = Line.KEY_REPLACEMENT
 
     async def carry_out(self, act: ConfirmedAct) -> CarriedOut:
         self.asked += 1
-        door = self.b.doors[Line.KEY_REPLACEMENT]
-        return await carry_out(Line.KEY_REPLACEMENT, door, self.b.queries, act)
+        return await carry_out(self.line, self.b.doors[self.line], self.b.queries, act)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from domain.changes import EventType
 from domain.codes import Code
 from domain.places import Line, held
 from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict
+from ledger.leases import Doubts, doubts
 from ledger.verify import verify
 from tests.lines.known_keys import KeyedChip, KnownFloor, known_floor
 from tests.lines.small_floor import LEASE, Station
@@ -153,11 +154,14 @@ def test_a_card_taken_out_at_any_write_is_in_doubt_and_finished_where_it_is_seen
             assert (body.place, body.condition) == (held(STAGE), Code.IN_DOUBT)
             assert (body.order_id, body.live) == (before.order_id, True)
             assert body.order_id
+            there = doubts(known.floor.queries)
+            assert there == Doubts(1, body.body_id, body.leased_until)
             assert await Station(known.floor).run(chip) == GOOD, keys
             assert doubt.body(chip).lease == 2
             assert doubt.body(chip).leased_to == ""
             assert chip.holds_formal_set()
             assert chip.written == {slot.key_id: 1 for slot in known.profile.keys}
+        assert doubts(known.floor.queries) is None
         assert doubt.finding() == ""
 
     asyncio.run(run())

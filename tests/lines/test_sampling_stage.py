@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from actors import stock
 from actors.lots import LotPlan
 from domain.card.profile import load_profile
+from domain.codes import Code
+from domain.custody import ActKind, Reason
+from domain.lines import ConfirmedAct, StockCount
 from domain.places import DRAWN, Line
 from domain.provider import KeyChange
 from domain.turns import Verdict
@@ -159,3 +163,31 @@ def test_a_drawn_card_that_is_silent_now_is_found_by_its_face(floor: SmallFloor)
     other = floor.chips(floor.deliver(seed=24, cards=8))[0]
     verdict = asyncio.run(Station(floor, first=Line.SAMPLING).run(other))
     assert verdict.stack == "held"
+
+
+def test_a_drawn_card_that_the_books_miss_is_set_aside_where_it_turns_up(
+    floor: SmallFloor,
+) -> None:
+    """Nothing is written or decided by feeding it: it lies with the held cards until a stock-take
+    finds it; then it is read as it was to be. Two people say both (not here: the line alone)."""
+    delivery = floor.deliver(seed=27, cards=40)
+    good = asyncio.run(to_the_draw(floor, floor.chips(delivery)))
+    here = floor.queries.bodies("b.place = ? and b.batch_id = ?", DRAWN, delivery.batch_id)
+    lost = next(b for b in here if b.order_id)
+    (chip,) = [c for c in good if code_of(c) == lost.identification_code]
+
+    async def adjust(command_id: str, *there: str) -> None:
+        counted = await floor.sampling.count_stock(
+            StockCount(command_id, DRAWN, lost.carton_id, there)
+        )
+        content = stock.content(floor.queries, counted.reason, Reason.MISPLACED)
+        act = ConfirmedAct(command_id, ActKind.STOCK_ADJUST, counted.reason, content)
+        assert (await floor.sampling.carry_out(act)).code == Code.OK
+
+    others = [b.order_id for b in here if b.carton_id == lost.carton_id and b != lost]
+    asyncio.run(adjust("A1", *others))
+    verdict = asyncio.run(Station(floor, first=Line.SAMPLING).run(chip))
+    assert verdict == Verdict("", "held", "STOCK_MISSING")
+    asyncio.run(adjust("A2", *others, lost.order_id))
+    verdict = asyncio.run(Station(floor, first=Line.SAMPLING).run(chip))
+    assert verdict == Verdict("", "good", "OK")

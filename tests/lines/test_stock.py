@@ -112,8 +112,8 @@ def test_a_card_that_stays_missing_is_written_off_by_two(floor: Floor) -> None:
 
 def test_cards_known_by_their_carton_only_are_counted_by_carton(tmp_path: Path) -> None:
     """In the vault no card has an order yet: without the factory return numbers count as cards of
-    the carton that is counted; cards without a number are counted by hand. More than the books
-    have is told, and is a recount's work."""
+    the carton that is counted; cards without a number are counted by hand, with their carton or not
+    at all. More than the books have is told, and is a recount's work."""
     b = Building.make(tmp_path)
     b.take_note(
         note([NoteCarton("C1", "102", SOCIAL, 3, ""), NoteCarton("T1", "102", TEMPORARY, 2, "w")])
@@ -130,6 +130,8 @@ def test_cards_known_by_their_carton_only_are_counted_by_carton(tmp_path: Path) 
     assert [r.code for r in counted(b, VAULT, without_number=1, **cards).refused] == [
         Code.STOCK_MISSING
     ]
+    whole = counted(b, VAULT, line=Line.INVENTORY).refused
+    assert [r.reason for r in whole] == ["C1.0003", "C1.0002", "C1.0001"]
     b.take_return(factory_return([record(n) for n in range(1, 4)]))
     issued = {"carton_id": "C1"}
     two = counted(b, ISSUED, "B1-000001", "B1-000003", **issued)
