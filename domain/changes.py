@@ -188,11 +188,15 @@ class Changes:
         )
 
 
+_CANONICAL = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+)
+"""Made once: a ledger has many values."""
+
+
 def canonical_json(value: Any) -> bytes:
     """One spelling for one value: sorted names, no blanks, UTF-8."""
-    return json.dumps(
-        value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    ).encode("utf-8")
+    return _CANONICAL.encode(value).encode("utf-8")
 
 
 def event_row(event: Event) -> dict[str, Any]:

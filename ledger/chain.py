@@ -18,6 +18,7 @@ from ledger.heads import is_signed
 from ledger.queries import Queries
 
 LINKS_AT_ONCE = 64
+EVENTS_AT_ONCE = 2_000
 HEADS_AT_ONCE = 1_000
 _HASHED = {
     "event": ("type", "body_id", "order_id", "place", "condition", "data"),
@@ -44,7 +45,7 @@ class Chain:
 
 def check_links(queries: Queries) -> Chain:
     """Compute every hash anew from what is stored, line by line in the order of the numbers,
-    LINKS_AT_ONCE commits in memory. Raises Fault for the first link that does not fit."""
+    a page in memory. Raises Fault for the first link that does not fit."""
     chain = Chain()
     for row in queries.rows("select distinct line from commit_link order by line"):
         _check_line(queries, row["line"], chain)
@@ -74,19 +75,49 @@ def _check_line(queries: Queries, line: str, chain: Chain) -> None:
         )  # fmt: skip
         if not links:
             break
-        last = links[-1]["number"]
-        events = _stored(queries, "event", line, previous["number"], last)
-        movements = _stored(queries, "movement", line, previous["number"], last)
-        for link in links:
-            number = link["number"]
-            mine = events.get(number, []), movements.get(number, [])
-            _check_link(link, previous, *mine)
-            _check_order(link, last_ids, event=mine[0], movement=mine[1])
-            chain.commits += 1
-            chain.events += len(mine[0])
-            chain.movements += len(mine[1])
-            previous = link
+        for page in _pages(queries, line, links):
+            _check_page(queries, page, previous, last_ids, chain)
+            previous = page[-1]
     chain.newest[line] = {k: previous[k] for k in ("line", "number", "hash", "at", "epoch")}
+
+
+def _pages(queries: Queries, line: str, links: Sequence[Row]) -> Iterator[list[Row]]:
+    """The links in their order; those of a page have EVENTS_AT_ONCE together, or are one."""
+    events = {
+        r["number"]: r["n"]
+        for r in queries.rows(
+            "select number, count(*) as n from event where line = ? and number between ? and ?"
+            " group by number",
+            line, links[0]["number"], links[-1]["number"],
+        )
+    }  # fmt: skip
+    page: list[Row] = []
+    size = 0
+    for link in links:
+        size += events.get(link["number"], 0)
+        if page and size > EVENTS_AT_ONCE:
+            yield page
+            page, size = [], events.get(link["number"], 0)
+        page.append(link)
+    yield page
+
+
+def _check_page(
+    queries: Queries, links: Sequence[Row], previous: Row, last_ids: dict[str, int], chain: Chain
+) -> None:
+    """Links that follow `previous`."""
+    line, last = links[0]["line"], links[-1]["number"]
+    events = _stored(queries, "event", line, previous["number"], last)
+    movements = _stored(queries, "movement", line, previous["number"], last)
+    for link in links:
+        number = link["number"]
+        mine = events.get(number, []), movements.get(number, [])
+        _check_link(link, previous, *mine)
+        _check_order(link, last_ids, event=mine[0], movement=mine[1])
+        chain.commits += 1
+        chain.events += len(mine[0])
+        chain.movements += len(mine[1])
+        previous = link
 
 
 def _stored(queries: Queries, table: str, line: str, after: int, last: int) -> dict[int, list[Row]]:
@@ -202,7 +233,7 @@ class Signed:
 
 def check_heads(
     queries: Queries,
-    kept_outside: Sequence[Row],
+    kept_outside: Iterable[Row],
     key: ec.EllipticCurvePublicKey | None,
 ) -> Signed:
     """Every head, of the table and of the head file (`kept_outside`, as it was before this
@@ -216,12 +247,14 @@ def check_heads(
     return signed
 
 
-def check_kept_outside(queries: Queries, kept_outside: Sequence[Row]) -> None:
+def check_kept_outside(queries: Queries, kept_outside: Iterable[Row]) -> None:
     """Every head of the table stands in the head file (`kept_outside`, as it is after this
     snapshot was taken), where it was put first. Raises Fault."""
-    outside = {(h["line"], h["number"]) for h in kept_outside}
+    outside: dict[str, set[int]] = {}
+    for head in kept_outside:
+        outside.setdefault(head["line"], set()).add(head["number"])
     for head in _recorded(queries):
-        if (head["line"], head["number"]) not in outside:
+        if head["number"] not in outside.get(head["line"], ()):
             raise Fault(
                 "签名头不在外存的头文件中", "a head is not in the head file kept outside",
                 table="head", line=head["line"], number=head["number"],

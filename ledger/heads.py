@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,23 @@ def _sync_folder(folder: Path) -> None:
 def read_head_file(path: Path) -> list[dict[str, Any]]:
     """All heads of the file, oldest first; a torn last line is left out. Raises HeadFileDamaged
     for any other line that is not a head, FileNotFoundError if there is no file."""
-    return list(_heads(path.read_bytes(), path.name))
+    return list(heads_in(path))
+
+
+def heads_in(path: Path, size: int | None = None) -> Iterator[dict[str, Any]]:
+    """As `read_head_file`, one at a time; with `size` those of the first so many bytes."""
+    with path.open("rb") as file:
+        lines = iter(file) if size is None else _up_to(file, size)
+        yield from _heads(lines, path.name)
+
+
+def _up_to(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    end = 0
+    for raw in lines:
+        end += len(raw)
+        if end > size:
+            return
+        yield raw
 
 
 def head_lines(heads: Iterable[Row]) -> bytes:
@@ -123,8 +140,10 @@ def head_lines(heads: Iterable[Row]) -> bytes:
     return b"".join(canonical_json({f: head[f] for f in FIELDS}) + b"\n" for head in heads)
 
 
-def _heads(content: bytes, name: str) -> Iterator[dict[str, Any]]:
-    for at, raw in enumerate(content.split(b"\n")[:-1], start=1):
+def _heads(lines: Iterable[bytes], name: str) -> Iterator[dict[str, Any]]:
+    for at, raw in enumerate(lines, start=1):
+        if not raw.endswith(b"\n"):
+            return
         try:
             head = json.loads(raw)
         except (ValueError, RecursionError):
@@ -148,7 +167,7 @@ def newest_heads(path: Path) -> dict[str, dict[str, Any]]:
     if start:
         tail = tail.partition(b"\n")[2]
     newest: dict[str, dict[str, Any]] = {}
-    for head in _heads(tail, path.name):
+    for head in _heads(BytesIO(tail), path.name):
         newest[head["line"]] = max(head, newest.get(head["line"], head), key=_number)
     return newest
 

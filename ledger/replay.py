@@ -1,7 +1,8 @@
 """The meaning of the events: what the tables must hold if every event happened as it says.
 
 Pure: commits go in one by one in the order in which they took effect; the first that cannot have
-happened raises Fault. Memory grows with the number of bodies and orders, not of events.
+happened raises Fault. A body or an order leaves with its last event, so memory grows with what is
+open at a time, and by a few numbers for each finished batch.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ledger.keeping_replay import KeepingReplay
 from ledger.lease_replay import check_lease
 from ledger.lot_replay import LotReplay
 from ledger.lots import STATES
+from ledger.order_replay import OrderReplay
 
 Row = Mapping[str, Any]
 Moves = Counter[tuple[Account, Account]]
@@ -65,17 +67,30 @@ class Replay:
     """The state after the commits so far."""
 
     bodies: dict[str, Body] = field(default_factory=dict)
-    orders: set[str] = field(default_factory=set)
+    """Those to which something is still to happen."""
+    orders: OrderReplay = field(default_factory=OrderReplay)
     balances: Counter[Account] = field(default_factory=Counter)
     groups: dict[GroupKey, Group] = field(default_factory=lambda: defaultdict(Group))
-    stops: dict[str, str] = field(default_factory=dict)
-    """Why card management stopped an order; empty if it was released again."""
-    live: dict[str, str] = field(default_factory=dict)
-    """The live body of each order that has one."""
+    final_bodies: list[Body] = field(default_factory=list)
+    """Those that left, as they must stand in their table. Whoever reads it empties it."""
+    final_stops: dict[str, str] = field(default_factory=dict)
+    """Of the orders that left, those that were stopped: the reason in `order_stop`, likewise."""
+    final_in: Counter[Account] = field(default_factory=Counter)
+    """In which accounts the bodies are that left."""
     lots: LotReplay = field(default_factory=LotReplay)
     custody: CustodyReplay = field(default_factory=CustodyReplay)
     keeping: KeepingReplay = field(default_factory=KeepingReplay)
     floor_acts: FloorActReplay = field(default_factory=FloorActReplay)
+    _of_body: Counter[str] = field(default_factory=Counter)
+    """How many events of each body are still to come."""
+    _of_order: Counter[str] = field(default_factory=Counter)
+    """The same, less those that came before the order was advised."""
+
+    def expect(self, of_bodies: Mapping[str, int], of_orders: Mapping[str, int]) -> None:
+        """Bodies that the next commits receive and orders that they advise, with the number of
+        events that the ledger has of each. Every body and order must be said once, before."""
+        self._of_body.update(of_bodies)
+        self._of_order.update(of_orders)
 
     def apply(self, commit: Commit) -> None:
         """Take one more commit. Raises Fault; the state is of no use after that."""
@@ -113,6 +128,20 @@ class Replay:
             self.balances[target] += count
         for account in {account for pair in moved for account in pair}:
             self._check_sign(commit, account)
+        for event in commit.events:
+            self._leave(event["body_id"], event["order_id"])
+
+    def _leave(self, body_id: str, order_id: str) -> None:
+        """Body and order of an event leave if it was their last one."""
+        if body_id and _was_last(self._of_body, body_id):
+            body = self.bodies.pop(body_id)
+            self.lots.left(body)
+            self.final_in[body.account] += 1
+            self.final_bodies.append(body)
+        if order_id and _was_last(self._of_order, order_id):
+            stopped = self.orders.leaves(order_id)
+            if stopped is not None:
+                self.final_stops[order_id] = stopped
 
     def _check_sign(self, commit: Commit, account: Account) -> None:
         """Nothing inside is ever negative, nothing missing is; the outside only ever owes."""
@@ -150,11 +179,9 @@ class Replay:
             fail = partial(_fail, commit, event)
             self.floor_acts.carried_out(commit.line, act, event["data"], fail)
         elif event["type"] == EventType.ORDER_ADVISED:
-            if event["order_id"] in self.orders or not event["order_id"]:
-                raise _fault(commit, "订单重复", "an order is advised twice", event)
-            self.orders.add(event["order_id"])
-            data = event["data"]
-            self.keeping.advised(data, partial(_fail, commit, event))
+            data, fail = event["data"], partial(_fail, commit, event)
+            self.orders.advised(event["order_id"], fail)
+            self.keeping.advised(data, fail)
             self._advise(data["batch_id"], data["bank"], Kind.SOCIAL_SECURITY_CARD, 1, expected)
         elif event["type"] == EventType.CARTON_RECOUNTED:
             if commit.line != Line.INVENTORY:
@@ -168,14 +195,10 @@ class Replay:
         elif event["type"] == EventType.GROUP_SETTLED:
             self._settle(commit, event, expected)
         elif event["type"] in (EventType.ORDER_STOPPED, EventType.ORDER_RELEASED):
-            self._stop(commit, event)
+            fail = partial(_fail, commit, event)
+            self.orders.stopped(event["type"], event["order_id"], event["data"], fail)
         elif event["type"] in STATES:
-            self.lots.of_lot(
-                event["type"],
-                event["data"],
-                self.bodies,
-                partial(_fail, commit, event),
-            )
+            self.lots.of_lot(event["type"], event["data"], partial(_fail, commit, event))
             if event["type"] in OF_FLOOR_ACTS:
                 lot_id, fail = event["data"]["lot_id"], partial(_fail, commit, event)
                 self.floor_acts.brings(event["type"], lot_id, event["data"], fail)
@@ -238,20 +261,6 @@ class Replay:
         if not right:
             raise _fault(commit, "重新清点来源不符", "a recount of the wrong account", event)
 
-    def _stop(self, commit: Commit, event: Row) -> None:
-        """An order that was advised is stopped, or released, before its card is packed."""
-        order_id, released = event["order_id"], event["type"] == EventType.ORDER_RELEASED
-        reason = "" if released else event["data"]["code"]
-        before = self.stops.get(order_id, "")
-        if order_id not in self.orders or (not released and reason not in STOPPED):
-            raise _fault(commit, "订单未通知", "the order was never advised", event)
-        if reason == before or (before == Code.CANCELLED) or (released and before != Code.ON_HOLD):
-            raise _fault(commit, "订单状态不符", "the order is not in that state", event)
-        card = self.bodies.get(self.live.get(order_id, ""))
-        if card and (card.place == PACKED or standing(card.place) is Standing.SHIPPED):
-            raise _fault(commit, "卡片已装包", "its card is packed", event)
-        self.stops[order_id] = reason
-
     def _advise(self, batch_id: str, bank: str, kind: str, count: int, expected: Moves) -> None:
         """As `actors.receiving.advise`: what was counted beyond the advice stops being surplus."""
         key = GroupKey(batch_id, bank, str(kind))
@@ -285,7 +294,7 @@ class Replay:
         if source != (SURPLUS_READ if apart else self._count(_key(vars(body)), 1)):
             raise _fault(commit, "收入来源不符", "it comes out of the wrong account", event)
         expected[Account(source, body.kind, body.bank), body.account] += 1
-        self._bind(commit, event, None, body)
+        self.orders.bind(None, body, partial(_fail, commit, event))
         self.bodies[body.body_id] = body
 
     def _change(self, commit: Commit, event: Row, expected: Moves) -> None:
@@ -297,34 +306,34 @@ class Replay:
         if event["place"]:
             changed |= {"place": event["place"], "condition": event["condition"]}
         after = replace(before, **changed)
+        fail = partial(_fail, commit, event)
         if event["place"]:
             if not is_legal(before.place, after.place):
                 raise _fault(commit, "非法移动", "not a legal transition", event)
-            self.lots.moved(before, after, data, partial(_fail, commit, event))
+            self.lots.moved(before, after, data, fail)
             expected[before.account, after.account] += 1
         elif event["type"] == EventType.SAMPLE_MISSING:
-            self.lots.missing(after, data, partial(_fail, commit, event))
+            self.lots.missing(after, data, fail)
         elif event["condition"]:
             raise _fault(commit, "原因没有位置", "a condition without a place", event)
-        fail = partial(_fail, commit, event)
         self.floor_acts.moved(event["type"], data, before, after, fail)
         if event["type"] in OF_FLOOR_ACTS:
             self.floor_acts.brings(event["type"], after.body_id, data, fail)
         self._check_condition(commit, event, after)
-        check_lease(event["type"], data, before, after, partial(_fail, commit, event))
+        check_lease(event["type"], data, before, after, fail)
         if event["type"] in (EventType.BODY_COUNTED, EventType.BODY_WITHDRAWN):
             self._recounted(commit, event, after, expected)
         elif standing(after.place) in _OUTSIDE or before.condition == Code.OVER_COUNT:
             raise _fault(commit, "非法移动", "only a recount does that", event)
         self._stranger(before, -1)
         self._stranger(after, 1)
-        self._bind(commit, event, before, after)
+        self.orders.bind(before, after, fail)
         self.bodies[after.body_id] = after
 
     def _check_condition(self, commit: Commit, event: Row, body: Body) -> None:
         if bool(body.condition) != (standing(body.place) in _SET_APART):
             raise _fault(commit, "原因与位置不符", "a reason belongs to what is set apart", event)
-        stop = self.stops.get(body.order_id, "")
+        stop = self.orders.stop_of(body.order_id)
         if body.condition in STOPPED and stop != body.condition:
             raise _fault(commit, "订单未被停办", "its order was not stopped", event)
         scrapped = event["type"] == EventType.BODY_SCRAPPED
@@ -333,24 +342,14 @@ class Replay:
         if stop and body.place == PACKED:
             raise _fault(commit, "停办订单的卡片被装包", "packed for a stopped order", event)
 
-    def _bind(self, commit: Commit, event: Row, before: Body | None, after: Body) -> None:
-        """Chip and order are bound once; an order has at most one live body."""
-        if before and (
-            before.identification_code not in ("", after.identification_code)
-            or before.order_id not in ("", after.order_id)
-        ):
-            raise _fault(commit, "绑定被更改", "chip or order of a bound body changes", event)
-        if not after.order_id:
-            return
-        if after.order_id not in self.orders:
-            raise _fault(commit, "订单未通知", "the order was never advised", event)
-        holder = self.live.get(after.order_id)
-        if after.live:
-            if holder not in (None, after.body_id):
-                raise _fault(commit, "订单有两张有效卡", "an order has two live bodies", event)
-            self.live[after.order_id] = after.body_id
-        elif holder == after.body_id:
-            del self.live[after.order_id]
+
+def _was_last(left: Counter[str], key: str) -> bool:
+    """Counts one event less; whether it was the last one."""
+    left[key] -= 1
+    if left[key]:
+        return False
+    del left[key]
+    return True
 
 
 def _fail(commit: Commit, event: Row, chinese: str, english: str) -> Fault:

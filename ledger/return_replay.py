@@ -3,46 +3,61 @@ that were open, and in the end each order has one line that holds."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from domain.changes import EventType
 from ledger.digests import digest_of
 from ledger.faults import Fault
-from ledger.queries import Queries
+from ledger.queries import OF_NO_CARD, Queries
 from ledger.tables import ROWS_AT_ONCE, Row, Said, check_count, events_of
 
 
 def check_returns(queries: Queries) -> None:
     """Table `return_line` is what RETURN_WRITTEN says: revisions number from 0 and lines from 1
     without a gap, what is superseded was open, and each order of a batch whose return is out has
-    exactly one line that none superseded (or its card, advised since, has an open one)."""
-    lines = 0
-    revisions: Counter[str] = Counter()
-    last: Counter[str] = Counter()
-    superseded: dict[str, dict[int, int]] = defaultdict(dict)
-    for chunk in events_of(queries, EventType.RETURN_WRITTEN):
-        for said in chunk:
-            data = said.data
-            batch_id = data["batch_id"]
-            if data.get("revision", 0) != revisions[batch_id]:
-                raise _of(said, "修订号不连续", "the revision does not follow the one before")
-            _check_lines(queries, said, last[batch_id])
-            for old, new in data.get("superseded", {}).items():
-                later = last[batch_id] < new <= last[batch_id] + data["lines"]
-                if int(old) in superseded[batch_id] or not 0 < int(old) <= last[batch_id]:
-                    raise _of(said, "回盘行被重复取代", "supersedes a line twice, or none")
-                if not later:
-                    raise _of(said, "取代行不在本次修订", "superseded by no line of this revision")
-                superseded[batch_id][int(old)] = new
-            revisions[batch_id] += 1
-            last[batch_id] += data["lines"]
-            lines += data["lines"]
+    exactly one line that none superseded (or its card, advised since, has an open one). One batch
+    in memory."""
+    written = Counter(
+        said.data["batch_id"]
+        for chunk in events_of(queries, EventType.RETURN_WRITTEN)
+        for said in chunk
+    )
+    lines = sum(_check_batch(queries, batch_id, n) for batch_id, n in written.items())
     check_count(queries, "return_line", lines)
-    for batch_id in revisions:
-        _check_superseded(queries, batch_id, superseded[batch_id])
-        _check_orders(queries, batch_id)
+
+
+def _check_batch(queries: Queries, batch_id: str, revisions: int) -> int:
+    """Answers how many lines the return of the batch has, in all its revisions."""
+    rows = queries.rows(
+        "select line, number, order_id, data from event e where e.data->>'batch_id' = ?"
+        f" and {OF_NO_CARD} and e.type = ? order by e.id",
+        batch_id, EventType.RETURN_WRITTEN,
+    )  # fmt: skip
+    last, superseded = 0, dict[int, int]()
+    for revision, row in enumerate(rows):
+        data = json.loads(row["data"])
+        said = Said(row["line"], row["number"], row["order_id"], data)
+        if data.get("revision", 0) != revision:
+            raise _of(said, "修订号不连续", "the revision does not follow the one before")
+        _check_lines(queries, said, last)
+        for old, new in data.get("superseded", {}).items():
+            if int(old) in superseded or not 0 < int(old) <= last:
+                raise _of(said, "回盘行被重复取代", "supersedes a line twice, or none")
+            if not last < new <= last + data["lines"]:
+                raise _of(said, "取代行不在本次修订", "superseded by no line of this revision")
+            superseded[int(old)] = new
+        last += data["lines"]
+    if len(rows) != revisions:
+        raise Fault(
+            "回盘属于卡片", "a return that is said of one card or order",
+            table="event", subject=f"批次 batch {batch_id}",
+        )  # fmt: skip
+    _check_superseded(queries, batch_id, superseded)
+    _check_orders(queries, batch_id)
+    return last
 
 
 def _check_lines(queries: Queries, said: Said, last: int) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from domain.bodies import Body
 from domain.changes import SENDING, EventType
-from domain.places import PACKING
 from ledger import schema
 from ledger.connection import as_json
 from ledger.digests import digest_of
@@ -46,7 +45,7 @@ def events_of(queries: Queries, event_type: EventType) -> Iterator[list[Said]]:
         yield [Said(r["line"], r["number"], r["order_id"], json.loads(r["data"])) for r in rows]
 
 
-def _compare(
+def compare(
     table: str, key: str, said: Said | None, expected: Mapping[str, Any] | None, row: Row | None
 ) -> None:
     """Raise Fault unless `row` holds what `expected` says, in every column that it names."""
@@ -72,7 +71,7 @@ def check_count(queries: Queries, table: str, expected: int) -> None:
         raise Fault("行数与事件不符", "has rows that no event made", table=table)
 
 
-def _by_key(queries: Queries, table: str, key: str, keys: list[str]) -> dict[str, list[Row]]:
+def by_key(queries: Queries, table: str, key: str, keys: list[str]) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for row in queries.rows(
         f"select * from {table} where {key} in (select value from json_each(?)) order by 1, 2, 3",
@@ -82,32 +81,44 @@ def _by_key(queries: Queries, table: str, key: str, keys: list[str]) -> dict[str
     return found
 
 
-def _only(found: dict[str, list[Row]], key: str) -> Row | None:
+def only(found: dict[str, list[Row]], key: str) -> Row | None:
     rows = found.get(key)
     return rows[0] if rows else None
 
 
-def check_bodies(queries: Queries, bodies: Mapping[str, Body]) -> None:
-    """Table `body` is what the replay ended with, column for column."""
-    after, seen = "", 0
-    while True:
-        rows = queries.rows(
-            "select * from body where body_id > ? order by body_id limit ?", after, ROWS_AT_ONCE
-        )
-        if not rows:
-            break
-        after = rows[-1]["body_id"]
-        for row in rows:
-            body = bodies.get(row["body_id"])
-            expected = body.row() if body else None
-            if expected != row:
-                said = _last_event(queries, row["body_id"])
-                _compare("body", row["body_id"], said, expected, row)
-        seen += len(rows)
-    if seen != len(bodies):
-        present = {r["body_id"] for r in queries.rows("select body_id from body")}
-        lost = min(set(bodies) - present)
-        _compare("body", lost, _last_event(queries, lost), bodies[lost].row(), None)
+def check_bodies(queries: Queries, bodies: Sequence[Body]) -> None:
+    """Table `body` has these, column for column."""
+    rows = by_key(queries, "body", "body_id", [body.body_id for body in bodies])
+    for body in bodies:
+        expected, row = body.row(), only(rows, body.body_id)
+        if row != expected:
+            compare("body", body.body_id, _last_event(queries, body.body_id), expected, row)
+
+
+def check_no_other_body(queries: Queries, checked: int) -> None:
+    """Table `body` has those that were checked, and no more."""
+    other = queries.one(
+        "select b.body_id from body b where not exists (select 1 from event e"
+        " where e.body_id = b.body_id and e.body_id <> '' and e.type = ?)"
+        " order by b.body_id limit 1",
+        EventType.BODY_RECEIVED,
+    )
+    if other:
+        compare("body", other["body_id"], None, None, other)
+    check_count(queries, "body", checked)
+
+
+def check_stops(queries: Queries, stops: Mapping[str, str]) -> None:
+    """Table `order_stop` has these reasons, by order."""
+    if not stops:
+        return
+    found = queries.rows(
+        "select * from order_stop where order_id in (select value from json_each(?))",
+        as_json(list(stops)),
+    )
+    rows = {r["order_id"]: r for r in found}
+    for order_id, reason in stops.items():
+        compare("order_stop", order_id, None, {"reason": reason}, rows.get(order_id))
 
 
 def _last_event(queries: Queries, body_id: str) -> Said | None:
@@ -125,14 +136,14 @@ def check_orders(queries: Queries, destroyed: Set[str]) -> None:
     kept = Counter[str]()
     for chunk in events_of(queries, EventType.ORDER_ADVISED):
         ids = [said.order_id for said in chunk]
-        rows = {t: _by_key(queries, t, "order_id", ids) for t in ("orders", "personal")}
-        numbers = _by_key(queries, "number_index", "order_id", ids)
+        rows = {t: by_key(queries, t, "order_id", ids) for t in ("orders", "personal")}
+        numbers = by_key(queries, "number_index", "order_id", ids)
         for said in chunk:
             order_id = said.order_id
             columns = (c for c in schema.COLUMNS["orders"] if c != "order_id")
             expected = {c: said.data[c] for c in columns}
-            order = _only(rows["orders"], order_id)
-            _compare("orders", order_id, said, expected, order)
+            order = only(rows["orders"], order_id)
+            compare("orders", order_id, said, expected, order)
             personal = rows["personal"].get(order_id, [])
             index = numbers.get(order_id, [])
             _check_sealed(said, personal, index, said.data["batch_id"] in destroyed)
@@ -174,7 +185,7 @@ def check_replayed(
     `as_said` turns a row into what the events say of it."""
     found = {tuple(r[c] for c in key): as_said(r) for r in queries.rows(f"select * from {table}")}
     for names, expected in rows.items():
-        _compare(table, " / ".join(names), None, expected, found.get(names))
+        compare(table, " / ".join(names), None, expected, found.get(names))
     check_count(queries, table, len(rows))
 
 
@@ -194,7 +205,7 @@ def check_files(queries: Queries) -> None:
         (EventType.NOTE_ACCEPTED, "delivery_note", "delivery_id"),
     ):
         for chunk in events_of(queries, event_type):
-            rows = _by_key(queries, "file_in", "file_id", [s.data[key] for s in chunk])
+            rows = by_key(queries, "file_in", "file_id", [s.data[key] for s in chunk])
             for said in chunk:
                 expected = {
                     "kind": kind,
@@ -206,39 +217,22 @@ def check_files(queries: Queries) -> None:
                 }
                 if kind != "correction":
                     expected["closed"] = int(said.data["batch_id"] in closed)
-                row = _only(rows, said.data[key])
-                _compare("file_in", said.data[key], said, expected, row)
+                row = only(rows, said.data[key])
+                compare("file_in", said.data[key], said, expected, row)
             files += len(chunk)
     check_count(queries, "file_in", files)
     _check_refused(queries)
 
 
 def _check_refused(queries: Queries) -> None:
-    corrected: dict[tuple[str, int], str] = {
-        (said.data["file_id"], said.data["record"]): said.data["corrected_by"]
-        for chunk in events_of(queries, EventType.RECORD_CORRECTED)
-        for said in chunk
-    }
     refused = 0
     for chunk in events_of(queries, EventType.RECORD_REFUSED):
-        found = {
-            (r["file_id"], r["record_number"]): r
-            for r in queries.rows(
-                "select r.* from json_each(?) j join refused_record r on"
-                " r.file_id = j.value->>'file_id'"
-                " and r.record_number = cast(j.value->>'record' as integer)",
-                as_json([dict(s.data) for s in chunk]),
-            )
-        }
+        found = _refused(queries, chunk)
         for said in chunk:
             record = said.data["file_id"], said.data["record"]
             row = found.get(record)
             name = f"{record[0]} / {record[1]}"
-            expected = {
-                "code": said.data["code"],
-                "corrected_by": corrected.pop(record, ""),
-            }
-            _compare("refused_record", name, said, expected, row)
+            compare("refused_record", name, said, {"code": said.data["code"]}, row)
             assert row is not None
             # The digest is of the row as it was refused.
             if digest_of([{**row, "corrected_by": ""}]) != said.data["row"]:
@@ -248,8 +242,33 @@ def _check_refused(queries: Queries) -> None:
                 )  # fmt: skip
         refused += len(chunk)
     check_count(queries, "refused_record", refused)
-    for file_id, number in corrected:
-        _compare("refused_record", f"{file_id} / {number}", None, {}, None)
+    _check_corrected(queries)
+
+
+def _check_corrected(queries: Queries) -> None:
+    corrected = 0
+    for chunk in events_of(queries, EventType.RECORD_CORRECTED):
+        found = _refused(queries, chunk)
+        for said in chunk:
+            record = said.data["file_id"], said.data["record"]
+            expected = {"corrected_by": said.data["corrected_by"]}
+            name = f"{record[0]} / {record[1]}"
+            compare("refused_record", name, said, expected, found.get(record))
+        corrected += len(chunk)
+    marked = queries.one("select count(*) as n from refused_record where corrected_by <> ''")
+    if marked != {"n": corrected}:
+        raise Fault("更正标记与事件不符", "corrected by no event, or twice", table="refused_record")
+
+
+def _refused(queries: Queries, chunk: Sequence[Said]) -> dict[tuple[str, int], Row]:
+    """The refused records that these events name, by file and number."""
+    found = queries.rows(
+        "select r.* from json_each(?) j join refused_record r on"
+        " r.file_id = j.value->>'file_id'"
+        " and r.record_number = cast(j.value->>'record' as integer)",
+        as_json([dict(s.data) for s in chunk]),
+    )
+    return {(r["file_id"], r["record_number"]): r for r in found}
 
 
 def check_deliveries(queries: Queries) -> None:
@@ -264,8 +283,8 @@ def check_deliveries(queries: Queries) -> None:
     deliveries = cartons = 0
     for chunk in events_of(queries, EventType.NOTE_ACCEPTED):
         ids = [said.data["delivery_id"] for said in chunk]
-        rows = _by_key(queries, "delivery", "delivery_id", ids)
-        carton_rows = _by_key(queries, "carton", "delivery_id", ids)
+        rows = by_key(queries, "delivery", "delivery_id", ids)
+        carton_rows = by_key(queries, "carton", "delivery_id", ids)
         for said in chunk:
             delivery_id = said.data["delivery_id"]
             mine = {r["carton_id"]: r for r in carton_rows.get(delivery_id, [])}
@@ -277,66 +296,19 @@ def check_deliveries(queries: Queries) -> None:
                     "counted": sign.data["counted"] if sign else 0,
                 }
                 row = mine.get(noted["carton_id"])
-                _compare("carton", noted["carton_id"], sign or said, expected, row)
+                compare("carton", noted["carton_id"], sign or said, expected, row)
             states = {
                 "signed" if n["carton_id"] in signed else "advised" for n in said.data["cartons"]
             }
-            delivery = _only(rows, delivery_id)
+            delivery = only(rows, delivery_id)
             expected = {c: said.data[c] for c in ("batch_id", "factory_id")}
             if len(states) == 1:
                 expected["state"] = states.pop()
-            _compare("delivery", delivery_id, said, expected, delivery)
+            compare("delivery", delivery_id, said, expected, delivery)
             cartons += len(said.data["cartons"])
         deliveries += len(chunk)
     check_count(queries, "delivery", deliveries)
     check_count(queries, "carton", cartons)
-
-
-def check_packages(queries: Queries, bodies: Mapping[str, Body]) -> None:
-    """Table `package` is what PACKAGE_OPENED and PACKAGE_CLOSED say. The bodies of an open package
-    wait to be counted; those of a closed one were, and as many as were scanned."""
-    inside: dict[str, list[Body]] = defaultdict(list)
-    for body in bodies.values():
-        if body.package_id:
-            inside[body.package_id].append(body)
-    closed: dict[str, Said] = {}
-    for chunk in events_of(queries, EventType.PACKAGE_CLOSED):
-        for said in chunk:
-            if closed.setdefault(said.data["package_id"], said) is not said:
-                raise _of_package(said, "包重复封装", "closed twice")
-    packages = 0
-    for chunk in events_of(queries, EventType.PACKAGE_OPENED):
-        rows = _by_key(queries, "package", "package_id", [s.data["package_id"] for s in chunk])
-        for said in chunk:
-            package_id = said.data["package_id"]
-            close = closed.pop(package_id, None)
-            expected = {c: said.data[c] for c in schema.COLUMNS["package"] if c != "state"}
-            expected["state"] = "closed" if close else "open"
-            _compare("package", package_id, close or said, expected, _only(rows, package_id))
-            _check_inside(said, close, inside.pop(package_id, []))
-        packages += len(chunk)
-    check_count(queries, "package", packages)
-    for package_id in (*inside, *closed):
-        _compare("package", package_id, None, {}, None)
-
-
-def _check_inside(opened: Said, closed: Said | None, cards: Sequence[Body]) -> None:
-    if closed is None:
-        if any(b.place != PACKING for b in cards):
-            raise _of_package(opened, "未封包而已装", "a card of an open package was packed")
-        return
-    if any(b.place == PACKING for b in cards):
-        raise _of_package(closed, "已封包而未点", "a card of a closed package was not counted")
-    numbered = sum(bool(b.order_id) for b in cards)
-    if (closed.data["scanned"], closed.data["without_number"]) != (numbered, len(cards) - numbered):
-        raise _of_package(closed, "包内卡数不符", "another number of bodies is in the package")
-
-
-def _of_package(said: Said, chinese: str, english: str) -> Fault:
-    subject = f"编号 id {said.data['package_id']}"
-    return Fault(
-        chinese, english, table="package", line=said.line, number=said.number, subject=subject
-    )
 
 
 def check_outbox(queries: Queries) -> None:
@@ -356,14 +328,14 @@ def check_outbox(queries: Queries) -> None:
                 for outbox_id, kind in said.data["outbox"].items()
                 if outbox_id not in sent
             }
-            rows = _by_key(queries, "outbox", "id", list(new))
+            rows = by_key(queries, "outbox", "id", list(new))
             for outbox_id, (said, kind) in new.items():
                 expected = {
                     "kind": kind,
                     "batch_id": said.data["batch_id"],
                     "acknowledged": int(outbox_id in taken),
                 }
-                row = _only(rows, outbox_id)
-                _compare("outbox", outbox_id, taken.get(outbox_id, said), expected, row)
+                row = only(rows, outbox_id)
+                compare("outbox", outbox_id, taken.get(outbox_id, said), expected, row)
             sent |= set(new)
     check_count(queries, "outbox", len(sent))

@@ -8,7 +8,8 @@ of the standard and the draw of a sample); only the spelling of what is hashed i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,15 @@ from typing import Any
 
 import pyodbc
 
-from domain.changes import Away
+from domain.changes import Away, EventType
 from domain.groups import GroupKey
 from domain.places import standing
 from ledger import chain, schema, tables
 from ledger.connection import LedgerUnusable, as_json
 from ledger.custody_replay import CustodyReplay, as_said
 from ledger.faults import Fault
-from ledger.heads import HeadFileDamaged, load_public_key, read_head_file
+from ledger.heads import HeadFileDamaged, heads_in, load_public_key
+from ledger.package_replay import check_packages
 from ledger.queries import Queries
 from ledger.replay import Commit, Replay
 from ledger.return_replay import check_returns
@@ -67,6 +69,7 @@ class _Progress:
     commits: int = 0
     events: int = 0
     bodies: int = 0
+    stops: int = 0
     lots: int = 0
     signatures: int = 0
     unsigned_commits: int = 0
@@ -110,7 +113,7 @@ def verify(
         return progress.report(f"账本无法打开 · the ledger can't be opened: {_reason(e)}")
     try:
         # Before the snapshot, which then has every commit that a head of this reading names.
-        kept_outside = _kept_outside(head_file)
+        kept_outside = _kept_outside(head_file, _size(head_file))
         queries.begin()
         _check_schema(queries)
         progress.at = "commit_link / event / movement / epoch"
@@ -145,21 +148,10 @@ def _unreadable(at: str, reason: str) -> Fault:
 
 
 def _check_meaning(queries: Queries, progress: _Progress) -> None:
-    progress.at = "event / movement"
-    replay = Replay()
-    for commit in _commits(queries):
-        try:
-            replay.apply(commit)
-        except _UNREADABLE as e:
-            raise Fault(
-                "事件内容不合格式", f"an event is not of its shape ({type(e).__name__})",
-                table="event", line=commit.line, number=commit.number,
-            ) from e  # fmt: skip
-    progress.bodies = len(replay.bodies)
-    progress.lots = len(replay.lots)
-    bodies = replay.bodies
+    progress.at = "event / movement / body / order_stop"
+    replay = _replayed(queries, progress)
     checks: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("body", lambda: tables.check_bodies(queries, bodies)),
+        ("body", lambda: tables.check_no_other_body(queries, progress.bodies)),
         (
             "orders / personal / number_index",
             lambda: tables.check_orders(queries, replay.keeping.destroyed),
@@ -170,19 +162,11 @@ def _check_meaning(queries: Queries, progress: _Progress) -> None:
                 queries, "settled_group", GroupKey._fields, replay.settled_rows()
             ),
         ),
-        (
-            "order_stop",
-            lambda: tables.check_replayed(
-                queries,
-                "order_stop",
-                ("order_id",),
-                {(order_id,): {"reason": why} for order_id, why in replay.stops.items()},
-            ),
-        ),
+        ("order_stop", lambda: tables.check_count(queries, "order_stop", progress.stops)),
         ("person / login / act", lambda: _check_custody(queries, replay.custody)),
         ("file_in / refused_record", lambda: tables.check_files(queries)),
         ("delivery / carton", lambda: tables.check_deliveries(queries)),
-        ("package", lambda: tables.check_packages(queries, bodies)),
+        ("package", lambda: check_packages(queries)),
         ("return_line", lambda: check_returns(queries)),
         ("outbox", lambda: tables.check_outbox(queries)),
         ("movement", lambda: _check_balances(queries, replay)),
@@ -190,6 +174,46 @@ def _check_meaning(queries: Queries, progress: _Progress) -> None:
     for at, check in checks:
         progress.at = at
         check()
+
+
+def _replayed(queries: Queries, progress: _Progress) -> Replay:
+    """Every commit, in pages; what leaves the replay with a page is compared with its table."""
+    replay = Replay()
+    for page in _pages(queries):
+        replay.expect(
+            _events_of_each(queries, page, "body_id", EventType.BODY_RECEIVED),
+            _events_of_each(queries, page, "order_id", EventType.ORDER_ADVISED),
+        )
+        for commit in page:
+            try:
+                replay.apply(commit)
+            except _UNREADABLE as e:
+                raise Fault(
+                    "事件内容不合格式", f"an event is not of its shape ({type(e).__name__})",
+                    table="event", line=commit.line, number=commit.number,
+                ) from e  # fmt: skip
+        tables.check_bodies(queries, replay.final_bodies)
+        tables.check_stops(queries, replay.final_stops)
+        progress.bodies += len(replay.final_bodies)
+        progress.stops += len(replay.final_stops)
+        progress.lots = len(replay.lots)
+        replay.final_bodies.clear()
+        replay.final_stops.clear()
+    return replay
+
+
+def _events_of_each(
+    queries: Queries, page: Sequence[Commit], column: str, first: EventType
+) -> dict[str, int]:
+    """How many events the ledger has of each body or order (`column`) that comes in by an event of
+    type `first` in these commits."""
+    ids = {e[column] for commit in page for e in commit.events if e["type"] == first}
+    found = queries.rows(
+        f"select {column} as id, count(*) as n from event where {column} <> ''"
+        f" and {column} in (select value from json_each(?)) group by {column}",
+        as_json(sorted(ids)),
+    )
+    return {r["id"]: r["n"] for r in found}
 
 
 def _check_custody(queries: Queries, custody: CustodyReplay) -> None:
@@ -220,11 +244,23 @@ def _check_schema(queries: Queries) -> None:
         raise Fault("版本不符", "another version than this program's", table="ledger_version")
 
 
-def _kept_outside(head_file: Path | None) -> list[dict[str, Any]]:
+def _size(head_file: Path | None) -> int:
     try:
-        return read_head_file(head_file) if head_file is not None else []
+        return head_file.stat().st_size if head_file is not None else 0
     except FileNotFoundError:
-        return []
+        return 0
+    except OSError as e:
+        raise Fault("头文件无法读取", str(e), table="head file") from None
+
+
+def _kept_outside(head_file: Path | None, size: int | None = None) -> Iterator[dict[str, Any]]:
+    """The heads of the file, or of its first `size` bytes. Raises Fault."""
+    if head_file is None:
+        return
+    try:
+        yield from heads_in(head_file, size)
+    except FileNotFoundError:
+        return
     except (HeadFileDamaged, OSError) as e:
         raise Fault("头文件无法读取", str(e), table="head file") from None
 
@@ -244,25 +280,33 @@ def _measure_tail(queries: Queries, covered: dict[str, int], progress: _Progress
         progress.unsigned_seconds = round(seconds_between(min(first), max(last)), 3)
 
 
-def _commits(queries: Queries) -> Iterator[Commit]:
+def _pages(queries: Queries) -> Iterator[list[Commit]]:
     """All commits that have events, in the order in which they began to write; what a commit
-    builds upon was committed, so written, before."""
+    builds upon was committed, so written, before. COMMITS_AT_ONCE, or fewer that are large."""
     after = 0
-    while True:
-        firsts = queries.rows(
-            "select id, line, number from event where position = 0 and id > ? order by id limit ?",
-            after, COMMITS_AT_ONCE,
-        )  # fmt: skip
-        if not firsts:
-            return
+    while firsts := queries.rows(
+        "select id, line, number from event where position = 0 and id > ? order by id limit ?",
+        after, COMMITS_AT_ONCE,
+    ):  # fmt: skip
         after = firsts[-1]["id"]
-        wanted = as_json([{"line": r["line"], "number": r["number"]} for r in firsts])
-        events, movements = _of(queries, "event", wanted), _of(queries, "movement", wanted)
-        for first in firsts:
-            key = first["line"], first["number"]
-            for event in events[key]:
-                event["data"] = json.loads(event["data"])
-            yield Commit(*key, events[key], movements.get(key, []))
+        while firsts:
+            # Ids tell about how many events there are between two of them.
+            end = firsts[0]["id"] + chain.EVENTS_AT_ONCE
+            page = [f for f in firsts if f["id"] < end]
+            firsts = firsts[len(page) :]
+            yield _commits(queries, page)
+
+
+def _commits(queries: Queries, firsts: Sequence[Mapping[str, Any]]) -> list[Commit]:
+    wanted = as_json([{"line": f["line"], "number": f["number"]} for f in firsts])
+    events, movements = _of(queries, "event", wanted), _of(queries, "movement", wanted)
+    commits = []
+    for first in firsts:
+        key = first["line"], first["number"]
+        for event in events[key]:
+            event["data"] = json.loads(event["data"])
+        commits.append(Commit(*key, events[key], movements.get(key, [])))
+    return commits
 
 
 def _of(queries: Queries, table: str, commits: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
@@ -280,9 +324,8 @@ def _of(queries: Queries, table: str, commits: str) -> dict[tuple[str, int], lis
 def _check_balances(queries: Queries, replay: Replay) -> None:
     """Each inside account has as many bodies as its balance says, and the ledger's own queries
     find both equations true."""
-    left = dict(replay.balances)
-    for body in replay.bodies.values():
-        left[body.account] = left.get(body.account, 0) - 1
+    left = Counter(replay.balances)
+    left.subtract(replay.final_in)
     for account, difference in sorted(left.items()):
         if difference and standing(account.place) not in OUTSIDE:
             raise Fault(

@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from bench import commits, flat, history, ledgers
 from bench.template import Template, make_template
 from domain.places import Line
+from ledger import verify as verification
 from ledger.counts import recounts, signed_counts
 from ledger.history import batch_overview, body_history
 from ledger.lots import lots_of
 from ledger.queries import Queries
+from ledger.replay import Commit, Replay
 from ledger.summary import branch_table, summary
 from ledger.verify import verify
 from tests.ledgers import new_ledger
@@ -66,6 +68,25 @@ def test_a_loaded_history_verifies(template: Template, tmp_path: Path) -> None:
     assert report.finding == ""
     assert report.bodies == cards == BATCHES * template.cards
     assert (report.lots > 0, report.signatures > 0, report.unsigned_commits) == (True, True, 0)
+
+
+def test_a_verification_holds_what_is_open(loaded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by the cards that are open at a time: batches that came one after the other
+    are never held together, and of those that are finished nothing of a card is left."""
+    held: list[int] = []
+    last: list[Replay] = []
+
+    class Watched(Replay):
+        def apply(self, commit: Commit) -> None:
+            super().apply(commit)
+            held.append(len(self.bodies) + len(self.orders))
+            last[:] = [self]
+
+    monkeypatch.setattr(verification, "Replay", Watched)
+    assert verify(loaded, None, None).ok
+    batch = 2 * CARDS + 40  # a body and an order each, and those with one or the other only
+    assert CARDS < max(held) <= batch
+    assert (len(last[0].bodies), len(last[0].orders), last[0].lots.cards) == (0, 0, 0)
 
 
 class Planned(Queries):

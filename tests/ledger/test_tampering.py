@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from ledger import schema
+from ledger import chain, schema, tables
+from ledger import verify as verification
 from ledger.commit import GENESIS, link_hash
 from ledger.connection import Connection, connect
 from ledger.heads import read_head_file
 from ledger.verify import Report, verify
 from tests.ledger.building import one_of_each
+from tests.ledger.tampering import ADDED_TO, TABLES, put_in
 
-TABLES = {table: tuple(columns) for table, columns in schema.TYPES.items()}
 COLUMNS = [(table, column) for table, columns in TABLES.items() for column in columns]
 Run = Callable[[Connection], None]
 
@@ -114,25 +115,10 @@ def test_each_row_taken_away_is_found(finished: Finished, copy: Path, table: str
     assert table in report.finding
 
 
-@pytest.mark.parametrize("table", sorted(set(TABLES) - {"epoch", "ledger_version"}))
+@pytest.mark.parametrize("table", ADDED_TO)
 def test_each_row_put_in_is_found(finished: Finished, copy: Path, table: str) -> None:
     """A row is put in beside the newest of each table, with keys of its own."""
-    columns = TABLES[table]
-    keys = {
-        "event": {"id": "id + 1", "position": "position + 1"},
-        "movement": {"id": "id + 1", "position": "position + 1"},
-        "commit_link": {"number": "number + 1", "command_id": "'another'"},
-        "head": {"number": "number + 1"},
-        "refused_record": {"record_number": "record_number + 1"},
-        "return_line": {"position": "position + 1", "order_id": "''", "body_id": "''"},
-        "number_index": {"value": "value || 'x'"},
-        "orders": {"order_id": "'another'", "identification_code": "'another'"},
-        "login": {"session": "'another'", "token": "'another'"},
-        "body": {"body_id": "'another'", "identification_code": "''", "order_id": "''"},
-    }.get(table, {columns[0]: "'another'"})
-    values = ", ".join(keys.get(c, c) for c in columns)
-    newest = f"(select max(rowid) from {table})"
-    run(copy, f"insert into {table} select {values} from {table} where rowid = {newest}")
+    run(copy, put_in(table, f"rowid = (select max(rowid) from {table})"))
     report = finished.verify(copy)
     assert not report.ok
     assert table in report.finding
@@ -228,36 +214,69 @@ def dicts(connection: Connection, sql: str, *parameters: Any) -> list[dict[str, 
 
 
 SHIPPED = "where type = 'body_shipped' and body_id = 'C1.0001'"
+NEVER_HAPPENED: list[tuple[list[str], str]] = [
+    (["update event set place = 'sorting/work' " + SHIPPED], "not a legal transition"),
+    (["update event set place = 'nowhere' " + SHIPPED], "legal transition"),
+    (["update event set body_id = 'C9.0001' " + SHIPPED], "never received"),
+    (["update event set order_id = 'B1-000099' " + SHIPPED], "changes"),
+    (["update event set type = 'unheard_of' " + SHIPPED], "no such event"),
+    (["update event set condition = 'CHIP_SILENT' " + SHIPPED], "reason"),
+    (["update event set data = '{\"lease\":7}' " + SHIPPED], "lease"),
+    (["update event set data = '{\"carton_id\":1}' where type = 'body_received'"], "shape"),
+    (["update event set data = '[]' where type = 'order_advised'"], "shape"),
+    (
+        ["update event set data = json_set(data, '$.cartons', 7) where type = 'note_accepted'"],
+        "shape",
+    ),
+    (
+        [
+            "update event set data = (select e.data from event e where e.type = 'package_closed'"
+            " order by e.id limit 1) where id = (select max(id) from event"
+            " where type = 'package_closed')"
+        ],
+        "closed twice",
+    ),
+    (["update movement set count = count + 1 where id = 9"], "sum"),
+    (["update movement set bank = '999' where id = 9"], "sum"),
+    (["update commit_link set command_id = 'same' where line = 'sorting'"], "damaged"),
+    (["update commit_link set epoch = 9 where line = 'sorting' and number = 2"], "epoch"),
+]
 
 
-@pytest.mark.parametrize(
-    ("statements", "words"),
-    [
-        (["update event set place = 'sorting/work' " + SHIPPED], "not a legal transition"),
-        (["update event set place = 'nowhere' " + SHIPPED], "legal transition"),
-        (["update event set body_id = 'C9.0001' " + SHIPPED], "never received"),
-        (["update event set order_id = 'B1-000099' " + SHIPPED], "changes"),
-        (["update event set type = 'unheard_of' " + SHIPPED], "no such event"),
-        (["update event set condition = 'CHIP_SILENT' " + SHIPPED], "reason"),
-        (["update event set data = '{\"lease\":7}' " + SHIPPED], "lease"),
-        (["update event set data = '{\"carton_id\":1}' where type = 'body_received'"], "shape"),
-        (["update event set data = '[]' where type = 'order_advised'"], "shape"),
-        (
-            ["update event set data = json_set(data, '$.cartons', 7) where type = 'note_accepted'"],
-            "shape",
-        ),
-        (["update movement set count = count + 1 where id = 9"], "sum"),
-        (["update movement set bank = '999' where id = 9"], "sum"),
-        (["update commit_link set command_id = 'same' where line = 'sorting'"], "damaged"),
-        (["update commit_link set epoch = 9 where line = 'sorting' and number = 2"], "epoch"),
-    ],
-)
+@pytest.mark.parametrize(("statements", "words"), NEVER_HAPPENED)
 def test_what_never_can_have_happened_is_found_with_all_hashes_right(
     finished: Finished, copy: Path, statements: list[str], words: str
 ) -> None:
     """Somebody changes history and computes every link anew, and there is no signed head: the
     meaning of the events gives it away."""
-    with opened(copy) as connection:
+    change_history(copy, statements, words)
+    report = verify(copy / "ledger.db", None, None)
+    assert not report.ok
+    if "damaged" not in words:
+        assert words in report.finding
+
+
+@pytest.mark.parametrize(("statements", "words"), [([], "fits"), *NEVER_HAPPENED])
+def test_the_size_of_a_page_changes_no_verdict(
+    finished: Finished,
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statements: list[str],
+    words: str,
+) -> None:
+    """With a page of one commit or row, everything leaves memory as soon as it can."""
+    for module, limit in (
+        (verification, "COMMITS_AT_ONCE"),
+        (chain, "EVENTS_AT_ONCE"),
+        (tables, "ROWS_AT_ONCE"),
+    ):
+        monkeypatch.setattr(module, limit, 1)
+    change_history(copy, statements, words)
+    assert verify(copy / "ledger.db", None, None).ok is (words == "fits")
+
+
+def change_history(folder: Path, statements: list[str], words: str) -> None:
+    with opened(folder) as connection:
         connection.execute("drop index commit_command").close()
         for sql in statements:
             connection.execute(sql).close()
@@ -266,10 +285,6 @@ def test_what_never_can_have_happened_is_found_with_all_hashes_right(
         index = next(d for d in schema.TABLES if "index commit_command" in d)
         if "damaged" not in words:
             connection.execute(index).close()
-    report = verify(copy / "ledger.db", None, None)
-    assert not report.ok
-    if "damaged" not in words:
-        assert words in report.finding
 
 
 def test_the_finding_names_line_commit_body_and_table(finished: Finished, copy: Path) -> None:
