@@ -11,9 +11,8 @@ from actors.sorting import Sorting
 from bench.chips import BenchError, Chip, ChipTime
 from bench.one_process import Door, Lines
 from counterparts.factory import Delivery
-from domain.lines import ClosePackage
 from domain.places import DRAWN, Line
-from ledger.queries import Queries
+from proof.scanning import scan_packages
 from station_agents.virtual.tray_file import read_tray
 
 SEED_BYTES = 16
@@ -61,20 +60,8 @@ async def _finish(lines: Lines, chips: list[Chip]) -> None:
         for chip in drawn:
             chip.open(Line.SAMPLING)
         await lines.feed(drawn)
-        scanned = await _scan(sorting, q)
+        scanned = await scan_packages(sorting, q)
         if not drawn and not scanned:
             break
     sent = [r["id"] for r in q.rows("select id from outbox where acknowledged = 0 order by id")]
     await sorting.acknowledge(sent)
-
-
-async def _scan(sorting: Sorting, queries: Queries) -> int:
-    """A person scans every open package; how many."""
-    packages = queries.packages("p.state = 'open'")
-    for package in packages:
-        cards = queries.bodies("b.package_id = ?", package["package_id"])
-        scanned = tuple(b.order_id for b in cards if b.order_id)
-        command = ClosePackage(package["package_id"], scanned, len(cards) - len(scanned))
-        if not (await sorting.close_package(command)).accepted:
-            raise BenchError("a package is not what its list says")
-    return len(packages)

@@ -74,7 +74,7 @@ def make(home: Path, out: Path, keys: bool) -> None:
     except BackupRefused as e:
         _remove(config, made.backup_id)
         _refuse(str(e))
-    except Exception:
+    except Exception:  # whatever it was: no copy stays (it is written whole or not at all)
         _remove(config, made.backup_id)
         raise
     commits = sum(int(link["number"]) for link in manifest.links)

@@ -6,18 +6,16 @@ from __future__ import annotations
 import re
 
 from domain.codes import Code
-from domain.factory_return import FACE, index_text
 from domain.lines import ClosePackage, Receipt
 from gateways.answers import refusal
 from gateways.floor import Floor
+from gateways.scans import orders_of_scans
 from ledger.connection import as_json
 from ledger.queries import Queries
 from stubs.operator_pb2 import ClosePackageRequest, OpenPackage, OpenPackages
 
 MOST_SCANS = 1_000
 """Of one package; far more than it holds. More are refused (FILE_TOO_LARGE)."""
-LONGEST_SCAN = 100
-"""Characters; what is longer is no number and stands for no card."""
 _PACKAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,40}-P\d{4,6}", re.ASCII)
 
 
@@ -63,9 +61,6 @@ async def close_package(floor: Floor, request: ClosePackageRequest) -> Receipt:
         return refusal(code, "package_id")
     if max(len(numbers), request.counted_without_number) > MOST_SCANS:
         return refusal(Code.FILE_TOO_LARGE, "social_card_numbers")
-    texts = [index_text(FACE, n) if len(n) <= LONGEST_SCAN else "" for n in numbers]
-    values = await floor.provider.index(texts) if texts else []
-    found = floor.queries.orders_by_number(FACE, values)
-    orders = tuple(found[v].order_id if v in found else "" for v in values)
+    orders = await orders_of_scans(floor, numbers)
     command = ClosePackage(request.package_id, orders, request.counted_without_number)
     return await floor.sorting.close_package(command)

@@ -4,12 +4,12 @@ in one call; the line sees no number."""
 from __future__ import annotations
 
 from domain.codes import Code
-from domain.factory_return import FACE, index_text, is_id
+from domain.factory_return import is_id
 from domain.lines import Receipt, StockCount
 from domain.places import STOCKED, owner
 from gateways.answers import refusal
 from gateways.floor import Floor
-from gateways.packages import LONGEST_SCAN
+from gateways.scans import orders_of_scans
 from stubs.operator_pb2 import CountStockRequest
 
 MOST_SCANS = 5_000
@@ -24,10 +24,7 @@ async def count_stock(floor: Floor, request: CountStockRequest) -> Receipt:
     numbers = list(request.social_card_numbers)
     if max(len(numbers), request.counted_without_number) > MOST_SCANS:
         return refusal(Code.FILE_TOO_LARGE, "social_card_numbers")
-    texts = [index_text(FACE, n) if len(n) <= LONGEST_SCAN else "" for n in numbers]
-    values = await floor.provider.index(texts) if texts else []
-    found = floor.queries.orders_by_number(FACE, values)
-    orders = tuple(found[v].order_id if v in found else "" for v in values)
+    orders = await orders_of_scans(floor, numbers)
     command = StockCount(
         request.command_id, request.place, request.carton_id, orders,
         request.counted_without_number,

@@ -41,8 +41,8 @@ from domain.places import DRAWN, READ_AGAIN, Kind, Line, transit
 from ledger import heads
 from ledger.commit import Ledger
 from ledger.queries import Queries
+from proof.scanning import scan_packages
 from tests.ledger.acts import people_act
-from tests.ledger.scanning import scan_packages
 from tests.ledgers import new_ledger
 
 REPLACED = transit(Line.KEY_REPLACEMENT, Line.INSPECTION)

@@ -37,13 +37,13 @@ from domain.turns import NoAnswer, Opening, Restart, StationTurn, Verdict, Wait
 from ledger.chip_records import LedgerChipRecords
 from ledger.commit import Ledger
 from ledger.queries import Queries
+from proof.scanning import scan_packages
 from station_agents.virtual.card import VirtualCard
 from station_agents.virtual.memory import Change
 from station_agents.virtual.social_memory import KeyWritten
 from station_agents.virtual.tray_file import Plastic, read_tray
 from tests.conformance.card_side import take_temporary_keys
 from tests.hsm.place import DES3, WRAPPED, bring_formal_keys, make_home
-from tests.ledger.scanning import scan_packages
 
 PROFILE = "ssc-3des"
 LEASE = timedelta(minutes=10)
